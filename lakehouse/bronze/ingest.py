@@ -1,0 +1,176 @@
+"""Landing to bronze for one table: which files are new, what they hold, and the commit that takes them in once.
+
+    list landing ─▶ plan (ops/landing_files) ─▶ stage ─▶ quarantine ─▶ candidate ─▶ [asset commits] ─▶ settle (ops/ledger)
+        a kill after any arrow leaves a state from which the next run goes on; see core/ledger.py
+
+Pure: no dagster. Failure modes: a planned file vanished (rejected, with its name), was replaced since (left to the next
+batch, under its new content), changes while it is read (the batch is staged again), cannot be read (rejected whole).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lakehouse.core import ledger, quarantine
+from lakehouse.core.delta import Candidate, open_table
+from lakehouse.core.engines.duckdb import DuckDBSession
+from lakehouse.core.errors import ConflictError
+from lakehouse.core.landing import airbyte
+from lakehouse.core.landing.airbyte import Reject, Staged
+from lakehouse.core.ledger import Entry, PlannedFile
+from lakehouse.core.names import TableRef
+from lakehouse.core.rules import Finding
+from lakehouse.core.storage import LandedFile, Storage
+from lakehouse.tables.spec import TableSpec
+
+FILES = TableRef("ops", "landing_files")
+LEDGER = TableRef("ops", "ledger")
+#: Rules that every bronze table has; each is an asset check.
+READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE = "readable_files", "readable_records", "schema_drift", "ledger"
+RULES = (READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE)
+
+
+@dataclass
+class Batch:
+    """A bronze batch that is ready to be committed, or (`candidate` is None) the finding that nothing landed."""
+
+    version: int
+    candidate: Candidate | None = None
+    entry: Entry | None = None
+    findings: list[Finding] = field(default_factory=list)
+    files: int = 0
+
+
+def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, run_id: str) -> Batch:
+    """Plan and stage the next batch of a table. The caller holds the table and commits the candidate.
+
+    Raises:
+        ConflictError: another run took the batch, or a file changed while it was read; run again.
+        BrokenTableError: table and ledger do not belong together.
+    """
+    table = open_table(storage.uri(spec.bronze), airbyte.ENVELOPE)
+    app = ledger.ingest_app(spec.bronze)
+    done = table.transaction(app)
+    planned, known = ledger.planned_files(session, storage.uri(FILES), spec.bronze)
+    ledger.check_numbers(spec.bronze, planned=planned, done=done)
+    ledger.settle(session, storage.uri(LEDGER), table=spec.bronze, snapshot=table)
+    landed = {file.path: file for file in storage.landed(spec.source.stream)}
+    batch = done + 1
+    if planned == done:
+        files = _new_files(storage, landed.values(), [file for _, file in known])
+        if not files:
+            return Batch(table.version)
+        if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
+            raise ConflictError(f"Another run took batch {batch} of {spec.bronze}.", remedy="Run it again.")
+    else:
+        files = [file for number, file in known if number == batch]
+
+    present, vanished = _still_there(files, landed)
+    new_columns: frozenset[str] | None = None
+    if spec.drift == "freeze":
+        declared = frozenset(c.bronze_name for c in spec.columns if c.expression is None)
+        new_columns = declared | (frozenset(table.columns) - frozenset(airbyte.ENVELOPE))
+    staged = airbyte.stage(
+        session,
+        present,
+        landing=storage.landing,
+        folder=table.uri,
+        batch=batch,
+        ingested_at=datetime.now(UTC),
+        frozen=new_columns,
+    )
+    after = {file.path: file for file in storage.landed(spec.source.stream)}
+    if any(after.get(file.path) != file for file in present):
+        Candidate(snapshot=table, add=staged.files).discard()
+        raise ConflictError(f"A file of {spec.landing} changed while it was read.", remedy="Run it again.")
+    staged.rejects += vanished
+
+    stored = _quarantine(session, storage, spec, batch=batch, rejects=staged.rejects, run_id=run_id)
+    added = {name: kind for name, kind in staged.fields.items() if name not in table.columns}
+    if added:
+        table = table.add_columns(added)
+        if table.transaction(app) != done:
+            raise ConflictError(f"Another run took batch {batch} of {spec.bronze}.", remedy="Run it again.")
+    records = sum(1 for reject in staged.rejects if reject.record is not None)
+    entry = Entry(
+        batch_from=done,
+        batch_to=batch,
+        records_in=staged.delivered,
+        written=staged.rows,
+        quarantined=stored - (len(staged.rejects) - records),
+        rows_after=table.rows + staged.rows,
+    )
+    candidate = Candidate(
+        snapshot=table,
+        add=staged.files,
+        transactions={app: batch},
+        info={"operation": "append", "files": str(len(present)), **entry.info()},
+    )
+    return Batch(table.version, candidate, entry, _findings(spec, staged, entry, added=added, first=done == 0), len(files))
+
+
+def _new_files(storage: Storage, landed: Sequence[LandedFile], known: Sequence[PlannedFile]) -> list[PlannedFile]:
+    """Landed files whose name, or content under that name, is not spoken for. A touched file is not new."""
+    versions = {(file.path, file.size, file.version) for file in known}
+    contents = {(file.path, file.checksum) for file in known}
+    new = []
+    for file in landed:
+        if (file.path, file.size, file.version) in versions:
+            continue
+        checksum = _checksum(storage.landed_path(file.path))
+        if (file.path, checksum) not in contents:
+            new.append(PlannedFile(file.path, file.size, file.version, checksum))
+    return new
+
+
+def _checksum(path: str) -> str:
+    with Path(path).open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _still_there(
+    files: Sequence[PlannedFile], landed: "dict[str, LandedFile]"
+) -> tuple[list[LandedFile], list[Reject]]:
+    present, vanished = [], []
+    for file in files:
+        found = landed.get(file.path)
+        if found is None:
+            vanished.append(Reject(file.path, "readable_file", "It was listed in landing and is no longer there."))
+        elif found.version == file.version:
+            present.append(found)
+    return present, vanished
+
+
+def _quarantine(
+    session: DuckDBSession, storage: Storage, spec: TableSpec, *, batch: int, rejects: Sequence[Reject], run_id: str
+) -> int:
+    now = datetime.now(UTC)
+    rows = [
+        {"layer": "bronze", "rules": r.rule, "reason": r.reason, "record": r.record, "source_file": r.path,
+         "batch_id": batch, "run_id": run_id, "quarantined_at": now}  # fmt: skip
+        for r in rejects
+    ]
+    frame = session.table(rows, quarantine.COLUMNS) if rows else None
+    return quarantine.replace_after(
+        session, storage.uri(spec.quarantine), layer="bronze", batch=batch - 1, records=frame
+    )
+
+
+def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], first: bool) -> list[Finding]:
+    declared = {column.bronze_name for column in spec.columns if column.expression is None}
+    bad_files = [r for r in staged.rejects if r.record is None and r.rule != "schema_drift"]
+    bad_records = sum(1 for r in staged.rejects if r.record is not None)
+    refused = [r for r in staged.rejects if r.rule == "schema_drift"]
+    beyond = sorted(set(added) - declared)
+    missing = sorted(declared - set(staged.fields)) if staged.rows else []
+    drift = {"new_columns": beyond, "missing_columns": missing, "refused_files": [r.path for r in refused]}
+    return [
+        Finding(READABLE_FILES, not bad_files, "quarantine", len(bad_files), entry.batch_to,
+                {"files": [f"{r.path}: {r.reason}" for r in bad_files[:20]]}),
+        Finding(READABLE_RECORDS, not bad_records, "quarantine", bad_records, entry.records_in),
+        Finding(DRIFT, not (refused or missing or (beyond and not first)), "warn",
+                len(refused) + len(missing) + len(beyond), len(staged.fields), drift),
+        Finding(BALANCE, entry.balanced, "fail", 0 if entry.balanced else 1, entry.records_in, vars(entry)),
+    ]  # fmt: skip

@@ -1,0 +1,322 @@
+"""Delta tables: opened snapshots, staged data files, and the one fenced commit that makes them visible.
+
+    snapshot = open_table(uri, schema)             # the fence: everything below belongs to this version
+    files = session.write(frame, uri, ...)         # data files are in the table's folder, but in no version of it
+    snapshot.commit(add=files, remove=..., ...)    # compare-and-swap: fails if anyone committed since the snapshot
+
+delta-rs checks little on such a commit (experiment: missing files, wrong sizes and wrong types were all accepted), so sizes
+come from the file system and types from the contract that the files were cast to. Nothing here knows layers or specs.
+"""
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lakehouse.core.errors import BrokenTableError, ConflictError, LakehouseError, RefusedWriteError
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable, Schema
+
+T = TypeVar("T")
+META = "lakehouse."
+#: Nobody's data can hold this process's own mark.
+_DECIMAL = f"decimal-{uuid.uuid4().hex}:"
+_PRIMITIVES = {"bigint": "long", "int": "integer"}
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One Parquet file of a table. `stats` is Delta's statistics record as JSON; bounds are by column name."""
+
+    path: str
+    size: int
+    rows: int
+    lower: Mapping[str, Any]
+    upper: Mapping[str, Any]
+    stats: str = ""
+    partition: Mapping[str, str | None] | None = None
+
+
+def delta_schema(columns: Mapping[str, str]) -> "Schema":
+    """The Delta schema of `{column: spec type}`; every column may be null."""
+    from deltalake import Field, Schema
+    from deltalake.schema import PrimitiveType
+
+    return Schema([Field(name, PrimitiveType(_PRIMITIVES.get(kind, kind)), True) for name, kind in columns.items()])
+
+
+class Snapshot:
+    """A table as it was when it was opened. Read from it, stage against it, commit onto it; then open it again."""
+
+    def __init__(self, table: "DeltaTable", uri: str) -> None:
+        self.table = table
+        self.uri = uri
+        self.version: int = table.version()
+        self._files: tuple[DataFile, ...] | None = None
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        """The data files with their key statistics, in path order."""
+        if self._files is None:
+            rows = self.table.get_add_actions(flatten=True).to_struct_array().to_pylist()
+            self._files = tuple(sorted((_data_file(row) for row in rows), key=lambda file: file.path))
+        return self._files
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """`{column: type}` in the words of the specs."""
+        back = {delta: spec for spec, delta in _PRIMITIVES.items()}
+        kinds = {field.name: str(getattr(field.type, "type", field.type)) for field in self.table.schema().fields}
+        return {name: back.get(kind, kind) for name, kind in kinds.items()}
+
+    def paths(self, files: Sequence[DataFile] | None = None) -> list[str]:
+        """Absolute paths of the given data files, or of all."""
+        return [f"{self.uri}/{file.path}" for file in (self.files if files is None else files)]
+
+    def transaction(self, app: str) -> int:
+        """The last application transaction committed under `app`, 0 when there is none."""
+        return self.table.transaction_version(app) or 0
+
+    def commit_info(self, *, since: int = -1) -> list[dict[str, Any]]:
+        """Our own metadata of the commits after version `since`, oldest first, each with its `version` and `timestamp` (ms)."""
+        entries = []
+        for entry in self.table.history(max(self.version - since, 1)):
+            if entry.get("version", -1) > since:
+                own = {key[len(META) :]: value for key, value in entry.items() if key.startswith(META)}
+                entries.append({**own, "version": entry["version"], "timestamp": entry.get("timestamp", 0)})
+        return sorted(entries, key=lambda entry: entry["version"])
+
+    def last_info(self) -> dict[str, Any]:
+        """Our metadata of the newest commit that carries any, `{}` when none of the last 20 does (maintenance may follow)."""
+        for entry in reversed(self.commit_info(since=max(self.version - 20, -1))):
+            if "commit_id" in entry:
+                return entry
+        return {}
+
+    def add_columns(self, columns: Mapping[str, str]) -> "Snapshot":
+        """Add nullable columns in a commit of their own and return the new snapshot."""
+        if columns:
+            self.table.alter.add_columns(list(delta_schema(columns).fields))
+        return Snapshot(self.table, self.uri)
+
+    def commit(
+        self,
+        *,
+        add: Sequence[DataFile],
+        remove: Sequence[DataFile] = (),
+        transactions: Mapping[str, int] | None = None,
+        info: Mapping[str, str] | None = None,
+        schema: "Schema | None" = None,
+    ) -> int:
+        """Make staged files visible and others invisible, in one version, or change nothing.
+
+        Args:
+            transactions: application transactions that travel with the commit (watermarks, batch numbers).
+            info: provenance, stored in the commit under `lakehouse.<name>`.
+            schema: the table's new schema when every file is replaced.
+
+        Raises:
+            ConflictError: another commit came first.
+        """
+        from deltalake import CommitProperties, Transaction
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import AddAction, RemoveAction
+
+        now = int(time.time() * 1000)
+        commit_id = uuid.uuid4().hex
+        properties = CommitProperties(
+            custom_metadata={META + key: value for key, value in {"commit_id": commit_id, **(info or {})}.items()},
+            max_commit_retries=0,  # a rebase would accept what was computed from an older version
+            app_transactions=[Transaction(app, version) for app, version in (transactions or {}).items()],
+        )
+        actions = [
+            AddAction(file.path, file.size, dict(file.partition or {}), now, True, file.stats)
+            for file in add
+        ]
+        if schema is None:
+            actions += [
+                RemoveAction(file.path, True, now, file.size, dict(file.partition or {})) for file in remove
+            ]
+        try:
+            self.table.create_write_transaction(
+                actions,
+                mode="append" if schema is None else "overwrite",
+                schema=schema or self.table.schema(),
+                partition_by=list(self.table.metadata().partition_columns) or None,
+                commit_properties=properties,
+            )
+        except (CommitFailedError, OSError) as error:
+            # The reply may be lost although the commit was applied: look for our own id before saying that it failed.
+            fresh = open_existing(self.uri)
+            mine = [e for e in fresh.commit_info(since=self.version) if e.get("commit_id") == commit_id] if fresh else []
+            if mine:
+                return int(mine[0]["version"])
+            raise ConflictError(
+                f"Another writer committed to {self.uri} after version {self.version}.",
+                remedy="Nothing of this run became visible; run it again.",
+            ) from error
+        return self.version + 1
+
+
+def open_existing(uri: str, *, version: int | None = None) -> Snapshot | None:
+    """The table at `uri`, or None when there is none.
+
+    Raises:
+        BrokenTableError: there is a log, but it cannot be read (or not at this version).
+    """
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    if not DeltaTable.is_deltatable(uri):
+        return None
+    try:
+        return Snapshot(DeltaTable(uri, version=version), uri)
+    except (DeltaError, OSError, ValueError) as error:
+        raise BrokenTableError(
+            f"The Delta log of {uri} cannot be read{'' if version is None else f' at version {version}'}: {error}",
+            remedy="Compare its _delta_log with a backup; do not delete data files.",
+        ) from error
+
+
+def open_table(uri: str, columns: Mapping[str, str], *, partition_by: Sequence[str] = ()) -> Snapshot:
+    """The table at `uri`, made empty with these columns when it is not there. Two makers at once get the same table."""
+    from deltalake import DeltaTable
+
+    found = open_existing(uri)
+    if found is None:
+        Path(uri).mkdir(parents=True, exist_ok=True)
+        DeltaTable.create(uri, delta_schema(columns), mode="ignore", partition_by=list(partition_by) or None)
+        found = open_existing(uri)
+    if found is None:
+        raise BrokenTableError(f"The table {uri} could not be created.", remedy="Check the folder's permissions.")
+    return found
+
+
+@dataclass(kw_only=True)
+class Candidate:
+    """A table as it would be: staged files against the snapshot that they were computed from. Commit it or discard it.
+
+    Args:
+        max_loss: the largest share of rows that the commit may remove; `force` lifts it.
+        columns: the table's new columns when every file is replaced.
+    """
+
+    snapshot: Snapshot
+    add: Sequence[DataFile]
+    remove: Sequence[DataFile] = ()
+    transactions: Mapping[str, int] | None = None
+    info: Mapping[str, str] | None = None
+    max_loss: float = 1.0
+    force: bool = False
+    columns: Mapping[str, str] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table after the commit."""
+        return self.snapshot.rows + sum(f.rows for f in self.add) - sum(f.rows for f in self.remove)
+
+    @property
+    def paths(self) -> list[str]:
+        """Absolute paths of the data files of the table after the commit."""
+        gone = {file.path for file in self.remove}
+        return self.snapshot.paths([*(f for f in self.snapshot.files if f.path not in gone), *self.add])
+
+    def commit(self, info: Mapping[str, str] | None = None) -> int:
+        """Commit, and return the version.
+
+        Raises:
+            RefusedWriteError: more rows would go than `max_loss` allows.
+            ConflictError: another commit came first.
+        """
+        before = self.snapshot.rows
+        if not self.force and before and before - self.rows > self.max_loss * before:
+            self.discard()
+            raise RefusedWriteError(
+                f"The write to {self.snapshot.uri} would leave {self.rows:,} of {before:,} rows, and at most "
+                f"{self.max_loss:.0%} may go in one commit.",
+                remedy="If that is right, raise max_loss in the table's spec or rebuild it: make rebuild TABLE=<name>.",
+            )
+        try:
+            return self.snapshot.commit(
+                add=self.add,
+                remove=self.remove,
+                transactions=self.transactions,
+                info={**(self.info or {}), **(info or {})},
+                schema=delta_schema(self.columns) if self.columns is not None else None,
+            )
+        except ConflictError:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove the staged files; nothing was visible."""
+        discard(self.snapshot.uri, self.add)
+
+
+def discard(uri: str, files: Sequence[DataFile]) -> None:
+    """Remove staged files that will not be committed."""
+    for file in files:
+        Path(uri, file.path).unlink(missing_ok=True)
+
+
+def redo_on_conflict(work: Callable[[], T], *, attempts: int = 5) -> T:
+    """Run `work` again from its start, with growing pauses and jitter, while it fails with a retryable error of ours.
+
+    `work` must open its snapshots itself: what was computed from an older version is never committed again.
+    """
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+    retrying = Retrying(
+        retry=retry_if_exception(lambda error: isinstance(error, LakehouseError) and error.retryable),
+        stop=stop_after_attempt(attempts),
+        wait=wait_random_exponential(multiplier=0.2, max=10),
+        reraise=True,
+    )
+    return retrying(work)
+
+
+def _data_file(row: Mapping[str, Any]) -> DataFile:
+    def bounds(prefix: str) -> dict[str, Any]:
+        return {key[len(prefix) :]: value for key, value in row.items() if key.startswith(prefix)}
+
+    partition = {key: None if value is None else str(value) for key, value in bounds("partition.").items()}
+    rows = row["num_records"]
+    if rows is None:
+        raise BrokenTableError(
+            f"The data file {row['path']} has no record count in the log.",
+            remedy="Rewrite it with a writer that keeps statistics (delta.dataSkippingNumIndexedCols).",
+        )
+    return DataFile(row["path"], row["size_bytes"], rows, bounds("min."), bounds("max."), partition=partition or None)
+
+
+def stats_json(rows: int, columns: Mapping[str, Mapping[str, Any]]) -> str:
+    """Delta's statistics record. `columns` maps a name to `min`, `max` (JSON-ready or absent) and `nulls`."""
+    record = {
+        "numRecords": rows,
+        "minValues": {name: stat["min"] for name, stat in columns.items() if stat.get("min") is not None},
+        "maxValues": {name: stat["max"] for name, stat in columns.items() if stat.get("max") is not None},
+        "nullCount": {name: stat["nulls"] for name, stat in columns.items() if stat.get("nulls") is not None},
+    }
+    text = json.dumps(record, ensure_ascii=False, default=_decimal)
+    return re.sub(f'"{_DECIMAL}(-?[0-9.]+)"', r"\1", text)
+
+
+def _decimal(value: Any) -> str:
+    """Delta wants decimals as JSON numbers, and a double would not hold 38 digits: marked here, unquoted above."""
+    if isinstance(value, Decimal):
+        return f"{_DECIMAL}{value:f}"
+    raise TypeError(f"{value!r} is not a Delta statistic")

@@ -1,0 +1,87 @@
+"""Engines: what computes. A `Session` is the seam; a table's declaration and its transform never see which one runs.
+
+Frames are Narwhals lazy frames over whatever the engine uses inside (a DuckDB relation, a Spark DataFrame). What Narwhals
+says the same way on every engine (filter, join, unique, concat, select) is written once against it, in the layers. What it
+does not say, casting that yields null instead of an error, declared expressions, keeping an intermediate result and writing
+data files, is the session's part.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lakehouse.core.delta import DataFile
+from lakehouse.core.errors import DeclarationError
+from lakehouse.core.expressions import Expression
+
+if TYPE_CHECKING:
+    import narwhals as nw
+
+
+class Session(Protocol):
+    """One piece of work on an engine; ended by its context manager."""
+
+    def read(
+        self, paths: Sequence[str], columns: Mapping[str, str], *, path_column: str | None = None
+    ) -> "nw.LazyFrame[Any]":
+        """Parquet files as a frame of exactly these `{column: type}`; a column that a file lacks is null.
+
+        `path_column` adds a column with the path that each row was read from.
+        """
+        ...
+
+    def cast(self, frame: "nw.LazyFrame[Any]", casts: Mapping[str, tuple[str, str]]) -> "nw.LazyFrame[Any]":
+        """Add columns `{name: (text column, type)}`. What cannot be cast exactly becomes null."""
+        ...
+
+    def compute(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, tuple[Expression, str]]) -> "nw.LazyFrame[Any]":
+        """Add columns `{name: (expression, type)}`."""
+        ...
+
+    def documents(self, frame: "nw.LazyFrame[Any]", name: str, columns: Sequence[str]) -> "nw.LazyFrame[Any]":
+        """Add a text column that holds the given columns as one JSON object."""
+        ...
+
+    def keep(self, frame: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+        """Compute a frame once and hold the result until the session ends, on disk when it outgrows the memory limit."""
+        ...
+
+    def rows(self, frame: "nw.LazyFrame[Any]") -> list[tuple[Any, ...]]:
+        """The rows of a small frame."""
+        ...
+
+    def table(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> "nw.LazyFrame[Any]":
+        """A small frame from Python values."""
+        ...
+
+    def write(
+        self,
+        frame: "nw.LazyFrame[Any]",
+        folder: str,
+        *,
+        columns: Mapping[str, str],
+        sort_by: Sequence[str] = (),
+        file_mb: int = 64,
+    ) -> list[DataFile]:
+        """Write a frame, cast to these columns, as Parquet data files with Delta statistics. Writes no file for no rows."""
+        ...
+
+
+@contextmanager
+def open_session(engine: str, *, memory_limit: str, spill: str) -> Iterator[Session]:
+    """A session on the named engine.
+
+    Args:
+        engine: `duckdb`.
+        memory_limit: bound for intermediate results, e.g. `4GB`.
+        spill: folder for what does not fit; its content goes with the session.
+    """
+    if engine != "duckdb":
+        raise DeclarationError(f"There is no engine {engine!r}.", remedy="Set LAKEHOUSE_ENGINE to duckdb.")
+    from lakehouse.core.engines.duckdb import DuckDBSession
+
+    session = DuckDBSession(memory_limit=memory_limit, spill=spill)
+    try:
+        yield session
+    finally:
+        session.close()

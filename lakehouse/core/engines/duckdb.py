@@ -1,0 +1,213 @@
+"""The DuckDB engine: in process, streaming, bounded by a memory limit, spilling to disk.
+
+Numbers behind the choices (10 M sales, 2 cores): COPY with RETURN_STATS stages 5 M rows in 1.5 s where `write_deltalake` needs
+2.7 s; ZSTD level 1 is as fast to scan as snappy and a quarter smaller; with insertion order kept, COPY splits a sorted
+result into files whose key ranges do not overlap.
+"""
+
+import datetime as dt
+import shutil
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, cast
+
+import duckdb
+import narwhals as nw
+
+from lakehouse.core.delta import DataFile, stats_json
+from lakehouse.core.expressions import Expression
+
+#: Delta types and DuckDB's words for them, where they differ.
+_TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
+_INTEGERS = ("bigint", "int")
+_PATH = "_lakehouse_path"
+_TEXT_STAT = 32
+_LAST_CODE_POINT = "\U0010ffff"
+
+
+def sql_type(kind: str) -> str:
+    """DuckDB's name of a spec type."""
+    return _TYPES.get(kind, kind)
+
+
+def quoted(name: str) -> str:
+    """A column name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+class DuckDBSession:
+    """A private in-memory database. See `core/engines/__init__.py` for the contract of each method."""
+
+    def __init__(self, *, memory_limit: str, spill: str, threads: int | None = None) -> None:
+        Path(spill).mkdir(parents=True, exist_ok=True)
+        self._spill = tempfile.mkdtemp(prefix="duckdb-", dir=spill)
+        config: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": self._spill}
+        if threads:
+            config["threads"] = threads
+        self.connection = duckdb.connect(config=config)
+        self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET preserve_insertion_order = true")
+        self.connection.execute("SET enable_progress_bar = false")
+
+    def close(self) -> None:
+        self.connection.close()
+        shutil.rmtree(self._spill, ignore_errors=True)
+
+    def read(
+        self, paths: Sequence[str], columns: Mapping[str, str], *, path_column: str | None = None
+    ) -> "nw.LazyFrame[Any]":
+        wanted = {**columns, **({path_column: "string"} if path_column else {})}
+        if not paths:
+            return self.table([], wanted)
+        relation = self.connection.sql(
+            "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)",
+            params=[list(paths), path_column or _PATH],
+        )
+        present = set(relation.columns)
+        texts = {n: quoted(n) if n in present else f"CAST(NULL AS {sql_type(kind)})" for n, kind in wanted.items()}
+        return _frame(relation.select(*[duckdb.SQLExpression(text).alias(name) for name, text in texts.items()]))
+
+    def cast(self, frame: "nw.LazyFrame[Any]", casts: Mapping[str, tuple[str, str]]) -> "nw.LazyFrame[Any]":
+        return self._add(frame, {name: _try_cast(quoted(source), kind) for name, (source, kind) in casts.items()})
+
+    def compute(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, tuple[Expression, str]]) -> "nw.LazyFrame[Any]":
+        # One step per value: a calculated column may read those before it.
+        for name, (expression, kind) in values.items():
+            frame = self._add(frame, {name: f"CAST({expression.sql('duckdb')} AS {sql_type(kind)})"})
+        return frame
+
+    def documents(self, frame: "nw.LazyFrame[Any]", name: str, columns: Sequence[str]) -> "nw.LazyFrame[Any]":
+        fields = ", ".join(f"{quoted(column)} := {quoted(column)}" for column in columns)
+        return self._add(frame, {name: f"CAST(to_json(struct_pack({fields})) AS VARCHAR)"})
+
+    def keep(self, frame: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+        name = f"kept_{uuid.uuid4().hex}"
+        _relation(frame).create_view(f"{name}_source")
+        self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_source")
+        return _frame(self.connection.table(name))
+
+    def rows(self, frame: "nw.LazyFrame[Any]") -> list[tuple[Any, ...]]:
+        return cast("list[tuple[Any, ...]]", _relation(frame).fetchall())
+
+    def table(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> "nw.LazyFrame[Any]":
+        name = f"values_{uuid.uuid4().hex}"
+        declared = ", ".join(f"{quoted(column)} {sql_type(kind)}" for column, kind in columns.items())
+        self.connection.execute(f"CREATE TEMP TABLE {name} ({declared})")
+        if rows:
+            marks = ", ".join("?" for _ in columns)
+            self.connection.executemany(
+                f"INSERT INTO {name} VALUES ({marks})",  # noqa: S608 - a name of ours and question marks
+                [[row.get(column) for column in columns] for row in rows],
+            )
+        return _frame(self.connection.table(name))
+
+    def write(
+        self,
+        frame: "nw.LazyFrame[Any]",
+        folder: str,
+        *,
+        columns: Mapping[str, str],
+        sort_by: Sequence[str] = (),
+        file_mb: int = 64,
+    ) -> list[DataFile]:
+        relation = _relation(frame).select(
+            *[
+                duckdb.SQLExpression(f"CAST({quoted(name)} AS {sql_type(kind)})").alias(name)
+                for name, kind in columns.items()
+            ]
+        )
+        if sort_by:
+            relation = relation.sort(*[duckdb.ColumnExpression(name) for name in sort_by])
+        name = f"staged_{uuid.uuid4().hex}"
+        relation.create_view(name)
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        staging = target / f".{name}"
+        staging.mkdir()
+        try:
+            result = self.connection.execute(
+                f"COPY {name} TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_STATS, "
+                f"FILE_SIZE_BYTES {file_mb * 1_000_000:d}, ROW_GROUP_SIZE 122880, WRITE_EMPTY_FILE false)",
+                [str(staging / "data")],
+            )
+            names = [column[0] for column in result.description]
+            written = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+            return [_place(entry, target, columns) for entry in written if entry["count"]]
+        finally:
+            shutil.rmtree(staging)
+            self.connection.execute(f"DROP VIEW {name}")
+
+    def _add(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, str]) -> "nw.LazyFrame[Any]":
+        relation = _relation(frame)
+        kept = [duckdb.ColumnExpression(name) for name in relation.columns if name not in values]
+        added = [duckdb.SQLExpression(text).alias(name) for name, text in values.items()]
+        return _frame(relation.select(*kept, *added))
+
+
+def _relation(frame: "nw.LazyFrame[Any]") -> duckdb.DuckDBPyRelation:
+    return cast("duckdb.DuckDBPyRelation", frame.to_native())
+
+
+def _frame(relation: duckdb.DuckDBPyRelation) -> "nw.LazyFrame[Any]":
+    return nw.from_native(relation)
+
+
+def _try_cast(source: str, kind: str) -> str:
+    if kind == "string":
+        return source
+    attempt = f"TRY_CAST({source} AS {sql_type(kind)})"
+    if kind in _INTEGERS:
+        # DuckDB would round '6.7' to 7 (Spark truncates): an integer with a fraction is not an integer.
+        whole = rf"regexp_full_match({source}, '\s*[+-]?\d+\.0*\s*')"
+        return f"CASE WHEN contains({source}, '.') THEN CASE WHEN {whole} THEN {attempt} END ELSE {attempt} END"
+    return attempt
+
+
+def _place(entry: Mapping[str, Any], folder: Path, columns: Mapping[str, str]) -> DataFile:
+    """Move one staged file to its final name and describe it for the log."""
+    staged = Path(entry["filename"])
+    name = f"part-{uuid.uuid4()}.zstd.parquet"
+    staged.rename(folder / name)
+    size = (folder / name).stat().st_size
+    statistics = {
+        column.strip('"'): _statistic(stat, columns[column.strip('"')])
+        for column, stat in entry["column_statistics"].items()
+        if column.strip('"') in columns
+    }
+    bounds = [{c: s[end] for c, s in statistics.items() if s.get(end) is not None} for end in ("low", "high")]
+    return DataFile(name, size, entry["count"], bounds[0], bounds[1], stats_json(entry["count"], statistics))
+
+
+def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
+    """`min`, `max`, `nulls` for the log, and `low`, `high` as Python values. Absent where Delta allows no bound."""
+    out: dict[str, Any] = {"nulls": int(stat["null_count"]) if "null_count" in stat else None}
+    if "min" not in stat or stat.get("has_nan") == "true" or kind == "boolean":
+        return out
+    low, high = stat["min"], stat["max"]
+    if kind in _INTEGERS:
+        out |= {"min": int(low), "max": int(high), "low": int(low), "high": int(high)}
+    elif kind == "double":
+        out |= {"min": float(low), "max": float(high), "low": float(low), "high": float(high)}
+    elif kind.startswith("decimal"):
+        out |= {"min": Decimal(low), "max": Decimal(high), "low": Decimal(low), "high": Decimal(high)}
+    elif kind == "timestamp":
+        first, last = (dt.datetime.fromisoformat(_offset(value)).astimezone(dt.UTC) for value in (low, high))
+        out |= {"min": _millis(first), "max": _millis(last + dt.timedelta(microseconds=999)), "low": first, "high": last}
+    elif kind == "date":
+        out |= {"min": low, "max": high, "low": dt.date.fromisoformat(low), "high": dt.date.fromisoformat(high)}
+    else:
+        exact = stat.get("max_is_exact", "true") == "true" and len(high) <= _TEXT_STAT
+        out |= {"min": low[:_TEXT_STAT], "max": high if exact else high[:_TEXT_STAT] + _LAST_CODE_POINT}
+        out |= {"low": out["min"], "high": out["max"]}
+    return out
+
+
+def _offset(value: str) -> str:
+    return value if value[-3] != "+" else value + ":00"
+
+
+def _millis(instant: dt.datetime) -> str:
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.") + f"{instant.microsecond // 1000:03d}Z"

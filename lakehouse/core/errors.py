@@ -1,0 +1,51 @@
+"""The errors this project raises: what happened, what to do, and whether trying again can help."""
+
+from typing import ClassVar
+
+
+class LakehouseError(Exception):
+    """Base of all own errors.
+
+    Args:
+        what: one sentence that says what happened and where.
+        remedy: what the reader should do; it ends the message.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, what: str, *, remedy: str) -> None:
+        super().__init__(f"{what} {remedy}")
+        self.what = what
+        self.remedy = remedy
+
+
+class DeclarationError(LakehouseError):
+    """A table, rule, name or setting was declared wrongly; nothing was run."""
+
+
+class ExpressionError(DeclarationError):
+    """An expression of a spec is not in the allowed subset of SQL."""
+
+
+class ConflictError(LakehouseError):
+    """Another writer committed first. Nothing of ours became visible; reading again and redoing the work helps."""
+
+    retryable = True
+
+
+class BusyError(LakehouseError):
+    """Another process holds the table and did not finish within the waiting time."""
+
+    retryable = True
+
+
+class RefusedWriteError(LakehouseError):
+    """A write would destroy more than its declaration allows. Nothing was committed."""
+
+
+class BrokenTableError(LakehouseError):
+    """A Delta table and what it should hold do not agree (schema, watermark, missing file)."""
+
+
+class UnreadableFileError(LakehouseError):
+    """A landed file cannot be read in the form that its name says."""

@@ -1,0 +1,72 @@
+"""Expressions of specs: parsed once with sqlglot, checked against an allow-list, printed for the engine at hand.
+
+An expression is SQL in DuckDB's dialect over the columns of one row: comparisons, arithmetic, CASE, CAST and a short list
+of functions. No sub-query, aggregate, window, placeholder or unknown function gets through, and nothing is ever evaluated
+as Python. The list follows the experiment in which 22 of 22 rules gave the same rows on DuckDB and Spark.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from lakehouse.core.errors import ExpressionError
+
+Dialect = Literal["duckdb", "spark"]
+
+_ALLOWED = frozenset(
+    "Abs Add And Between Boolean Case Cast Coalesce Column Concat DPipe DataType DataTypeParam Div EQ GT GTE Identifier If "
+    "In IntDiv Interval Is LT LTE Length Like Literal Lower Mod Month Mul NEQ Neg Not Null NullSafeEQ NullSafeNEQ Nullif Or "
+    "Paren RegexpLike Replace Round StartsWith Sub Substring Trim TryCast Upper Var Year".split()
+)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A checked expression. `text` is what was declared; `columns` are the columns that it reads."""
+
+    text: str
+    columns: frozenset[str]
+
+    def sql(self, dialect: Dialect = "duckdb") -> str:
+        """The expression for one engine, every column quoted, comments dropped."""
+        return _print(self.text, dialect)
+
+
+def parse(text: str, *, columns: Collection[str]) -> Expression:
+    """Check `text` as an expression over `columns`.
+
+    Raises:
+        ExpressionError: syntax error, more than one expression, a construct outside the allow-list, an unknown column.
+    """
+    import sqlglot
+    from sqlglot import exp
+
+    remedy = f"Write one row expression over these columns: {', '.join(sorted(columns))}."
+    try:
+        trees = sqlglot.parse(text, read="duckdb")
+    except sqlglot.errors.SqlglotError as error:
+        raise ExpressionError(
+            f"The expression {text[:120]!r} has a syntax error: {str(error).splitlines()[0]}", remedy=remedy
+        ) from error
+    if len(trees) != 1 or trees[0] is None:
+        raise ExpressionError(f"The expression {text[:120]!r} is not exactly one expression.", remedy=remedy)
+    used = set()
+    for node in trees[0].walk():
+        kind = type(node).__name__
+        if kind not in _ALLOWED or (isinstance(node, exp.In) and node.args.get("query") is not None):
+            raise ExpressionError(f"The expression {text[:120]!r} uses {kind}, which is not allowed.", remedy=remedy)
+        if isinstance(node, exp.Column):
+            if node.table or node.name not in columns:
+                raise ExpressionError(f"The expression {text[:120]!r} names {node.sql()!r}.", remedy=remedy)
+            used.add(node.name)
+    return Expression(text, frozenset(used))
+
+
+def _print(text: str, dialect: Dialect) -> str:
+    import sqlglot
+    from sqlglot import exp
+
+    tree = sqlglot.parse_one(text, read="duckdb")
+    for column in tree.find_all(exp.Column):
+        column.this.set("quoted", True)
+    return tree.sql(dialect=dialect, comments=False)

@@ -1,0 +1,187 @@
+"""Ledger: what came in and where it went, and which landed files are spoken for.
+
+Two append-only Delta tables in `ops/`:
+
+    landing_files   written ahead: the files of a bronze batch, before the batch is read
+    ledger          written behind: one row per commit of a bronze or silver table, derived from that commit's own metadata
+
+A landed file is taken into a table once, whatever happens in between:
+
+    planned == done        the batch before is complete; new files are planned under the next number
+    planned == done + 1    a run ended between plan and commit; the same list is worked on again
+
+where `planned` is the transaction in landing_files and `done` the one in the table, both under `ingest:<table>`. A ledger
+row cannot be forgotten: the figures travel in the table's commit, and whoever comes next copies what is not copied yet.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lakehouse.core.delta import Snapshot, open_existing, open_table, redo_on_conflict
+from lakehouse.core.engines import Session
+from lakehouse.core.errors import BrokenTableError
+from lakehouse.core.names import TableRef
+
+FILES = {
+    "table": "string",
+    "batch_id": "bigint",
+    "path": "string",
+    "size": "bigint",
+    "version": "string",
+    "checksum": "string",
+    "planned_at": "timestamp",
+    "run_id": "string",
+}
+LEDGER = {
+    "layer": "string",
+    "table": "string",
+    "version": "bigint",
+    "run_id": "string",
+    "operation": "string",
+    "committed_at": "timestamp",
+    "batch_from": "bigint",
+    "batch_to": "bigint",
+    "records_in": "bigint",
+    "written": "bigint",
+    "deduplicated": "bigint",
+    "deleted": "bigint",
+    "quarantined": "bigint",
+    "rows_after": "bigint",
+}
+_FIGURES = ("batch_from", "batch_to", "records_in", "written", "deduplicated", "deleted", "quarantined", "rows_after")
+
+
+def ingest_app(table: TableRef) -> str:
+    """The application id under which a bronze table's batches are numbered."""
+    return f"ingest:{table}"
+
+
+def read_app(source: TableRef) -> str:
+    """The application id under which a table remembers how far it has read its source."""
+    return f"from:{source}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """The figures of one commit. `balanced` is the promise: every record that came in went to exactly one place."""
+
+    batch_from: int
+    batch_to: int
+    records_in: int
+    written: int
+    deduplicated: int = 0
+    deleted: int = 0
+    quarantined: int = 0
+    rows_after: int
+
+    @property
+    def balanced(self) -> bool:
+        return self.records_in == self.written + self.deduplicated + self.deleted + self.quarantined
+
+    def info(self) -> dict[str, str]:
+        """The figures as commit metadata."""
+        return {name: str(getattr(self, name)) for name in _FIGURES}
+
+
+@dataclass(frozen=True)
+class PlannedFile:
+    """One file of a batch, as it was when the batch was planned."""
+
+    path: str
+    size: int
+    version: str
+    checksum: str
+
+
+def append(
+    session: Session,
+    uri: str,
+    columns: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    app: str,
+    number: int,
+) -> bool:
+    """Append rows under a transaction number, once: False when that number, or a later one, is already there."""
+
+    def work() -> bool:
+        table = open_table(uri, columns)
+        if table.transaction(app) >= number:
+            return False
+        files = session.write(session.table(rows, columns), uri, columns=columns)
+        table.commit(add=files, transactions={app: number})
+        return True
+
+    return redo_on_conflict(work)
+
+
+def planned_files(session: Session, uri: str, table: TableRef) -> tuple[int, list[tuple[int, PlannedFile]]]:
+    """The last planned batch of a table, and every file ever planned for it with its batch."""
+    import narwhals as nw
+
+    files = open_table(uri, FILES)
+    frame = session.read(files.paths(), FILES).filter(nw.col("table") == str(table))
+    rows = session.rows(frame.select("batch_id", "path", "size", "version", "checksum"))
+    return files.transaction(ingest_app(table)), [(row[0], PlannedFile(*row[1:])) for row in rows]
+
+
+def plan(
+    session: Session, uri: str, *, table: TableRef, batch: int, files: Sequence[PlannedFile], run_id: str
+) -> bool:
+    """Write a batch's files ahead. False when another run planned that batch first."""
+    now = datetime.now(UTC)
+    rows = [
+        {"table": str(table), "batch_id": batch, "planned_at": now, "run_id": run_id, **vars(file)} for file in files
+    ]
+    return append(session, uri, FILES, rows, app=ingest_app(table), number=batch)
+
+
+def settle(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Copy the figures of commits that the ledger does not have yet, and return the copied rows."""
+    ledger = open_existing(uri)
+    app = str(table)
+    since = ledger.transaction(app) if ledger else 0
+    if snapshot.version <= since:
+        return []
+    rows = []
+    for entry in snapshot.commit_info(since=since):
+        if "records_in" in entry:
+            figures = {name: int(entry[name]) for name in _FIGURES}
+            at = datetime.fromtimestamp(entry["timestamp"] / 1000, tz=UTC)
+            run, operation = entry.get("run_id", ""), entry.get("operation", "")
+            rows.append(
+                {"layer": table.layer, "table": table.table, "version": entry["version"], "run_id": run,
+                 "operation": operation, "committed_at": at, **figures}  # fmt: skip
+            )
+    if rows and not append(session, uri, LEDGER, rows, app=app, number=snapshot.version):
+        return []
+    return rows
+
+
+def total_read(session: Session, uri: str, table: TableRef) -> int:
+    """Records that have ever come into a table, from the ledger, since its last rebuild (which reads everything again)."""
+    import narwhals as nw
+
+    ledger = open_existing(uri)
+    if ledger is None:
+        return 0
+    frame = session.read(ledger.paths(), LEDGER)
+    frame = frame.filter((nw.col("table") == table.table) & (nw.col("layer") == table.layer))
+    rows = session.rows(frame.select("version", "batch_from", "records_in"))
+    start = max((version for version, first, _ in rows if first == 0), default=0)
+    return sum(count for version, _, count in rows if version >= start)
+
+
+def check_numbers(table: TableRef, *, planned: int, done: int) -> None:
+    """Refuse a table and a ledger that do not belong together.
+
+    Raises:
+        BrokenTableError: one of the two was replaced or restored without the other.
+    """
+    if planned not in (done, done + 1):
+        raise BrokenTableError(
+            f"{table} has taken in {done} batches, but ops/landing_files has planned {planned}.",
+            remedy="One of the two was replaced without the other: restore both from the same backup.",
+        )

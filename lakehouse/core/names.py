@@ -1,0 +1,59 @@
+"""Names and places: the one allow-list, and the one record that turns a table into its asset key and its URI.
+
+Anything that becomes part of a path, of SQL or of Jinja passes `check_name` first.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from lakehouse.core.errors import DeclarationError
+
+NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+Layer = Literal["landing", "bronze", "silver", "gold", "warehouse", "reports", "ml", "ops", "quarantine"]
+LAYERS: tuple[str, ...] = get_args(Layer)
+
+
+def check_name(name: str, what: str = "name") -> str:
+    """Return `name` if it is allowed.
+
+    Raises:
+        DeclarationError: it is not of the form `[a-z][a-z0-9_]{0,62}`.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        shown = repr(name)[:80]
+        raise DeclarationError(
+            f"{shown} cannot be a {what}.",
+            remedy="Use 1 to 63 lower-case letters, digits and underscores, and begin with a letter.",
+        )
+    return name
+
+
+def column_name(delivered: str) -> str | None:
+    """The column that a delivered field is stored under, or None when no legal name can be derived.
+
+    Airbyte delivers whatever the source calls its fields (`dataHora`, `Valor Total`); bronze stores them in lower case
+    with underscores for everything else, and without leading underscores, which mark the lake's own columns.
+    """
+    candidate = re.sub(r"[^a-z0-9_]", "_", delivered.lower()).lstrip("_")
+    return candidate if NAME.fullmatch(candidate) else None
+
+
+@dataclass(frozen=True)
+class TableRef:
+    """One table of one layer: `key` for Dagster, `path` below the root of its layer."""
+
+    layer: Layer
+    table: str
+
+    def __post_init__(self) -> None:
+        if self.layer not in LAYERS:
+            raise DeclarationError(f"{self.layer!r} is not a layer.", remedy=f"Use one of {', '.join(LAYERS)}.")
+        check_name(self.table, "table name")
+
+    @property
+    def key(self) -> list[str]:
+        return [self.layer, self.table]
+
+    def __str__(self) -> str:
+        return f"{self.layer}/{self.table}"

@@ -1,0 +1,94 @@
+"""Rules at work: conditions become columns of a frame, findings say what was counted.
+
+Row rules judge the records of a batch, table rules the table as it would be, both before the commit. Declared in
+`tables/spec.py`; shown as asset checks by the layers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from lakehouse.core.delta import Candidate
+from lakehouse.core.engines import Session
+from lakehouse.core.expressions import Expression
+
+if TYPE_CHECKING:
+    import narwhals as nw
+
+Severity = Literal["warn", "quarantine", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one rule: `failed` rows or records out of `judged`."""
+
+    rule: str
+    passed: bool
+    action: Severity
+    failed: int = 0
+    judged: int = 0
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def stops(self) -> bool:
+        """Whether nothing may be committed."""
+        return self.action == "fail" and not self.passed
+
+
+def violations(
+    session: Session, frame: "nw.LazyFrame[Any]", conditions: Mapping[str, Expression]
+) -> "tuple[nw.LazyFrame[Any], dict[str, nw.Expr]]":
+    """Add a column per condition, and return expressions that are true where a row violates one (null meets it)."""
+    import narwhals as nw
+
+    frame = session.compute(frame, {f"_meets_{name}": (condition, "boolean") for name, condition in conditions.items()})
+    return frame, {name: ~nw.col(f"_meets_{name}").fill_null(True) for name in conditions}
+
+
+def count_violations(
+    session: Session, frame: "nw.LazyFrame[Any]", conditions: Mapping[str, Expression]
+) -> tuple[int, dict[str, int]]:
+    """How many rows there are, and how many violate each condition."""
+    import narwhals as nw
+
+    frame, flags = violations(session, frame, conditions)
+    counts = [flag.cast(nw.Int64).sum().alias(f"_n_{name}") for name, flag in flags.items()]
+    row = session.rows(frame.select(nw.len().alias("_rows"), *counts))[0]
+    return int(row[0]), {name: int(count or 0) for name, count in zip(flags, row[1:], strict=True)}
+
+
+def min_rows(candidate: Candidate, rule: str, limit: int, action: Severity) -> Finding:
+    """The table has at least `limit` rows."""
+    return Finding(rule, candidate.rows >= limit, action, max(limit - candidate.rows, 0), candidate.rows)
+
+
+def volume_drop(candidate: Candidate, rule: str, share: float, action: Severity) -> Finding:
+    """The table does not lose more than `share` of its rows."""
+    before, after = candidate.snapshot.rows, candidate.rows
+    lost = max(before - after, 0)
+    return Finding(rule, lost <= share * before, action, lost, before, {"rows_before": before, "rows_after": after})
+
+
+def unique(
+    session: Session,
+    candidate: Candidate,
+    rule: str,
+    *,
+    columns: Sequence[str],
+    types: Mapping[str, str],
+    key: Sequence[str],
+    action: Severity,
+) -> Finding:
+    """No two rows agree in `columns`.
+
+    The table's own key was unique before, and a merge replaces every file that holds a changed key, so for the key the
+    staged files are judged; other columns are judged over the whole table as it would be.
+    """
+    import narwhals as nw
+
+    staged = candidate.snapshot.paths(candidate.add)
+    paths = staged if set(columns) == set(key) else candidate.paths
+    frame = session.read(paths, {name: types[name] for name in columns})
+    total = session.rows(frame.select(nw.len().alias("n")))[0][0]
+    distinct = session.rows(frame.group_by(*columns).agg(nw.len().alias("n")).select(nw.len().alias("n")))[0][0]
+    return Finding(rule, total == distinct, action, total - distinct, total)

@@ -1,0 +1,126 @@
+"""Storage: where tables, landed files and reports are, and how a file is put there so that it is whole or absent.
+
+One record for the whole lake. A table's URI is made here and nowhere else.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lakehouse.core.errors import BusyError, DeclarationError
+from lakehouse.core.names import TableRef
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """One file of a landing stream: `path` is relative to the landing root, `version` changes when the content may have.
+
+    `version` is the store's e-tag, or size and modification time where the store is a folder.
+    """
+
+    path: str
+    size: int
+    version: str
+    modified: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """The lake's places.
+
+    Args:
+        root: absolute folder of the lake; `layers` gives single layers a folder of their own.
+        landing: absolute folder that holds `raw/<stream>/`.
+    """
+
+    root: str
+    landing: str
+    layers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for place in (self.root, self.landing, *self.layers.values()):
+            if "://" in place or not Path(place).is_absolute():
+                raise DeclarationError(
+                    f"{place!r} is not an absolute folder.",
+                    remedy="This version keeps its tables in a folder; set LAKEHOUSE_ROOT (or LAKEHOUSE_<LAYER>_ROOT) to one.",
+                )
+
+    def uri(self, ref: TableRef) -> str:
+        """The table's URI: `<root>/<layer>/<table>`, or `<layer root>/<table>` for a layer with a root of its own."""
+        own = self.layers.get(ref.layer)
+        return f"{own.rstrip('/')}/{ref.table}" if own else f"{self.root.rstrip('/')}/{ref.layer}/{ref.table}"
+
+    def landed(self, stream: str) -> list[LandedFile]:
+        """Every complete file of a stream, sub-folders included, in path order. Names that begin with `.` or `_` are not data."""
+        from obstore.store import LocalStore
+
+        folder = Path(self.landing) / "raw" / stream
+        if not folder.is_dir():
+            return []
+        found = []
+        for chunk in LocalStore(folder).list():
+            for meta in chunk:
+                if any(part.startswith((".", "_")) for part in meta["path"].split("/")) or not meta["size"]:
+                    continue
+                modified = meta["last_modified"].timestamp()
+                version = f"{meta['size']}-{int(modified * 1_000_000)}"
+                found.append(LandedFile(f"raw/{stream}/{meta['path']}", meta["size"], version, modified))
+        return sorted(found, key=lambda item: item.path)
+
+    def landed_path(self, path: str) -> str:
+        """The absolute path of a landed file."""
+        return f"{self.landing.rstrip('/')}/{path}"
+
+    def put(self, ref: TableRef, name: str, content: bytes) -> str:
+        """Write a whole file below a table's place, atomically; unchanged content is left untouched. Returns its path."""
+        from obstore.store import LocalStore
+
+        folder = Path(self.uri(ref))
+        target = folder / name
+        if not (target.is_file() and target.read_bytes() == content):
+            folder.mkdir(parents=True, exist_ok=True)
+            LocalStore(folder).put(name, content)
+        return str(target)
+
+
+@contextmanager
+def hold(folder: str, *, wait: float = 600.0) -> Iterator[None]:
+    """Hold a table while working on it, so that two processes do not do the same work.
+
+    This is politeness, not safety: what keeps a table right is the fence in the commit (`core/delta.py`). The lock is the
+    kernel's, on the folder itself: it leaves no file behind and ends with the process, however that ends.
+
+    Raises:
+        BusyError: another process still held it after `wait` seconds.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise BusyError(
+                        f"{folder} is being written by another run{_holder(handle)}; waited {wait:.0f} s.",
+                        remedy="Wait for that run to end, or end it, and start this one again.",
+                    ) from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    inode = os.fstat(handle).st_ino
+    try:
+        locks = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return ""
+    return "".join(f" (process {line.split()[4]})" for line in locks if f":{inode} " in line)[:60]

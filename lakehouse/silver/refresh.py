@@ -1,0 +1,490 @@
+"""Bronze to silver for one table: judge the new records, find the newest version of every key, stage what changes.
+
+    bronze batches above the watermark ─▶ cast ─▶ transform ─▶ calculated columns ─▶ judged ─┬▶ quarantine
+                                                                                           └▶ accepted
+    accepted + the rows and remembered deletes of the same keys ─▶ newest per key ─▶ changed rows ─▶ staged files
+
+The table follows from the set of records alone, never from the order in which they came: versions of a key are compared by
+the declared order, then extraction time, then deletes before upserts, then content. So any sequence of increments gives the
+table of a full rebuild. An increment rewrites only the files that hold a changed key; a rebuild (and the first load) streams
+all of bronze through one sort, and only keys that occur more than once, or in a delete, are ever compared.
+
+Pure: no dagster, engine-neutral. The watermark is the application transaction `from:bronze/<table>` of the silver commit.
+"""
+
+import bisect
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import narwhals as nw
+
+from lakehouse.core import ledger, quarantine, rules
+from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_existing, open_table
+from lakehouse.core.engines import Session
+from lakehouse.core.errors import BrokenTableError, LakehouseError
+from lakehouse.core.landing.airbyte import ENVELOPE
+from lakehouse.core.ledger import Entry
+from lakehouse.core.names import TableRef
+from lakehouse.core.rules import Finding
+from lakehouse.core.storage import Storage
+from lakehouse.tables.spec import EXTRACTED_AT, RowRule, TableSpec
+
+LEDGER = TableRef("ops", "ledger")
+#: Rules that every silver table has, besides those it declares; each is an asset check.
+TYPES, BALANCE, COMPLETE = "castable", "ledger", "complete"
+
+_DELETED, _ACCEPTED, _REASONS, _ORIGIN, _PATH = "_deleted", "_accepted", "_reasons", "_origin", "_path"
+_BATCH, _STORED, _REMEMBERED = 2, 1, 0
+
+
+@dataclass
+class Refresh:
+    """A silver table that is ready to be committed, or (`candidate` is None) why nothing is.
+
+    `stopped` says that a rule with action `fail` was violated: nothing was staged, nothing may be committed.
+    """
+
+    version: int
+    candidate: Candidate | None = None
+    entry: Entry | None = None
+    findings: list[Finding] = field(default_factory=list)
+    stopped: bool = False
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    written: Mapping[str, int] = field(default_factory=dict)
+
+
+def silver_columns(spec: TableSpec) -> dict[str, str]:
+    """`{column: type}` of the silver table."""
+    return {**{column.name: column.type for column in spec.columns}, EXTRACTED_AT: "timestamp"}
+
+
+def tombstones_ref(target: TableRef) -> TableRef:
+    """Where the deletes of a silver table are remembered."""
+    return TableRef("ops", f"deletes_{target.table}"[:63])
+
+
+def stage_refresh(
+    session: Session,
+    storage: Storage,
+    spec: TableSpec,
+    *,
+    run_id: str,
+    target: TableRef | None = None,
+    rebuild: bool = False,
+) -> Refresh:
+    """Stage what the new bronze batches change in silver. The caller holds the table and commits the candidate.
+
+    Args:
+        target: the silver table, when it is not the spec's own.
+        rebuild: start from nothing and read all of bronze.
+
+    Raises:
+        BrokenTableError: silver is ahead of bronze, or its columns are not the declared ones.
+    """
+    work = _Work(session, storage, spec, target or spec.silver, run_id=run_id, rebuild=rebuild)
+    return work.stage()
+
+
+class _Work:
+    """One refresh: the opened tables and the names that its steps share."""
+
+    def __init__(
+        self, session: Session, storage: Storage, spec: TableSpec, target: TableRef, *, run_id: str, rebuild: bool
+    ) -> None:
+        self.session, self.storage, self.spec, self.target = session, storage, spec, target
+        self.run_id, self.rebuild = run_id, rebuild
+        self.columns = silver_columns(spec)
+        self.key = list(spec.key)
+        self.types = {column.name: column.type for column in spec.columns}
+        rest = [name for name in self.columns if name not in (*spec.key, *spec.order, EXTRACTED_AT)]
+        self.order = [*spec.order, EXTRACTED_AT, _DELETED, *rest]
+        self.conditions = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules if rule.action != "warn"}
+        self.warnings = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules if rule.action == "warn"}
+        bronze = open_existing(storage.uri(spec.bronze))
+        if bronze is None:
+            raise BrokenTableError(
+                f"{target} needs {spec.bronze}, which does not exist.", remedy=f"Materialise {spec.bronze} first."
+            )
+        self.bronze: Snapshot = bronze
+        self.silver = open_table(storage.uri(target), self.columns)
+        self.deletes = open_table(storage.uri(tombstones_ref(target)), self._delete_columns())
+
+    # --- what is new ---------------------------------------------------------------------------------------------
+
+    def stage(self) -> Refresh:
+        app = ledger.read_app(self.spec.bronze)
+        seen = self.silver.transaction(app)
+        newest = self.bronze.transaction(ledger.ingest_app(self.spec.bronze))
+        ledger.settle(self.session, self.storage.uri(LEDGER), table=self.target, snapshot=self.silver)
+        if self.rebuild:
+            seen = 0
+        elif seen == newest:
+            return Refresh(self.silver.version)
+        if seen > newest:
+            raise BrokenTableError(
+                f"{self.target} has read batch {seen} of {self.spec.bronze}, which ends at {newest}.",
+                remedy=f"Bronze was replaced: run make rebuild TABLE={self.spec.name}.",
+            )
+        if not self.rebuild and self.silver.columns != self.columns:
+            raise BrokenTableError(
+                f"The columns of {self.target} are not those that its spec declares.",
+                remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration.",
+            )
+        records = self._new_records(seen, newest)
+        judged, reasons = self._judged(records)
+        whole = self.rebuild or not self.silver.files
+        change = self._stage_whole(judged) if whole else self._stage_increment(judged)
+        try:
+            return self._judge(change, records, judged, reasons, seen=seen, newest=newest, app=app)
+        except BaseException:
+            change.candidate.discard()
+            raise
+
+    def _new_records(self, seen: int, newest: int) -> "nw.LazyFrame[Any]":
+        fields = {c.bronze_name: "string" for c in self.spec.columns if c.expression is None}
+        files = [f for f in self.bronze.files if f.upper.get("_batch_id") is None or f.upper["_batch_id"] > seen]
+        frame = self.session.read(self.bronze.paths(files), {**ENVELOPE, **fields})
+        return frame.filter((nw.col("_batch_id") > seen) & (nw.col("_batch_id") <= newest))
+
+    # --- judging -------------------------------------------------------------------------------------------------
+
+    def _judged(self, records: "nw.LazyFrame[Any]") -> "tuple[nw.LazyFrame[Any], dict[str, nw.Expr]]":
+        """The records with silver's columns and the verdict; and an expression per rule, true where it is violated."""
+        spec = self.spec
+        plain = [column for column in spec.columns if column.expression is None]
+        raw = {name: f"_raw_{name}" for name in dict.fromkeys(column.bronze_name for column in plain)}
+        frame = records.select(
+            *[nw.col(name) for name in ENVELOPE],
+            nw.col("_airbyte_extracted_at").alias(EXTRACTED_AT),
+            *[nw.col(name).alias(alias) for name, alias in raw.items()],
+        )
+        frame = self.session.cast(frame, {c.name: (raw[c.bronze_name], c.type) for c in plain})
+        uncast = {
+            column.name: ~nw.col(raw[column.bronze_name]).is_null()
+            & (nw.col(raw[column.bronze_name]) != "")
+            & nw.col(column.name).is_null()
+            for column in plain
+            if column.type != "string"
+        }
+        # Judged before the transform: it may replace what was cast.
+        frame = frame.with_columns(**{f"_uncast_{name}": flag for name, flag in uncast.items()})
+        if spec.transform is not None:
+            frame = importlib.import_module(f"lakehouse.silver.transforms.{spec.transform}").transform(frame)
+        calculated = {c.name: (spec.parsed(c.expression), c.type) for c in spec.columns if c.expression is not None}
+        frame = self.session.compute(frame, calculated)
+        deleted = {_DELETED: (spec.parsed(spec.deleted or "FALSE"), "boolean")}
+        frame = self.session.compute(frame, deleted).with_columns(nw.col(_DELETED).fill_null(False))
+        frame, broken = rules.violations(self.session, frame, self.conditions)
+        types = {f"{TYPES}_{name}": nw.col(f"_uncast_{name}") for name in uncast}
+        # A delete needs its key and its place in the order; what else it says does not matter.
+        needed = {f"not_null_{name}" for name in self.key} | {f"{TYPES}_{n}" for n in (*self.key, *spec.order)}
+        every = {**types, **broken}
+        verdicts = {
+            name: flag if name in needed else flag & ~nw.col(_DELETED) for name, flag in every.items()
+        }
+        accepted = ~nw.any_horizontal(*verdicts.values(), ignore_nulls=True)
+        return frame.with_columns(accepted.alias(_ACCEPTED)), verdicts
+
+    def _judge(
+        self,
+        change: "_Change",
+        records: "nw.LazyFrame[Any]",
+        judged: "nw.LazyFrame[Any]",
+        reasons: "dict[str, nw.Expr]",
+        *,
+        seen: int,
+        newest: int,
+        app: str,
+    ) -> Refresh:
+        """Count, compare with what came in, evaluate the rules, put the refused records in quarantine."""
+        session, spec = self.session, self.spec
+        arrived = session.rows(records.select(nw.len().alias("n")))[0][0]
+        refused = arrived - change.accepted
+        counts = dict.fromkeys(reasons, 0)
+        bad = None
+        if refused:  # only then is it worth reading the batch for them
+            bad = session.keep(self._quarantined(judged.filter(~nw.col(_ACCEPTED)), reasons))
+            flags = [nw.col(f"_is_{name}").cast(nw.Int64).sum().alias(name) for name in reasons]
+            counts = dict(zip(reasons, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
+        findings = self._findings(change, counts, judged=arrived)
+        stored = 0
+        if not any(finding.stops for finding in findings):
+            stored = quarantine.replace_after(
+                session, self.storage.uri(spec.quarantine), layer="silver", batch=seen, records=bad
+            )
+        else:
+            stored = refused
+        entry = Entry(
+            batch_from=seen,
+            batch_to=newest,
+            records_in=arrived,
+            written=change.written,
+            deduplicated=change.accepted - change.written - change.deleted,
+            deleted=change.deleted,
+            quarantined=stored,
+            rows_after=change.candidate.rows,
+        )
+        findings += self._accounts(entry)
+        if any(finding.stops for finding in findings):
+            change.candidate.discard()
+            return Refresh(self.silver.version, None, entry, findings, stopped=True)
+        self._remember(change.deletes)
+        change.candidate.transactions = {app: newest}
+        operation = "rebuild" if self.rebuild else "merge"
+        inputs = {str(spec.bronze): self.bronze.version}
+        change.candidate.info = {"operation": operation, "inputs": json.dumps(inputs), **entry.info()}
+        change.candidate.max_loss, change.candidate.force = spec.max_loss, self.rebuild
+        if self.rebuild and self.silver.columns != self.columns:
+            change.candidate.columns = self.columns
+        written = {"files_added": len(change.candidate.add), "files_removed": len(change.candidate.remove)}
+        return Refresh(self.silver.version, change.candidate, entry, findings, inputs=inputs, written=written)
+
+    def _quarantined(self, refused: "nw.LazyFrame[Any]", reasons: "dict[str, nw.Expr]") -> "nw.LazyFrame[Any]":
+        raw = [c.bronze_name for c in self.spec.columns if c.expression is None]
+        frame = refused.with_columns(**{f"_is_{name}": flag.fill_null(False) for name, flag in reasons.items()})
+        names = [nw.when(nw.col(f"_is_{name}")).then(nw.lit(name)) for name in reasons]
+        frame = frame.with_columns(nw.concat_str(*names, separator=", ", ignore_nulls=True).alias("rules"))
+        frame = frame.drop(*[name for name in self.types if f"_raw_{name}" not in frame.columns])
+        frame = frame.with_columns(**{name: nw.col(f"_raw_{name}") for name in dict.fromkeys(raw)})
+        frame = self.session.documents(frame, "record", list(dict.fromkeys(raw)))
+        now = datetime.now(UTC)
+        return frame.select(
+            nw.lit("silver").alias("layer"),
+            nw.col("rules"),
+            nw.concat_str(nw.lit("It violates "), nw.col("rules"), nw.lit(".")).alias("reason"),
+            nw.col("record"),
+            nw.col("_source_file").alias("source_file"),
+            nw.col("_airbyte_raw_id").alias("raw_id"),
+            nw.col("_batch_id").alias("batch_id"),
+            nw.lit(self.run_id).alias("run_id"),
+            nw.lit(now).alias("quarantined_at"),
+            *[nw.col(f"_is_{name}") for name in reasons],
+        )
+
+    def _findings(self, change: "_Change", counts: Mapping[str, int], *, judged: int) -> list[Finding]:
+        types = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if name.startswith(f"{TYPES}_")}
+        failed = sum(types.values())
+        found = [Finding(TYPES, not failed, "quarantine", failed, judged, {n: c for n, c in types.items() if c})]
+        warned, of_written = self._warnings(change)
+        for rule in self.spec.row_rules:
+            if rule.action == "warn":
+                found.append(Finding(rule.name, not warned[rule.name], "warn", warned[rule.name], of_written))
+            else:
+                found.append(Finding(rule.name, not counts[rule.name], rule.action, counts[rule.name], judged))
+        for declared in self.spec.table_rules:
+            name, action, candidate = declared.name, declared.action, change.candidate
+            if declared.kind == "min_rows":
+                found.append(rules.min_rows(candidate, name, int(declared.limit), action))
+            elif declared.kind == "volume_drop":
+                found.append(rules.volume_drop(candidate, name, declared.limit, action))
+            else:
+                found.append(
+                    rules.unique(
+                        self.session, candidate, name,
+                        columns=declared.columns, types=self.columns, key=self.key, action=action,
+                    )  # fmt: skip
+                )
+        return found
+
+    def _warnings(self, change: "_Change") -> tuple[dict[str, int], int]:
+        if not self.warnings:
+            return {}, 0
+        used = {name for condition in self.warnings.values() for name in condition.columns}
+        frame = change.upserts
+        if frame is None:
+            paths = self.silver.paths(change.candidate.add)
+            frame = self.session.read(paths, {name: kind for name, kind in self.columns.items() if name in used})
+        rows, counts = rules.count_violations(self.session, frame, self.warnings)
+        return counts, rows
+
+    def _accounts(self, entry: Entry) -> list[Finding]:
+        """The ledger's two promises: this batch adds up, and so does everything that was ever read."""
+        gap = entry.records_in - entry.written - entry.deduplicated - entry.deleted - entry.quarantined
+        before = 0 if entry.batch_from == 0 else ledger.total_read(self.session, self.storage.uri(LEDGER), self.target)
+        missing = self.bronze.rows - before - entry.records_in
+        return [
+            Finding(BALANCE, entry.balanced, "fail", abs(gap), entry.records_in, dict(vars(entry))),
+            Finding(COMPLETE, not missing, "fail", abs(missing), self.bronze.rows,
+                    {"bronze_rows": self.bronze.rows, "read_before": before, "read_now": entry.records_in}),
+        ]  # fmt: skip
+
+    # --- finding the newest version of every key --------------------------------------------------------------------
+
+    def _newest(self, *frames: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+        together = nw.concat(list(frames), how="vertical") if len(frames) > 1 else frames[0]
+        return self.session.keep(together.unique(subset=self.key, keep="last", order_by=self.order))
+
+    def _count(self, frame: "nw.LazyFrame[Any]") -> int:
+        return int(self.session.rows(frame.select(nw.len().alias("n")))[0][0])
+
+    def _stage_whole(self, judged: "nw.LazyFrame[Any]") -> "_Change":
+        """Everything at once, streaming: keys that occur once go straight to the sort."""
+        session = self.session
+        wanted = [*self.columns, _DELETED]
+        occurring = judged.select(*self.key, _DELETED).drop_nulls(subset=self.key).group_by(*self.key)
+        counted = occurring.agg(nw.len().alias("_n"), nw.col(_DELETED).cast(nw.Int64).max().alias("_d"))
+        special = session.keep(counted.filter((nw.col("_n") > 1) | (nw.col("_d") > 0)).select(*self.key))
+        accepted = judged.filter(nw.col(_ACCEPTED)).select(*wanted)
+        contenders = session.keep(accepted.join(special, on=self.key, how="semi"))
+        newest = self._newest(contenders)
+        deletes = newest.filter(nw.col(_DELETED))
+        live = newest.filter(~nw.col(_DELETED)).select(*self.columns)
+        single = accepted.join(special, on=self.key, how="anti").select(*self.columns)
+        add = session.write(
+            nw.concat([single, live], how="vertical"),
+            self.silver.uri,
+            columns=self.columns,
+            sort_by=self.key,
+            file_mb=self.spec.file_mb,
+        )
+        written = sum(file.rows for file in add)
+        singles = written - self._count(live)
+        return _Change(
+            candidate=Candidate(snapshot=self.silver, add=add, remove=self.silver.files),
+            accepted=singles + self._count(contenders),
+            written=written,
+            deleted=self._count(deletes),
+            deletes=deletes,
+            upserts=None,
+        )
+
+    def _stage_increment(self, judged: "nw.LazyFrame[Any]") -> "_Change":
+        """Only what changes: compare the batch with the rows and deletes of its keys, rewrite the files these are in."""
+        session, key = self.session, self.key
+        accepted = session.keep(judged.filter(nw.col(_ACCEPTED)).select(*self.columns, _DELETED))
+        keys = accepted.select(*key)
+        near = self._files_near(keys)
+        stored = session.read(self.silver.paths(near), self.columns, path_column=_PATH)
+        stored = session.keep(stored.join(keys, on=key, how="semi"))
+        remembered = session.read(self.deletes.paths(), self._delete_columns()).join(keys, on=key, how="semi")
+        fields = [*self.columns, _DELETED, _ORIGIN]
+        batch = accepted.with_columns(nw.lit(_BATCH).alias(_ORIGIN)).select(*fields)
+        rows = stored.with_columns(nw.lit(False).alias(_DELETED), nw.lit(_STORED).alias(_ORIGIN)).select(*fields)
+        gone = self._as_rows(remembered).with_columns(nw.lit(_REMEMBERED).alias(_ORIGIN)).select(*fields)
+        self.order.append(_ORIGIN)  # equal in everything: then it does not matter, but the outcome should not vary
+        newest = self._newest(batch, rows, gone)
+        changed = newest.filter(nw.col(_ORIGIN) == _BATCH)
+        upserts = session.keep(changed.filter(~nw.col(_DELETED)).select(*self.columns))
+        deletes = changed.filter(nw.col(_DELETED))
+        place = session.keep(stored.join(changed.select(*key), on=key, how="semi").select(*key, _PATH))
+        add, remove = self._rewrite(changed.select(*key), upserts, place, near)
+        expected = self._count(upserts.join(place, on=key, how="anti")) - self._count(
+            place.join(deletes.select(*key), on=key, how="semi")
+        )
+        candidate = Candidate(snapshot=self.silver, add=add, remove=remove)
+        if candidate.rows != self.silver.rows + expected:
+            candidate.discard()
+            raise LakehouseError(
+                f"The merge into {self.target} staged {candidate.rows:,} rows instead of "
+                f"{self.silver.rows + expected:,}; nothing was committed.",
+                remedy=f"Run make rebuild TABLE={self.spec.name} and report this.",
+            )
+        return _Change(
+            candidate=candidate,
+            accepted=self._count(accepted),
+            written=self._count(upserts),
+            deleted=self._count(deletes),
+            deletes=deletes,
+            upserts=upserts,
+        )
+
+    def _files_near(self, keys: "nw.LazyFrame[Any]") -> list[DataFile]:
+        """Files whose bounds of the first key column hold one of these keys."""
+        name = self.key[0]
+        values = [row[0] for row in self.session.rows(keys.select(name).unique().sort(name))]
+
+        def may_hold(file: DataFile) -> bool:
+            low, high = file.lower.get(name), file.upper.get(name)
+            if low is None or high is None:
+                return True
+            position = bisect.bisect_left(values, low)
+            return position < len(values) and bool(values[position] <= high)
+
+        return [file for file in self.silver.files if may_hold(file)] if values else []
+
+    def _rewrite(
+        self,
+        changed: "nw.LazyFrame[Any]",
+        upserts: "nw.LazyFrame[Any]",
+        place: "nw.LazyFrame[Any]",
+        near: Sequence[DataFile],
+    ) -> tuple[list[DataFile], list[DataFile]]:
+        """Write every file that holds a changed key again. Small ones are written together with the new keys."""
+        hit = {row[0] for row in self.session.rows(place.select(_PATH).unique())}
+        remove = [file for file in near if self.silver.paths([file])[0] in hit]
+        large = [file for file in remove if file.size * 2 > self.spec.file_mb * 1_000_000]
+        small = [file for file in remove if file not in large]
+        inserts = upserts.join(place, on=self.key, how="anti")
+        groups: list[tuple[list[DataFile], bool]] = [([file], False) for file in large]
+        if small or self._count(inserts):
+            groups.append((small, True))
+        add: list[DataFile] = []
+        try:
+            for files, takes_inserts in groups:
+                paths = self.silver.paths(files)
+                rest = self.session.read(paths, self.columns).join(changed, on=self.key, how="anti")
+                here = place.filter(nw.col(_PATH).is_in(paths)) if paths else place.filter(nw.lit(False))
+                parts = [rest, upserts.join(here, on=self.key, how="semi")]
+                if takes_inserts:
+                    parts.append(inserts)
+                add += self.session.write(
+                    nw.concat([part.select(*self.columns) for part in parts], how="vertical"),
+                    self.silver.uri,
+                    columns=self.columns,
+                    sort_by=self.key,
+                    file_mb=self.spec.file_mb,
+                )
+        except BaseException:
+            Candidate(snapshot=self.silver, add=add).discard()
+            raise
+        return add, remove
+
+    # --- remembered deletes -----------------------------------------------------------------------------------------
+
+    def _delete_columns(self) -> dict[str, str]:
+        names = (*self.spec.key, *(name for name in self.spec.order if name not in self.spec.key))
+        return {**{name: self.types[name] for name in names}, EXTRACTED_AT: "timestamp"}
+
+    def _as_rows(self, deletes: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+        """Remembered deletes in the shape of silver rows."""
+        have = self._delete_columns()
+        empty = self.session.table([], {n: k for n, k in self.columns.items() if n not in have})
+        missing = {name: nw.lit(None).cast(dtype) for name, dtype in empty.collect_schema().items()}
+        return deletes.with_columns(**missing, **{_DELETED: nw.lit(True)})
+
+    def _remember(self, deletes: "nw.LazyFrame[Any]") -> None:
+        """Commit the deletes before the table: one that is remembered twice, or too early, changes nothing."""
+        columns = self._delete_columns()
+        new = deletes.select(*columns)
+        if not self.rebuild and self.deletes.files:
+            have = self.session.read(self.deletes.paths(), columns)
+            new = new.join(have, on=list(columns), how="anti")
+        add = self.session.write(new, self.deletes.uri, columns=columns, sort_by=self.key)
+        remove = self.deletes.files if self.rebuild else ()
+        if add or remove:
+            Candidate(snapshot=self.deletes, add=add, remove=remove, info={"operation": "deletes"}).commit()
+
+
+@dataclass
+class _Change:
+    candidate: Candidate
+    accepted: int
+    written: int
+    deleted: int
+    deletes: "nw.LazyFrame[Any]"
+    upserts: "nw.LazyFrame[Any] | None"
+
+
+def declared_rules(spec: TableSpec) -> list[tuple[str, str]]:
+    """`(check name, description)` of every check of a silver table."""
+    listed = [(TYPES, "Every delivered value can be cast to its column's type.")]
+    for rule in (*spec.row_rules, *spec.table_rules):
+        text = rule.condition if isinstance(rule, RowRule) else f"{rule.kind} {rule.limit or ', '.join(rule.columns)}"
+        listed.append((rule.name, f"{text} ({rule.action})"))
+    listed.append((BALANCE, "Records in = written + deduplicated + deleted + quarantined."))
+    listed.append((COMPLETE, "Every bronze row was read exactly once."))
+    return listed

@@ -1,0 +1,10 @@
+"""The one place where a table is declared.
+
+`spec.py` holds the records, one file per source holds its tables, `ALL` below collects them. Pure data: no dagster, no I/O.
+To add a table, add one record to a file here and run `make sync`.
+"""
+
+from lakehouse.tables import vendas
+from lakehouse.tables.spec import TableSpec, check_unique
+
+ALL: tuple[TableSpec, ...] = check_unique(*vendas.TABLES)

@@ -1,0 +1,294 @@
+"""TableSpec: one record from which landing, bronze, silver, checks, freshness and the dbt source of a table follow.
+
+What belongs here: frozen records that validate themselves and say how to mend what they refuse.
+What does not: reading, writing, dagster, anything about one particular table.
+
+    TableSpec(
+        name="vendas", source=AirbyteStream("vendas"), key=("id",), order=("updated_at",),
+        columns=(Column("id", "bigint"), ..., Column("total", "decimal(18,4)", expression="quantidade * valor")),
+        rules=(not_null("pedido_id"), accepted_values("status", "paid", "deleted", action="warn"), min_rows(1)),
+    )
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from lakehouse.core.errors import DeclarationError
+from lakehouse.core.expressions import Expression, parse
+from lakehouse.core.names import TableRef, check_name, column_name
+
+Action = Literal["warn", "quarantine", "fail"]
+TableAction = Literal["warn", "fail"]
+Drift = Literal["evolve", "freeze"]
+_TYPES = re.compile(r"string|bigint|int|double|boolean|date|timestamp|decimal\(([1-9]|[12]\d|3[0-8]),(\d|[12]\d|3[0-8])\)")
+_FIELD = re.compile(r"[A-Za-z0-9_][^\x00-\x1f\"']{0,126}")
+
+#: Kept in silver beside the declared columns. The declared order ends with the extraction time, and an incremental merge
+#: cannot compare a late record with the row that is there unless the row remembers its own.
+EXTRACTED_AT = "_extracted_at"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One silver column.
+
+    Args:
+        name: the silver name.
+        type: string, bigint, int, double, boolean, date, timestamp (UTC) or decimal(p,s).
+        source: the field as delivered, when it is called otherwise (a rename).
+        expression: for a calculated column; SQL over the columns declared before it. Such a column has no source.
+        description: shown in Dagster and dbt.
+    """
+
+    name: str
+    type: str
+    source: str | None = None
+    expression: str | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "column name")
+        if not _TYPES.fullmatch(self.type):
+            raise DeclarationError(
+                f"Column {self.name!r} has the unknown type {self.type!r}.",
+                remedy="Use string, bigint, int, double, boolean, date, timestamp or decimal(p,s) without spaces.",
+            )
+        if self.source is not None and self.expression is not None:
+            raise DeclarationError(
+                f"Column {self.name!r} has both a source and an expression.", remedy="Keep one of them."
+            )
+        if self.source is not None and (not _FIELD.fullmatch(self.source) or column_name(self.source) is None):
+            raise DeclarationError(
+                f"Column {self.name!r} cannot come from a field called {self.source[:80]!r}.",
+                remedy="Use the field's name as delivered; it must begin with a letter and be at most 63 characters long.",
+            )
+
+    @property
+    def bronze_name(self) -> str:
+        """The bronze column this one is cast from."""
+        return column_name(self.source or self.name) or self.name
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A condition that every row must meet. A row on which `condition` is null meets it; only false violates it."""
+
+    name: str
+    condition: str
+    action: Action = "quarantine"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "rule name")
+        _check_member(self.action, ("warn", "quarantine", "fail"), f"Rule {self.name!r}: action")
+
+
+@dataclass(frozen=True)
+class TableRule:
+    """A condition on the table as it would be after the commit.
+
+    `limit` is a count of rows for `min_rows` and a share between 0 and 1 for `volume_drop`.
+    """
+
+    name: str
+    kind: Literal["min_rows", "unique", "volume_drop"]
+    action: TableAction = "fail"
+    limit: float = 0
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "rule name")
+        _check_member(self.action, ("warn", "fail"), f"Rule {self.name!r}: action")
+
+
+def not_null(column: str, *, action: Action = "quarantine") -> RowRule:
+    """The column has a value."""
+    return RowRule(f"not_null_{column}", f'"{check_name(column)}" IS NOT NULL', action)
+
+
+def accepted_values(column: str, *values: str, action: Action = "quarantine") -> RowRule:
+    """The column is null or one of `values`."""
+    listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return RowRule(f"accepted_values_{column}", f'"{check_name(column)}" IN ({listed})', action)
+
+
+def in_range(
+    column: str, *, minimum: float | None = None, maximum: float | None = None, action: Action = "quarantine"
+) -> RowRule:
+    """The column is null or within the bounds, both included."""
+    name = f'"{check_name(column)}"'
+    parts = [f"{name} >= {minimum!r}"] if minimum is not None else []
+    parts += [f"{name} <= {maximum!r}"] if maximum is not None else []
+    if not parts:
+        raise DeclarationError(f"The range rule on {column!r} has no bound.", remedy="Give minimum, maximum or both.")
+    return RowRule(f"range_{column}", " AND ".join(parts), action)
+
+
+def matches(column: str, pattern: str, *, action: Action = "quarantine") -> RowRule:
+    """The column is null or the regular expression finds a match in it."""
+    quoted = pattern.replace("'", "''")
+    return RowRule(f"matches_{column}", f"regexp_matches(\"{check_name(column)}\", '{quoted}')", action)
+
+
+def expression(name: str, condition: str, *, action: Action = "quarantine") -> RowRule:
+    """Any condition in the allowed subset of SQL (see `core/expressions.py`)."""
+    return RowRule(name, condition, action)
+
+
+def min_rows(rows: int, *, action: TableAction = "fail") -> TableRule:
+    """The table has at least so many rows."""
+    return TableRule(f"min_rows_{rows}", "min_rows", action, rows)
+
+
+def unique(*columns: str, action: TableAction = "fail") -> TableRule:
+    """No two rows agree in all of these columns."""
+    return TableRule("unique_" + "_".join(columns), "unique", action, 0, columns)
+
+
+def volume_drop(share: float, *, action: TableAction = "fail") -> TableRule:
+    """The table does not lose more than this share of its rows in one commit."""
+    if not 0 < share <= 1:
+        raise DeclarationError(f"volume_drop({share}) is not a share.", remedy="Give a number above 0 and up to 1.")
+    return TableRule("volume_drop", "volume_drop", action, share)
+
+
+@dataclass(frozen=True)
+class AirbyteStream:
+    """Files that Airbyte's S3 destination (or anything that writes its layout) puts under `raw/<stream>/`."""
+
+    stream: str
+
+    def __post_init__(self) -> None:
+        check_name(self.stream, "stream name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """One source table on its way from landing to silver.
+
+    Args:
+        name: bronze table, and silver table unless `silver_name` says otherwise.
+        source: where its records land.
+        columns: silver's columns in order; calculated ones may use those before them.
+        key: columns that identify a row; never null.
+        order: columns by which the newest version of a key is found; the extraction time follows, then deletes before
+            upserts, then the content, so that the outcome never depends on the order in which files arrived.
+        deleted: condition that marks a record as the deletion of its key.
+        rules: judged before every commit.
+        drift: what a new source column does: `evolve` adds it to bronze, `freeze` puts the file in quarantine.
+        transform: name of a module of `silver/transforms/` whose `transform(frame)` runs between casting and calculated
+            columns.
+        max_loss: the largest share of rows that one commit may remove before it is refused.
+        freshness: how old the newest materialisation may be.
+        file_mb: target size of a silver data file. Smaller files make small merges cheaper, larger ones scans.
+    """
+
+    name: str
+    source: AirbyteStream
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    order: tuple[str, ...]
+    silver_name: str = ""
+    deleted: str | None = None
+    rules: tuple[RowRule | TableRule, ...] = ()
+    drift: Drift = "evolve"
+    transform: str | None = None
+    max_loss: float = 0.5
+    freshness: timedelta | None = None
+    file_mb: int = 16
+    description: str = ""
+    owners: tuple[str, ...] = ("team:dados",)
+    tags: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "table name")
+        if not self.silver_name:
+            object.__setattr__(self, "silver_name", self.name)
+        check_name(self.silver_name, "silver table name")
+        for tag in self.tags:
+            check_name(tag, "tag")
+        if self.transform is not None:
+            check_name(self.transform, "transform")
+        _check_member(self.drift, ("evolve", "freeze"), f"Table {self.name!r}: drift")
+        names = [column.name for column in self.columns]
+        self._refuse_repeats(names, "column")
+        self._refuse_repeats([rule.name for rule in self.rules], "rule")
+        for role, listed in (("key", self.key), ("order", self.order)):
+            missing = [name for name in listed if name not in names]
+            if missing or not listed:
+                raise DeclarationError(
+                    f"Table {self.name!r}: {role} {listed} is not made of its columns.",
+                    remedy=f"Name at least one of {', '.join(names)}.",
+                )
+        self._check_expressions(names)
+
+    def _refuse_repeats(self, names: list[str], what: str) -> None:
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise DeclarationError(
+                f"Table {self.name!r} declares the {what} {repeated[0]!r} twice.", remedy="Rename or remove one of them."
+            )
+
+    def _check_expressions(self, names: list[str]) -> None:
+        seen = [column.name for column in self.columns if column.expression is None]
+        for column in self.columns:
+            if column.expression is not None:
+                parse(column.expression, columns=seen)
+                seen.append(column.name)
+        if self.deleted is not None:
+            parse(self.deleted, columns=names)
+        for rule in self.rules:
+            if isinstance(rule, RowRule):
+                parse(rule.condition, columns=names)
+            elif any(name not in names for name in rule.columns):
+                raise DeclarationError(
+                    f"Rule {rule.name!r} of table {self.name!r} names a column that is not there.",
+                    remedy=f"Use {', '.join(names)}.",
+                )
+
+    @property
+    def landing(self) -> TableRef:
+        return TableRef("landing", self.source.stream)
+
+    @property
+    def bronze(self) -> TableRef:
+        return TableRef("bronze", self.name)
+
+    @property
+    def silver(self) -> TableRef:
+        return TableRef("silver", self.silver_name)
+
+    @property
+    def quarantine(self) -> TableRef:
+        return TableRef("quarantine", self.name)
+
+    @property
+    def row_rules(self) -> tuple[RowRule, ...]:
+        """Declared row rules, and first those that follow from the record itself: a key is never null."""
+        implied = tuple(not_null(name) for name in self.key if f"not_null_{name}" not in {r.name for r in self.rules})
+        return implied + tuple(rule for rule in self.rules if isinstance(rule, RowRule))
+
+    @property
+    def table_rules(self) -> tuple[TableRule, ...]:
+        return tuple(rule for rule in self.rules if isinstance(rule, TableRule))
+
+    def parsed(self, text: str) -> Expression:
+        """One of this spec's expressions, checked against all of its columns."""
+        return parse(text, columns=[column.name for column in self.columns])
+
+
+def check_unique(*specs: TableSpec) -> tuple[TableSpec, ...]:
+    """Return the specs, or refuse two that would write the same table."""
+    for layer in ("bronze", "silver"):
+        refs = [getattr(spec, layer) for spec in specs]
+        for ref in refs:
+            if refs.count(ref) > 1:
+                raise DeclarationError(f"Two tables are declared as {ref}.", remedy="Give one of them another name.")
+    return specs
+
+
+def _check_member(value: str, allowed: tuple[str, ...], what: str) -> None:
+    if value not in allowed:
+        raise DeclarationError(f"{what} is {value!r}.", remedy=f"Use one of {', '.join(allowed)}.")
