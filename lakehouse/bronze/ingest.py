@@ -106,7 +106,7 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
         snapshot=table,
         add=staged.files,
         transactions={app: batch},
-        info={"operation": "append", "files": str(len(present)), **entry.info()},
+        info={"operation": "append", "landed_files": str(len(present)), **entry.info()},
     )
     return Batch(table.version, candidate, entry, _findings(spec, staged, entry, added=added, first=done == 0), len(files))
 

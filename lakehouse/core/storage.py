@@ -5,6 +5,7 @@ One record for the whole lake. A table's URI is made here and nowhere else.
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from pathlib import Path
 
 from lakehouse.core.errors import BusyError, DeclarationError
 from lakehouse.core.names import TableRef
+
+#: Folders inside a table's folder in which an engine writes before files get their names begin with this.
+STAGING = ".staged_"
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,8 @@ def hold(folder: str, *, wait: float = 600.0) -> Iterator[None]:
                         remedy="Wait for that run to end, or end it, and start this one again.",
                     ) from None
                 time.sleep(0.1)
+        for left in Path(folder).glob(f"{STAGING}*"):  # of a writer that was killed; ours alone while we hold it
+            shutil.rmtree(left, ignore_errors=True)
         yield
     finally:
         os.close(handle)

@@ -46,7 +46,7 @@ PALETTE: Mapping[str, tuple[str, str]] = {
     "ink": ("#1b242e", "#e7ebf0"),
     "muted": ("#566270", "#a3afbc"),
     "accent": ("#17609c", "#74b6ee"),
-    "daily": ("#7795ae", "#5f7f9c"),
+    "daily": ("#6f8ea8", "#5f7f9c"),
     "bad": ("#b02a1c", "#ff9585"),
 }
 _COLOUR = {name: light for name, (light, _) in PALETTE.items()}
@@ -707,6 +707,7 @@ def _text(value: Any, *, missing: str = _DASH) -> str:
     """A name as one line of bounded length, free of control, direction and surrogate characters; Jinja2 escapes."""
     if value is None:
         return missing
+    # vl-convert 1.9 aborts the whole process at a NUL in a text, so this is more than good looks
     line = " ".join("".join(mark if mark.isprintable() else " " for mark in str(value)).split())
     return _shortened(line, NAME_IN_TABLE) or missing
 

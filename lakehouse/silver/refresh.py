@@ -31,12 +31,10 @@ from lakehouse.core.ledger import Entry
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
 from lakehouse.core.storage import Storage
-from lakehouse.tables.spec import EXTRACTED_AT, RowRule, TableSpec
+from lakehouse.silver.checks import BALANCE, COMPLETE, TYPES
+from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
 
 LEDGER = TableRef("ops", "ledger")
-#: Rules that every silver table has, besides those it declares; each is an asset check.
-TYPES, BALANCE, COMPLETE = "castable", "ledger", "complete"
-
 _DELETED, _ACCEPTED, _REASONS, _ORIGIN, _PATH = "_deleted", "_accepted", "_reasons", "_origin", "_path"
 _BATCH, _STORED, _REMEMBERED = 2, 1, 0
 
@@ -477,14 +475,3 @@ class _Change:
     deleted: int
     deletes: "nw.LazyFrame[Any]"
     upserts: "nw.LazyFrame[Any] | None"
-
-
-def declared_rules(spec: TableSpec) -> list[tuple[str, str]]:
-    """`(check name, description)` of every check of a silver table."""
-    listed = [(TYPES, "Every delivered value can be cast to its column's type.")]
-    for rule in (*spec.row_rules, *spec.table_rules):
-        text = rule.condition if isinstance(rule, RowRule) else f"{rule.kind} {rule.limit or ', '.join(rule.columns)}"
-        listed.append((rule.name, f"{text} ({rule.action})"))
-    listed.append((BALANCE, "Records in = written + deduplicated + deleted + quarantined."))
-    listed.append((COMPLETE, "Every bronze row was read exactly once."))
-    return listed

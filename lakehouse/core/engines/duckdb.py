@@ -19,6 +19,7 @@ import narwhals as nw
 
 from lakehouse.core.delta import DataFile, stats_json
 from lakehouse.core.expressions import Expression
+from lakehouse.core.storage import STAGING
 
 #: Delta types and DuckDB's words for them, where they differ.
 _TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
@@ -125,7 +126,7 @@ class DuckDBSession:
         relation.create_view(name)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        staging = target / f".{name}"
+        staging = target / f"{STAGING}{name}"
         staging.mkdir()
         try:
             result = self.connection.execute(

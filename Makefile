@@ -1,0 +1,87 @@
+# Every target sets up what it needs; `make help` lists them. CI runs the same targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help setup run test test-browser dev trigger materialize rebuild check format sync lock bench clean summary sample
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+# --- set-up -----------------------------------------------------------------------------------------------------------
+$(VENV)/.base: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[^ ]*\).*/\1/p' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev]'
+	@touch $@
+
+# One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
+.env: | $(VENV)/.base
+	@echo 'DAGSTER_HOME=$(CURDIR)/data/dagster' > $@
+
+data/dagster/dagster.yaml: dagster.yaml | .env
+	@home=$$(sed -n 's/^DAGSTER_HOME=//p' .env); mkdir -p "$$home" data/dagster && cp dagster.yaml "$$home/dagster.yaml" && touch $@
+
+setup: $(VENV)/.base data/dagster/dagster.yaml ## Make .venv, .env and Dagster's home
+
+# --- use --------------------------------------------------------------------------------------------------------------
+run: setup ## Sample landing, every table, the report: from nothing to a lakehouse
+	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse.sample > /dev/null; fi
+	@$(BIN)/python -m lakehouse trigger medallion_etl
+	@$(BIN)/python -m lakehouse summary
+
+sample: setup ## Write the sample landing zone only
+	@$(BIN)/python -m lakehouse.sample
+
+dev: setup ## Dagster UI on http://127.0.0.1:3000
+	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+
+trigger: setup ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed]
+	@$(BIN)/python -m lakehouse trigger '$(JOB)' $(if $(SOURCE),--source-table '$(SOURCE)') $(if $(TARGET),--target-table '$(TARGET)')
+
+materialize: setup ## Materialise assets here: SELECT='group:silver'
+	@$(BIN)/python -m lakehouse materialize '$(SELECT)'
+
+rebuild: setup ## Compute a silver table again from all of bronze: TABLE=vendas
+	@$(BIN)/python -m lakehouse rebuild '$(TABLE)'
+
+summary: setup ## What is in the lake
+	@$(BIN)/python -m lakehouse summary
+
+# --- develop ----------------------------------------------------------------------------------------------------------
+test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
+	@$(BIN)/python -m pytest -m 'not slow and not browser'
+
+test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
+	@$(BIN)/python -m pytest -m browser
+
+check: setup $(VENV)/.dev ## Lint, types, generated files, dbt parse, definitions load
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m lakehouse.sync --check
+	@$(BIN)/dagster definitions validate --log-level warning
+
+format: $(VENV)/.dev ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+sync: setup ## Regenerate what derives from the specs: dbt sources, golden asset keys
+	@$(BIN)/python -m lakehouse.sync
+
+lock: $(VENV)/.dev ## Resolve requirements.lock anew
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 --no-header pyproject.toml --output-file requirements.lock
+
+bench: setup $(VENV)/.dev ## Measure against the bare script, with bounds
+	@$(BIN)/python -m benchmarks
+
+clean: ## Remove the lake, Dagster's history and caches (keeps .venv)
+	@rm -rf data dbt_project/target dbt_project/logs

@@ -1,0 +1,68 @@
+"""Jobs, schedules and log formats by name, and the environments that start them.
+
+Selections are by group, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is there.
+"""
+
+import logging
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.settings import Settings
+
+TIMEZONE = "America/Sao_Paulo"
+#: Environments in which a schedule starts by itself; elsewhere it is there, stopped.
+STARTS_IN = {"medallion_etl_daily": ("staging", "prod"), "bronze_to_silver_daily": ("prod",)}
+_OWNER = {"owner": "team_dados"}
+
+
+def jobs() -> list[Any]:
+    """The asset jobs. `dagster/max_runtime` is in seconds and needs run monitoring, which `dagster.yaml` switches on."""
+    layers = dg.AssetSelection.groups("bronze", "silver", "gold", "reports")
+    return [
+        dg.define_asset_job(
+            "medallion_etl",
+            selection=layers,
+            description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
+            tags={"etl": "", "medallion": "", "dagster/max_runtime": "7200", **_OWNER},
+            owners=["team:dados"],
+        ),
+        dg.define_asset_job(
+            "bronze_to_silver",
+            selection=dg.AssetSelection.groups("silver"),
+            description=(
+                "Silver of every table, or of the one that run config names: "
+                "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
+            ),
+            tags={"etl": "", "bronze-to-silver": "", "dagster/max_runtime": "3600", **_OWNER},
+            owners=["team:dados"],
+        ),
+    ]
+
+
+def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
+    """The schedules, started where `STARTS_IN` lists the environment."""
+
+    def schedule(name: str, *, job: str, cron: str) -> dg.ScheduleDefinition:
+        running = settings.env in STARTS_IN[name]
+        return dg.ScheduleDefinition(
+            name=name,
+            job_name=job,
+            cron_schedule=cron,
+            execution_timezone=TIMEZONE,
+            default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
+        )
+
+    return [
+        schedule("medallion_etl_daily", job="medallion_etl", cron="0 6 * * *"),
+        schedule("bronze_to_silver_daily", job="bronze_to_silver", cron="0 2 * * *"),
+    ]
+
+
+def loggers(settings: Settings) -> dict[str, dg.LoggerDefinition]:
+    """Console output of runs: coloured text, or one JSON object a line."""
+    from dagster._loggers import colored_console_logger, json_console_logger
+
+    chosen = json_console_logger if settings.log_format == "json" else colored_console_logger
+    logging.captureWarnings(True)
+    return {"console": chosen}

@@ -1,0 +1,56 @@
+"""Bronze assets: hold the table, stage the batch, report the findings, let the IO manager commit, settle the ledger."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.core import ledger
+from lakehouse.core.delta import open_existing
+from lakehouse.core.storage import hold
+from lakehouse.io_manager import Unchanged
+from lakehouse.resources import LakeResource
+from lakehouse.steps import asset_arguments, check_results, check_specs, code_version, failures, findings_info, standing_findings
+from lakehouse.tables.spec import TableSpec
+
+_DESCRIPTIONS = {
+    "readable_files": "Every landed file could be read; others are in quarantine whole.",
+    "readable_records": "Every line of a landed file is a record; others are in quarantine.",
+    "schema_drift": "The delivered fields are the declared ones.",
+    "ledger": "Records in = written + quarantined.",
+}
+
+
+def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
+    """The asset `bronze/<name>` of one table."""
+
+    @dg.asset(
+        key=spec.bronze.key,
+        deps=[spec.landing.key],
+        check_specs=check_specs(spec.bronze.key, _DESCRIPTIONS.items()),
+        code_version=code_version(spec.source, spec.drift),
+        **asset_arguments(spec, "bronze"),
+    )
+    def bronze(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        from lakehouse.bronze.ingest import LEDGER, stage_batch
+
+        storage = lake.storage
+        uri = storage.uri(spec.bronze)
+        with failures(), hold(uri), lake.session() as session:
+            batch = stage_batch(session, storage, spec, run_id=context.run_id)
+            if batch.candidate is None:
+                yield from check_results(spec.bronze.key, standing_findings(uri, _DESCRIPTIONS))
+                context.log.info("Nothing landed since version %s of %s.", batch.version, spec.bronze)
+                yield dg.Output(Unchanged(batch.version), data_version=dg.DataVersion(str(batch.version)))
+                return
+            yield from check_results(spec.bronze.key, batch.findings)
+            if any(finding.stops for finding in batch.findings):
+                batch.candidate.discard()
+                return
+            batch.candidate.info = {**(batch.candidate.info or {}), **findings_info(batch.findings)}
+            yield dg.Output(batch.candidate, data_version=dg.DataVersion(str(batch.candidate.snapshot.version + 1)))
+            committed = open_existing(uri)
+            if committed is not None:
+                ledger.settle(session, storage.uri(LEDGER), table=spec.bronze, snapshot=committed)
+
+    return bronze

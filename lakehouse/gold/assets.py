@@ -1,0 +1,302 @@
+"""The gold asset: silver at one moment ─▶ scratch database ─▶ dbt build ─▶ candidates ─▶ Delta, mart by mart.
+
+    snapshots of the marts      opened first: they are the fences of what is published at the end
+    views over silver           one moment, and its versions go into every commit
+    views over published marts  for marts that are referred to and not part of this run
+    dbt build                   once, models and tests, in a scratch database of the run
+    candidates                  only of marts that were built and whose error-severity tests passed
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator
+
+from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
+from lakehouse.core.engines import open_session
+from lakehouse.core.errors import BrokenTableError
+from lakehouse.core.names import TableRef
+from lakehouse.core.rules import Finding
+from lakehouse.core.storage import hold
+from lakehouse.gold.lineage import column_lineage
+from lakehouse.gold.project import DATABASE, invoke, write_profile
+from lakehouse.gold.schema import mart_columns
+from lakehouse.io_manager import Unchanged
+from lakehouse.resources import LakeResource
+from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
+
+
+@dataclass(frozen=True)
+class Mart:
+    """One published model: what it reads, all the way down to silver, and what decides its content."""
+
+    unique_id: str
+    name: str
+    spec: dg.AssetSpec
+    columns: Mapping[str, str]
+    sources: tuple[str, ...]
+    refers_to: tuple[str, ...]
+    code: str
+    checks: Mapping[str, dg.AssetCheckSpec] = field(default_factory=dict)
+
+    @property
+    def ref(self) -> TableRef:
+        return TableRef("gold", self.name)
+
+
+def gold_assets(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
+    """One multi-asset over every mart of the project."""
+    marts = _marts(manifest)
+    checks = [spec for mart in marts.values() for spec in mart.checks.values()]
+
+    @dg.multi_asset(
+        name="gold",
+        specs=[mart.spec.with_io_manager_key("io_manager") for mart in marts.values()],
+        check_specs=checks,
+        can_subset=True,
+        retry_policy=RETRY,
+    )
+    def gold(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        wanted = [mart for mart in marts.values() if mart.spec.key in context.selected_asset_keys]
+        with failures(), ExitStack() as stack:
+            for mart in wanted:
+                stack.enter_context(hold(lake.storage.uri(mart.ref)))
+            yield from _Build(context, lake, manifest, marts, stack).run(wanted)
+
+    return gold
+
+
+# --- what the manifest says --------------------------------------------------------------------------------------------
+
+
+def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
+    """Every model that is a table, by unique id. Others (staging) are passed through to what they read."""
+    translator = DagsterDbtTranslator()
+    nodes = manifest["nodes"]
+    columns = mart_columns(manifest)
+    found = {}
+    for unique_id, node in nodes.items():
+        if node["resource_type"] != "model" or node["config"]["materialized"] != "table":
+            continue
+        below = _below(manifest, unique_id)
+        sources = sorted(manifest["sources"][uid]["name"] for uid in below if uid.startswith("source."))
+        direct = _direct(manifest, unique_id)
+        spec = translator.get_asset_spec(manifest, unique_id, None)
+        keys = [translator.get_asset_spec(manifest, uid, None).key for uid in direct]
+        code = hashlib.sha256()
+        tests = [uid for uid in manifest["child_map"][unique_id] if uid.startswith("test.")]
+        for uid in sorted([*below, unique_id, *tests]):
+            if uid in nodes:
+                code.update(_code(manifest, nodes[uid]).encode())
+        checks = {}
+        spec = spec.replace_attributes(
+            key=["gold", node["name"]],
+            deps=sorted(keys),
+            group_name="gold",
+            code_version=code.hexdigest()[:12],
+            kinds={"dbt", "duckdb", "deltalake"},
+        )
+        for uid in tests:
+            check = translator.get_asset_check_spec(asset_spec=spec, manifest=manifest, unique_id=uid, project=None)
+            if check is not None and check.asset_key == spec.key:
+                checks[uid] = check._replace(blocking=True)
+        refers_to = tuple(sorted(uid for uid in below if uid.startswith("model.") and uid in direct))
+        found[unique_id] = Mart(
+            unique_id, node["name"], spec, columns[node["name"]], tuple(sources), refers_to, code.hexdigest()[:12], checks
+        )
+    return found
+
+
+def _code(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> str:
+    """What decides the outcome of a model or test: its text, its settings, and the project's own macros that it uses."""
+    macros = [manifest["macros"][uid] for uid in sorted(node["depends_on"]["macros"]) if uid in manifest["macros"]]
+    own = [macro["macro_sql"] for macro in macros if macro["package_name"] == node["package_name"]]
+    settings = {name: node.get(name) for name in ("config", "columns", "test_metadata")}
+    return json.dumps([node.get("raw_code", ""), settings, own], sort_keys=True, default=str)
+
+
+def _below(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
+    """Everything that a node reads, directly or not."""
+    parents = set(manifest["parent_map"].get(unique_id, ()))
+    return parents.union(*(_below(manifest, parent) for parent in parents))
+
+
+def _direct(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
+    """The sources and marts that a node reads, through models that are not tables."""
+    out = set()
+    for parent in manifest["parent_map"].get(unique_id, ()):
+        node = manifest["nodes"].get(parent)
+        passed_through = node is not None and node["config"]["materialized"] != "table"
+        out |= _direct(manifest, parent) if passed_through else {parent}
+    return out
+
+
+# --- one run -----------------------------------------------------------------------------------------------------------
+
+
+class _Build:
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        lake: LakeResource,
+        manifest: Mapping[str, Any],
+        marts: Mapping[str, Mart],
+        stack: ExitStack,
+    ) -> None:
+        self.context, self.lake, self.manifest, self.marts = context, lake, manifest, marts
+        self.storage = lake.storage
+        self.scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gold-", dir=_made(lake.spill))))
+        self.stack = stack
+
+    def run(self, wanted: list[Mart]) -> Iterator[Any]:
+        published = {m.unique_id: open_table(self.storage.uri(m.ref), m.columns) for m in wanted}
+        silver = self._silver(wanted)
+        versions = {name: snapshot.version for name, snapshot in silver.items()}
+        stale = []
+        for mart in wanted:
+            if self._is_current(mart, published[mart.unique_id], versions):
+                yield from self._unchanged(mart, published[mart.unique_id])
+            else:
+                stale.append(mart)
+        if not stale:
+            return
+        results = self._dbt(stale, silver)
+        session = self.stack.enter_context(
+            open_session("duckdb", memory_limit=self.lake.memory_limit, spill=self.lake.spill)
+        )
+        session.connection.execute(  # type: ignore[attr-defined]
+            f"ATTACH '{(self.scratch / DATABASE).with_suffix('.duckdb')}' AS {DATABASE} (READ_ONLY)"
+        )
+        for mart in stale:
+            yield from self._publish(mart, published[mart.unique_id], results, versions, session)
+
+    def _silver(self, wanted: list[Mart]) -> dict[str, Snapshot]:
+        out = {}
+        for name in sorted({name for mart in wanted for name in mart.sources}):
+            ref = TableRef("silver", name)
+            snapshot = open_existing(self.storage.uri(ref))
+            if snapshot is None:
+                raise BrokenTableError(f"Gold needs {ref}, which does not exist.", remedy=f"Materialise {ref} first.")
+            out[name] = snapshot
+        return out
+
+    def _is_current(self, mart: Mart, published: Snapshot, versions: Mapping[str, int]) -> bool:
+        info = published.last_info()
+        return info.get("mart_code") == mart.code and json.loads(info.get("inputs", "{}")) == self._inputs(mart, versions)
+
+    def _inputs(self, mart: Mart, versions: Mapping[str, int]) -> dict[str, int]:
+        return {f"silver/{name}": versions[name] for name in mart.sources}
+
+    def _unchanged(self, mart: Mart, published: Snapshot) -> Iterator[Any]:
+        names = [check.name for check in mart.checks.values()]
+        yield from check_results(mart.ref.key, standing_findings(published.uri, names))
+        self.context.log.info("%s is current.", mart.ref)
+        yield dg.Output(
+            Unchanged(published.version),
+            output_name=mart.spec.key.to_python_identifier(),
+            data_version=dg.DataVersion(str(published.version)),
+        )
+
+    def _dbt(self, stale: list[Mart], silver: Mapping[str, Snapshot]) -> dict[str, Any]:
+        database = write_profile(self.scratch, memory_limit=self.lake.memory_limit)
+        building = {mart.unique_id for mart in stale}
+        referred = {uid for mart in stale for uid in mart.refers_to} - building
+        with open_session("duckdb", memory_limit=self.lake.memory_limit, spill=self.lake.spill) as session:
+            connection = session.connection  # type: ignore[attr-defined]
+            connection.execute(f"ATTACH '{database}' AS {DATABASE}")
+            connection.execute(f"USE {DATABASE}")
+            for name, snapshot in silver.items():
+                _view(connection, "silver", name, snapshot)
+            for uid in sorted(referred):
+                mart = self.marts[uid]
+                snapshot = open_existing(self.storage.uri(mart.ref))
+                if snapshot is None:
+                    raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=f"Materialise {mart.ref} first.")
+                _view(connection, "gold", mart.name, snapshot)
+        nodes = self.manifest["nodes"]
+        views = {uid for mart in building for uid in _below(self.manifest, mart) if uid in nodes} - set(self.marts)
+        names = [nodes[uid]["name"] for uid in sorted(building | views)]
+        results = invoke(
+            ["build", "--select", *names], scratch=self.scratch, target=self.scratch / "target", manifest=self.manifest
+        )
+        for result in results:
+            self.context.log.info("dbt %s %s in %.2f s", result.node.name, result.status, result.execution_time)
+        return {result.node.unique_id: result for result in results}
+
+    def _publish(
+        self, mart: Mart, published: Snapshot, results: Mapping[str, Any], versions: Mapping[str, int], session: Any
+    ) -> Iterator[Any]:
+        built = results.get(mart.unique_id)
+        findings = []
+        for unique_id, check in mart.checks.items():
+            findings.append(_finding(check.name, results.get(unique_id), self.manifest["nodes"][unique_id]))
+        done = built is not None and str(built.status) == "success"
+        if not done:
+            reason = built.message if built is not None else "A mart or test before it failed."
+            self.context.log.error("%s was not built: %s", mart.ref, reason)
+        yield from check_results(mart.ref.key, findings)
+        if not done:
+            raise dg.Failure(description=f"{mart.ref} was not built: {reason}", allow_retries=False)
+        if any(finding.stops for finding in findings):
+            self.context.log.error("%s keeps version %s: a test failed.", mart.ref, published.version)
+            return
+        frame = _frame(session.connection.table(f"{DATABASE}.gold.{mart.name}"))
+        inputs = self._inputs(mart, versions)
+        candidate = Candidate(
+            snapshot=published,
+            add=session.write(frame, published.uri, columns=mart.columns, sort_by=list(mart.columns)[:1]),
+            remove=published.files,
+            columns=None if published.columns == dict(mart.columns) else mart.columns,
+            info={"operation": "overwrite", "inputs": json.dumps(inputs), "mart_code": mart.code, **findings_info(findings)},
+        )
+        yield dg.Output(
+            candidate,
+            output_name=mart.spec.key.to_python_identifier(),
+            data_version=dg.DataVersion(str(published.version + 1)),
+            metadata={
+                "dbt_seconds": round(built.execution_time, 3),
+                "dagster/column_lineage": column_lineage(mart.unique_id, results, self.manifest),
+            },
+        )
+
+
+def _finding(name: str, result: Any, node: Mapping[str, Any]) -> Finding:
+    """A dbt test's result; one that was skipped because something before it failed has not passed."""
+    action = "warn" if node["config"]["severity"].lower() == "warn" else "fail"
+    if result is None or str(result.status) in ("skipped", "error"):
+        message = (result.message if result is not None else None) or "not run: something before it failed"
+        return Finding(name, False, "fail", 0, 0, {"message": message})
+    failed = int(result.failures or 0)
+    return Finding(name, str(result.status) == "pass", action, failed, 0, {"message": result.message or ""})
+
+
+def _frame(relation: Any) -> Any:
+    import narwhals as nw
+
+    return nw.from_native(relation)
+
+
+def _view(connection: Any, schema: str, name: str, snapshot: Snapshot) -> None:
+    """A view over a table's current files. Names come from the specs; paths are quoted as SQL text."""
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    if snapshot.files:
+        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in snapshot.paths())
+        source = f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+    else:
+        from lakehouse.core.engines.duckdb import quoted, sql_type
+
+        nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
+        source = f"SELECT {nulls} WHERE false"
+    connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")
+
+
+def _made(folder: str) -> str:
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return folder

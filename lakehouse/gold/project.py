@@ -1,0 +1,116 @@
+"""The dbt project from Python: its manifest, and one in-process invocation in a scratch folder.
+
+In process a build of all marts takes 0.6 s; as a command it takes 8 s, most of it imports (dbt-core 1.11, 2 cores).
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lakehouse.core.errors import LakehouseError
+from lakehouse.settings import project_folder
+
+PROFILE, DATABASE = "lakehouse", "scratch"
+
+
+class DbtError(LakehouseError):
+    """dbt itself failed: the project does not parse, or a model does not run."""
+
+
+def project_dir() -> Path:
+    """The folder with `dbt_project.yml`."""
+    return project_folder() / "dbt_project"
+
+
+def ensure_manifest() -> dict[str, Any]:
+    """The project's manifest, parsed again when a file of the project changed since.
+
+    Raises:
+        DbtError: the project does not parse.
+    """
+    project = project_dir()
+    return _manifest(project, _digest(project))
+
+
+@cache
+def _manifest(project: Path, digest: str) -> dict[str, Any]:
+    target = project / "target" / digest
+    path = target / "manifest.json"
+    if not path.is_file():
+        parsed = _parse(project)
+        (project / "target").mkdir(exist_ok=True)
+        for old in (project / "target").iterdir():
+            if old != target:
+                shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+        try:
+            parsed.rename(target)
+        except OSError:  # another process parsed the same files first
+            shutil.rmtree(parsed)
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def _digest(project: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(project.rglob("*")):
+        inside = path.relative_to(project)
+        if path.is_file() and inside.parts[0] not in ("target", "logs", "dbt_packages"):
+            digest.update(f"{inside}\x00".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _parse(project: Path) -> Path:
+    target = Path(tempfile.mkdtemp(prefix=".parse-", dir=project))
+    with tempfile.TemporaryDirectory() as scratch:
+        write_profile(Path(scratch), memory_limit="1GB")
+        invoke(["parse", "--no-partial-parse"], scratch=Path(scratch), target=target)
+    return target
+
+
+def write_profile(scratch: Path, *, memory_limit: str) -> Path:
+    """Write a profile whose database is a file in `scratch`, and return that file's path."""
+    database = scratch / f"{DATABASE}.duckdb"
+    output = {
+        "type": "duckdb",
+        "path": str(database),
+        "schema": "staging",
+        "keep_open": False,
+        "threads": max(os.cpu_count() or 1, 1),
+        "settings": {"memory_limit": memory_limit, "TimeZone": "UTC", "temp_directory": str(scratch / "spill")},
+    }
+    profile = {PROFILE: {"target": DATABASE, "outputs": {DATABASE: output}}}
+    (scratch / "profiles.yml").write_text(json.dumps(profile))  # JSON is YAML
+    return database
+
+
+def invoke(
+    arguments: Sequence[str], *, scratch: Path, target: Path, manifest: Mapping[str, Any] | None = None
+) -> list[Any]:
+    """Run one dbt command in process and return its results (none for `parse`).
+
+    Raises:
+        DbtError: dbt ended without results; failing models and tests are results.
+    """
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+    from dbt.contracts.graph.manifest import Manifest
+
+    given = Manifest.from_dict(manifest) if manifest is not None else None
+    fixed = ["--project-dir", str(project_dir()), "--profiles-dir", str(scratch), "--target-path", str(target)]
+    quiet = ["--quiet", "--no-use-colors", "--log-level-file", "none", "--log-path", str(scratch)]
+    try:
+        outcome = dbtRunner(manifest=given).invoke([*arguments, *fixed, *quiet])
+    finally:
+        DuckDBConnectionManager.close_all_connections()  # it keeps the file open for the next run of this process
+    if outcome.exception is not None:
+        raise DbtError(
+            f"dbt {arguments[0]} failed: {str(outcome.exception).strip().splitlines()[0]}",
+            remedy="Mend the model or yml file that it names and run it again.",
+        ) from outcome.exception
+    return list(getattr(outcome.result, "results", None) or [])

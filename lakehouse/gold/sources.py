@@ -1,0 +1,90 @@
+"""The dbt sources, derived from the specs: `dbt_project/models/staging/_sources.yml`.
+
+What belongs here: TableSpec to YAML, and the command that writes or checks the file. What does not: models, tests, anything
+that a person decides about gold; reading tables.
+
+    make sync                                  (python -m lakehouse.gold.sources)
+    python -m lakehouse.gold.sources --check   exits 1 when the file is not what the specs say
+
+A source is the silver table without the columns that the lake keeps for itself. Its types are the spec's; its `asset_key` is
+what ties the dbt graph to Dagster's.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lakehouse.settings import project_folder
+from lakehouse.tables import ALL
+from lakehouse.tables.spec import TableSpec
+
+SOURCE = "silver"
+_HEADER = """\
+# Generated from lakehouse/tables by `make sync`. Do not edit: change the table's record and run `make sync` again.
+"""
+
+
+def sources_path() -> Path:
+    """Where the generated file is."""
+    return project_folder() / "dbt_project" / "models" / "staging" / "_sources.yml"
+
+
+def render_sources(specs: Sequence[TableSpec]) -> str:
+    """The text of `_sources.yml`: one dbt source `silver` with a table per spec, in the specs' order."""
+    import yaml
+
+    document = {
+        "version": 2,
+        "sources": [
+            {
+                "name": SOURCE,
+                "schema": SOURCE,
+                "description": "Silver as of the start of the run: views over the current files of the Delta tables.",
+                "tables": [_table(spec) for spec in specs],
+            }
+        ],
+    }
+    return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the file, or with `--check` only compare it. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lakehouse.gold.sources", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the file is stale")
+    check = parser.parse_args(arguments).check
+    path, text = sources_path(), render_sources(ALL)
+    current = path.read_text(encoding="utf-8") if path.is_file() else None
+    if current == text:
+        return 0
+    if check:
+        print(f"{path} is not what lakehouse/tables declares. Run make sync and commit the result.", file=sys.stderr)
+        return 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"Wrote {path}.")
+    return 0
+
+
+def _table(spec: TableSpec) -> dict[str, Any]:
+    dagster = {"asset_key": spec.silver.key, "group": spec.silver.layer, "owners": list(spec.owners)}
+    table: dict[str, Any] = {"name": spec.silver_name}
+    if spec.description:
+        table["description"] = spec.description
+    return {
+        **table,
+        "config": {"meta": {"dagster": dagster}},
+        "columns": [
+            {
+                "name": column.name,
+                **({"description": column.description} if column.description else {}),
+                "data_type": column.type,
+            }
+            for column in spec.columns
+        ],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""DeltaIOManager: asset key ↔ table URI. It commits what an asset returns, and hands an asset the tables it asks for.
+
+An asset returns one of
+    Candidate    staged and judged by the asset itself (bronze, silver): committed as it is, never computed again here
+    Write        a frame and a mode: staged and committed, again from the start when another writer was first
+    Unchanged    there was nothing to do: no commit, so no version advances
+and gets a lazy frame for each input; `AssetIn(metadata={"version": 3})` reads a table as it was.
+
+The commit carries run, asset, code version and the versions of the inputs; the materialisation carries what was measured.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.core.delta import Candidate, Snapshot, open_existing, redo_on_conflict
+from lakehouse.core.engines import Session, open_session
+from lakehouse.core.errors import BrokenTableError
+from lakehouse.core.names import TableRef
+from lakehouse.core.storage import Storage
+from lakehouse.core.writes import Write, stage_write
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """The table is what it should be; `version` is its version."""
+
+    version: int
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DeltaIOManager(dg.ConfigurableIOManager):
+    """Reads and writes the lake's Delta tables for assets."""
+
+    lake: dg.ResourceDependency["LakeResource"]  # noqa: F821
+
+    def handle_output(self, context: dg.OutputContext, obj: Candidate | Write | Unchanged) -> None:
+        key = context.asset_key
+        ref = TableRef(key.path[0], key.path[1])  # type: ignore[arg-type]
+        info = {
+            "run_id": context.run_id,
+            "asset": key.to_user_string(),
+            "code_version": (context.asset_spec.code_version or "") if context.has_asset_key else "",
+        }
+        context.add_output_metadata(self.publish(ref, obj, info=info))
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        key = context.asset_key
+        ref = TableRef(key.path[0], key.path[1])  # type: ignore[arg-type]
+        version = (context.definition_metadata or {}).get("version")
+        return self.frame(ref, version=version)
+
+    def frame(self, ref: TableRef, *, version: int | None = None) -> Any:
+        """A table as a lazy frame, now or at a version.
+
+        Raises:
+            BrokenTableError: there is no such table, or no such version.
+        """
+        snapshot = open_existing(self.lake.storage.uri(ref), version=version)
+        if snapshot is None:
+            raise BrokenTableError(f"There is no table {ref}.", remedy=f"Materialise {ref} first.")
+        return self._session().read(snapshot.paths(), snapshot.columns)
+
+    def publish(
+        self, ref: TableRef, obj: Candidate | Write | Unchanged, *, info: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Commit and return what was measured, as metadata."""
+        started = time.monotonic()
+        storage: Storage = self.lake.storage
+        if isinstance(obj, Unchanged):
+            measured = describe(open_existing(storage.uri(ref), version=obj.version))
+            return {"nothing_to_do": True, **measured, **obj.metadata}
+        if isinstance(obj, Write):
+            write = obj
+
+            def once() -> Candidate:
+                staged = stage_write(self._session(), storage.uri(ref), write)
+                staged.commit(info)
+                return staged
+
+            candidate = redo_on_conflict(once)
+        else:
+            candidate = obj
+            candidate.commit(info)
+        snapshot = open_existing(storage.uri(ref))
+        added = {
+            "rows_written": sum(file.rows for file in candidate.add),
+            "files_added": len(candidate.add),
+            "files_removed": len(candidate.remove),
+            "commit_seconds": round(time.monotonic() - started, 3),
+        }
+        figures = {key: value for key, value in (candidate.info or {}).items() if key not in ("findings", "inputs")}
+        inputs = json.loads((candidate.info or {}).get("inputs", "{}"))
+        return {**describe(snapshot), **added, **_numbers(figures), **({"inputs": inputs} if inputs else {})}
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        self._open: list[tuple[Session, Callable[[], None]]] = []
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        for _, close in self._open:
+            close()
+
+    def _session(self) -> Session:
+        """One session for all lazy frames of a run: a frame must outlive the call that made it."""
+        if not self._open:
+            opened = open_session(self.lake.engine, memory_limit=self.lake.memory_limit, spill=self.lake.spill)
+            session = opened.__enter__()
+            self._open.append((session, lambda: opened.__exit__(None, None, None) and None))
+        return self._open[0][0]
+
+
+def describe(snapshot: Snapshot | None) -> dict[str, Any]:
+    """A table's place, version and size as metadata."""
+    if snapshot is None:
+        return {}
+    columns = [dg.TableColumn(name, kind) for name, kind in snapshot.columns.items()]
+    return {
+        "dagster/uri": snapshot.uri,
+        "dagster/row_count": snapshot.rows,
+        "dagster/column_schema": dg.TableSchema(columns),
+        "delta_version": snapshot.version,
+        "bytes": snapshot.bytes,
+        "files": len(snapshot.files),
+    }
+
+
+def _numbers(figures: Mapping[str, str]) -> dict[str, Any]:
+    return {name: int(text) if text.lstrip("-").isdigit() else text for name, text in figures.items()}

@@ -1,0 +1,139 @@
+"""The sales report asset: reads the marts, the ledger and what every table says of itself; writes one page.
+
+    gold/vendas_*, gold/clientes_rfm, ops/ledger, commits of bronze and silver  ─▶  reports/vendas/<date>/index.html
+
+The date is the newest day of sales, not today: the same lake gives the same page, whenever it is asked for.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.core.delta import Snapshot, open_existing
+from lakehouse.core.engines import Session
+from lakehouse.core.names import TableRef
+from lakehouse.core.storage import Storage
+from lakehouse.resources import LakeResource
+from lakehouse.steps import RETRY, failures
+from lakehouse.tables import ALL
+
+REPORT = TableRef("reports", "vendas")
+MARTS = ("vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto", "clientes_rfm")
+_TOP = 15
+
+
+@dg.asset(
+    key=REPORT.key,
+    group_name="reports",
+    deps=[["gold", name] for name in MARTS],
+    description="Sales report: one HTML page a day of data.",
+    owners=["team:dados"],
+    kinds={"html"},
+    tags={"vendas": ""},
+    retry_policy=RETRY,
+    io_manager_key=None,
+)
+def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    from lakehouse.reports.vendas_page import render
+
+    storage = lake.storage
+    with failures(), lake.session() as session:
+        figures = collect(session, storage, environment=lake.environment)
+        content = render(figures).encode()
+        name = f"{figures.report_date.isoformat()}/index.html"
+        target = Path(storage.uri(REPORT)) / name
+        unchanged = target.is_file() and target.read_bytes() == content
+        path = storage.put(REPORT, name, content)
+    if unchanged:
+        context.log.info("The report of %s is unchanged.", figures.report_date)
+    total = sum(row["receita"] for row in figures.monthly)
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.path(path),
+            "preview": dg.MetadataValue.md(_preview(figures)),
+            "receita": float(total),
+            "bytes": len(content),
+            "nothing_to_do": unchanged,
+        }
+    )
+
+
+def collect(session: Session, storage: Storage, *, environment: str) -> Any:
+    """Everything on the page, read from the lake: `vendas_page.VendasFigures`."""
+    from lakehouse.reports.vendas_page import VendasFigures
+
+    marts = {name: _rows(session, open_existing(storage.uri(TableRef("gold", name)))) for name in MARTS}
+    products = sorted(marts["vendas_por_produto"], key=lambda row: (-row["receita"], row["produto_id"]))[:_TOP]
+    countries = sorted(marts["vendas_por_pais"], key=lambda row: (-row["receita"], row["pais"]))
+    days = [row["data"] for row in marts["vendas_diarias"] if row["data"]]
+    tables = [ref for spec in ALL for ref in (spec.bronze, spec.silver)] + [TableRef("gold", name) for name in MARTS]
+    snapshots = {ref: open_existing(storage.uri(ref)) for ref in tables}
+    return VendasFigures(
+        environment=environment,
+        report_date=max(days, default=date(1970, 1, 1)),
+        daily=sorted(marts["vendas_diarias"], key=lambda row: str(row["data"])),
+        monthly=sorted(marts["vendas_mensais"], key=lambda row: str(row["mes"])),
+        by_country=countries,
+        by_segment=_segments(marts["clientes_rfm"]),
+        top_products=products,
+        rules=[rule for ref, snapshot in snapshots.items() if snapshot for rule in _rules(ref, snapshot)],
+        ledger=_ledger(session, storage),
+        tables=[
+            {"layer": ref.layer, "table": ref.table, "version": s.version, "rows": s.rows, "bytes": s.bytes}
+            for ref, s in snapshots.items()
+            if s is not None
+        ],
+    )
+
+
+def _rows(session: Session, snapshot: Snapshot | None) -> list[dict[str, Any]]:
+    if snapshot is None:
+        return []
+    frame = session.read(snapshot.paths(), snapshot.columns)
+    return [dict(zip(snapshot.columns, row, strict=True)) for row in session.rows(frame)]
+
+
+def _segments(customers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    segments: dict[str, dict[str, Any]] = {}
+    for row in customers:
+        into = segments.setdefault(row["segmento_rfm"], {"segmento": row["segmento_rfm"], "clientes": 0, "receita": 0})
+        into["clientes"] += 1
+        into["receita"] += row["receita"]
+    return sorted(segments.values(), key=lambda row: (-row["receita"], row["segmento"]))
+
+
+def _rules(ref: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
+    findings: Mapping[str, Any] = json.loads(snapshot.last_info().get("findings", "{}"))
+    return [
+        {"table": str(ref), "rule": rule, "action": action, "failed": failed, "passed": passed}
+        for rule, (passed, action, failed, _) in sorted(findings.items())
+    ]
+
+
+def _ledger(session: Session, storage: Storage) -> list[dict[str, Any]]:
+    """Everything that ever came into each table, and where it went, since its last rebuild."""
+    rows = _rows(session, open_existing(storage.uri(TableRef("ops", "ledger"))))
+    out = []
+    for ref in [ref for spec in ALL for ref in (spec.bronze, spec.silver)]:
+        mine = [row for row in rows if (row["layer"], row["table"]) == (ref.layer, ref.table)]
+        start = max((row["version"] for row in mine if row["batch_from"] == 0), default=0)
+        mine = [row for row in mine if row["version"] >= start]
+        names = ("written", "deduplicated", "deleted", "quarantined")
+        sums = {name: sum(row[name] for row in mine) for name in ("records_in", *names)}
+        balanced = sums["records_in"] == sum(sums[name] for name in names)
+        if mine:
+            figures = {"in_rows": sums["records_in"], **{name: sums[name] for name in names}, "balanced": balanced}
+            out.append({"layer": ref.layer, "table": ref.table, **figures})
+    return out
+
+
+def _preview(figures: Any) -> str:
+    lines = ["| mês | pedidos | linhas | receita |", "|---|---:|---:|---:|"]
+    lines += [f"| {r['mes']} | {r['pedidos']:,} | {r['linhas']:,} | {r['receita']:,.2f} |" for r in figures.monthly[-13:]]
+    return "\n".join(lines)
+
+

@@ -1,0 +1,142 @@
+"""Runs in the foreground, as the commands start them: in this process, on the shared Dagster instance, with an exit code.
+
+0 is success; 1 means that a step or an error-severity check failed, and names it; the run is in the UI's history either way.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.core.delta import open_existing
+from lakehouse.core.errors import DeclarationError
+from lakehouse.core.names import TableRef
+from lakehouse.definitions import build_defs
+from lakehouse.settings import load_settings
+from lakehouse.tables import ALL
+from lakehouse.tables.spec import TableSpec
+
+_LAYERS = ("bronze", "silver", "gold", "ops")
+
+
+def trigger(job: str, *, source_table: str = "", target_table: str = "") -> int:
+    """Run a job by name."""
+    definitions = build_defs(load_settings())
+    names = sorted(j.name for j in definitions.resolve_all_job_defs() if not j.name.startswith("__"))
+    if job not in names:
+        raise DeclarationError(f"There is no job {job!r}.", remedy=f"Use one of {', '.join(names)}.")
+    if target_table and not source_table:
+        raise DeclarationError("A target table needs a source table.", remedy="Name both.")
+    for name in filter(None, (source_table, target_table)):
+        TableRef("silver", name)
+    if source_table:
+        _spec(source_table)
+    request = {"source_table": source_table, "target_table": target_table}
+    config = {"resources": {"request": {"config": {k: v for k, v in request.items() if v}}}}
+    return _execute(definitions.resolve_job_def(job), config if source_table else {})
+
+
+def materialize(select: str) -> int:
+    """Materialise an asset selection."""
+    definitions = build_defs(load_settings())
+    try:
+        selection = dg.AssetSelection.from_string(select)
+        keys = selection.resolve(definitions.resolve_asset_graph())
+    except (dg.DagsterInvariantViolationError, dg.DagsterInvalidSubsetError, ValueError) as error:
+        raise DeclarationError(
+            f"{select!r} selects nothing: {str(error).splitlines()[0]}", remedy="Try group:silver or key:\"gold/vendas_diarias\"."
+        ) from error
+    if not keys:
+        raise DeclarationError(f"{select!r} selects no asset.", remedy="Try group:silver or key:\"gold/vendas_diarias\".")
+    return _execute(definitions.resolve_implicit_global_asset_job_def(), {}, keys=sorted(keys))
+
+
+def rebuild(table: str) -> int:
+    """Compute a silver table again from all of bronze, and print what came of it."""
+    from lakehouse.core import ledger
+    from lakehouse.core.engines import open_session
+    from lakehouse.core.storage import hold
+    from lakehouse.silver.refresh import LEDGER, stage_refresh
+    from lakehouse.steps import findings_info
+
+    spec, settings = _spec(table), load_settings()
+    storage = settings.storage
+    uri = storage.uri(spec.silver)
+    with (
+        hold(uri),
+        open_session(settings.engine, memory_limit=settings.memory_bound, spill=settings.spill) as session,
+    ):
+        refresh = stage_refresh(session, storage, spec, run_id="rebuild", rebuild=True)
+        for finding in refresh.findings:
+            if not finding.passed:
+                print(f"{finding.action}: {spec.silver} {finding.rule}: {finding.failed:,} of {finding.judged:,}")
+        if refresh.candidate is None or refresh.entry is None:
+            print(f"A rule stopped the rebuild; {spec.silver} keeps version {refresh.version}.", file=sys.stderr)
+            return 1
+        refresh.candidate.info = {**(refresh.candidate.info or {}), **findings_info(refresh.findings)}
+        version = refresh.candidate.commit({"run_id": "rebuild", "asset": str(spec.silver)})
+        snapshot = open_existing(uri)
+        if snapshot is not None:
+            ledger.settle(session, storage.uri(LEDGER), table=spec.silver, snapshot=snapshot)
+    print(f"{spec.silver}: version {version}, {refresh.entry.rows_after:,} rows from {refresh.entry.records_in:,} records.")
+    return 0
+
+
+def summary() -> int:
+    """Print the tables of the lake and the newest report."""
+    settings = load_settings()
+    storage = settings.storage
+    refs = [getattr(spec, layer) for layer in ("bronze", "silver") for spec in ALL]
+    refs += [TableRef("gold", key.path[-1]) for key in _gold_keys(settings)]
+    refs += [TableRef("ops", "ledger"), *[spec.quarantine for spec in ALL]]
+    print(f"{'table':34}{'version':>9}{'rows':>13}{'MB':>9}")
+    for ref in refs:
+        snapshot = open_existing(storage.uri(ref))
+        if snapshot is not None and (snapshot.rows or ref.layer != "quarantine"):
+            print(f"{ref!s:34}{snapshot.version:>9}{snapshot.rows:>13,}{snapshot.bytes / 1e6:>9.1f}")
+    report = newest_report(storage.uri(TableRef("reports", "vendas")))
+    print(f"\nreport: {report or 'none yet'}\nUI: make dev, then http://127.0.0.1:3000")
+    return 0
+
+
+def newest_report(folder: str) -> str | None:
+    """The newest dated page below a report's folder."""
+    from pathlib import Path
+
+    pages = sorted(Path(folder).glob("*/index.html"))
+    return str(pages[-1]) if pages else None
+
+
+def _gold_keys(settings: Any) -> Sequence[dg.AssetKey]:
+    graph = build_defs(settings).resolve_asset_graph()
+    return sorted(key for key in graph.materializable_asset_keys if key.path[0] == "gold")
+
+
+def _spec(table: str) -> TableSpec:
+    found = [spec for spec in ALL if table in (spec.name, spec.silver_name)]
+    if not found:
+        names = ", ".join(spec.name for spec in ALL)
+        raise DeclarationError(f"There is no table {table[:80]!r}.", remedy=f"Use one of {names}.")
+    return found[0]
+
+
+def _execute(job: dg.JobDefinition, config: dict[str, Any], *, keys: Iterable[dg.AssetKey] | None = None) -> int:
+    with dg.DagsterInstance.get() as instance:
+        result = job.execute_in_process(
+            instance=instance,
+            run_config=config,
+            raise_on_error=False,
+            asset_selection=list(keys) if keys is not None else None,
+        )
+        broken = [e.step_key for e in result.all_events if e.is_step_failure]
+        checks = [
+            f"{check.asset_key.to_user_string()} {check.check_name}"
+            for check in result.get_asset_check_evaluations()
+            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+        ]
+    for step in broken:
+        print(f"failed step: {step}", file=sys.stderr)
+    for name in checks:
+        print(f"failed check: {name}", file=sys.stderr)
+    return 0 if result.success and not checks else 1

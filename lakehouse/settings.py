@@ -1,0 +1,114 @@
+"""Settings: the only reader of the environment.
+
+Every variable is `LAKEHOUSE_<FIELD>`; the defaults run on a laptop. `load_settings()` is called by whoever builds
+definitions or runs a command, never at import. Paths that are not absolute are taken from the project's folder.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lakehouse.core.errors import DeclarationError
+from lakehouse.core.names import LAYERS
+from lakehouse.core.storage import Storage
+
+Environment = Literal["dev", "staging", "prod"]
+
+
+def project_folder() -> Path:
+    """The checkout, or the working directory when the package was installed without one."""
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+def _memory(value: str) -> str:
+    if value and not re.fullmatch(r"[1-9]\d*(\.\d+)?\s?(MB|GB|MiB|GiB)", value):
+        raise ValueError("write a size such as 4GB or 800MB")
+    return value
+
+
+class Settings(BaseSettings):
+    """What may differ between two installations of the same code."""
+
+    model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", extra="ignore", frozen=True)
+
+    env: Environment = "dev"
+    root: str = "data/lake"
+    landing_dir: str = ""
+    engine: Literal["duckdb"] = "duckdb"
+    memory_limit: Annotated[str, AfterValidator(_memory)] = ""
+    log_format: Literal["text", "json"] = "text"
+    real_data: str = "../shared/data"
+    layer_roots: Mapping[str, str] = {}
+
+    @field_validator("root", "landing_dir", "real_data")
+    @classmethod
+    def _trimmed(cls, value: str) -> str:
+        return value.strip().rstrip("/") if value.strip() != "/" else "/"
+
+    @property
+    def landing(self) -> str:
+        """Absolute folder that holds `raw/<stream>/`."""
+        return _absolute(self.landing_dir) if self.landing_dir else f"{_absolute(self.root)}/landing"
+
+    @property
+    def storage(self) -> Storage:
+        layers = {layer: _absolute(place) for layer, place in self.layer_roots.items()}
+        return Storage(root=_absolute(self.root), landing=self.landing, layers=layers)
+
+    @property
+    def memory_bound(self) -> str:
+        """The engine's memory limit: as set, else 60 % of what this machine or its container has."""
+        return self.memory_limit or f"{int(_memory_bytes() * 0.6 / 1_000_000)}MB"
+
+    @property
+    def spill(self) -> str:
+        """Folder for intermediate results that do not fit in memory."""
+        return f"{_absolute(self.root)}/.spill"
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        DeclarationError: a variable has a value that it cannot have; the message names the variable.
+    """
+    roots = {layer: os.environ[name] for layer in LAYERS if os.environ.get(name := f"LAKEHOUSE_{layer.upper()}_ROOT")}
+    landing = os.environ.get("LAKEHOUSE_LANDING", "")
+    try:
+        return Settings(layer_roots=roots, landing_dir=landing)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "LAKEHOUSE_" + str(first["loc"][0]).upper()
+        raise DeclarationError(
+            f"{name} is {first['input']!r}: {first['msg']}.",
+            remedy="Mend it in the environment or in .env; .env.example lists every setting.",
+        ) from None
+
+
+def load_env_file() -> None:
+    """Take what `.env` says and the environment does not, as Dagster's own commands do, and check that Dagster has a home."""
+    from dotenv import load_dotenv
+
+    load_dotenv(project_folder() / ".env")
+    if not os.environ.get("DAGSTER_HOME"):
+        raise DeclarationError(
+            "DAGSTER_HOME is not set, so there is no Dagster instance to run in.",
+            remedy="Run make setup, which writes it to .env, or export it.",
+        )
+
+
+def _absolute(place: str) -> str:
+    return place if "://" in place else str((project_folder() / place).absolute())
+
+
+def _memory_bytes() -> int:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.is_file() else "max"
+    return min(machine, int(text)) if text.isdigit() else machine

@@ -1,0 +1,86 @@
+"""Silver assets: hold the table, stage the refresh, report every rule, let the IO manager commit, settle the ledger."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.core import ledger
+from lakehouse.core.delta import open_existing
+from lakehouse.core.names import TableRef
+from lakehouse.core.storage import hold
+from lakehouse.io_manager import Unchanged, describe
+from lakehouse.resources import LakeResource, TableRequest
+from lakehouse.steps import asset_arguments, check_results, check_specs, code_version, failures, findings_info, standing_findings
+from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
+
+
+def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
+    """The asset `silver/<silver_name>` of one table."""
+    from lakehouse.silver.checks import declared_rules
+
+    rules = declared_rules(spec)
+    names = [name for name, _ in rules]
+    arguments = asset_arguments(spec, "silver")
+
+    @dg.asset(
+        key=spec.silver.key,
+        deps=[spec.bronze.key],
+        check_specs=check_specs(spec.silver.key, rules),
+        code_version=code_version(spec.columns, spec.key, spec.order, spec.deleted, spec.rules, spec.transform),
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness) if spec.freshness else None,
+        **arguments,
+    )
+    def silver(context: dg.AssetExecutionContext, lake: LakeResource, request: TableRequest) -> Iterator[Any]:
+        from lakehouse.silver.refresh import LEDGER, stage_refresh
+
+        storage = lake.storage
+        own = storage.uri(spec.silver)
+        if request.source_table and request.source_table != spec.name:
+            context.log.info("This run is for %s.", request.source_table)
+            yield from check_results(spec.silver.key, standing_findings(own, names))
+            return
+        target = TableRef("silver", request.target_table or spec.silver_name)
+        uri = storage.uri(target)
+        with failures(), hold(uri), lake.session() as session:
+            refresh = stage_refresh(session, storage, spec, run_id=context.run_id, target=target)
+            elsewhere = target != spec.silver
+            if refresh.candidate is None and not refresh.stopped:
+                yield from check_results(spec.silver.key, standing_findings(uri, names))
+                context.log.info("No new batches for version %s of %s.", refresh.version, target)
+                if not elsewhere:
+                    yield dg.Output(Unchanged(refresh.version), data_version=dg.DataVersion(str(refresh.version)))
+                return
+            yield from check_results(spec.silver.key, refresh.findings)
+            if refresh.candidate is None:
+                context.log.error("A rule stopped the batch: %s keeps version %s.", target, refresh.version)
+                return
+            refresh.candidate.info = {**(refresh.candidate.info or {}), **findings_info(refresh.findings)}
+            if elsewhere:
+                refresh.candidate.commit({"run_id": context.run_id, "asset": str(target)})
+                yield dg.AssetMaterialization(target.key, metadata=describe(open_existing(uri)))
+            else:
+                yield dg.Output(
+                    refresh.candidate,
+                    data_version=dg.DataVersion(str(refresh.version + 1)),
+                    metadata={"dagster/column_lineage": _lineage(spec)},
+                )
+            committed = open_existing(uri)
+            if committed is not None:
+                ledger.settle(session, storage.uri(LEDGER), table=target, snapshot=committed)
+
+    return silver
+
+
+def _lineage(spec: TableSpec) -> dg.TableColumnLineage:
+    bronze = dg.AssetKey(spec.bronze.key)
+    plain = {column.name: column.bronze_name for column in spec.columns if column.expression is None}
+    sources = {name: {field} for name, field in plain.items()}
+    for column in spec.columns:
+        if column.expression is not None:
+            used = spec.parsed(column.expression).columns
+            sources[column.name] = set().union(*(sources[name] for name in used))
+    sources[EXTRACTED_AT] = {"_airbyte_extracted_at"}
+    return dg.TableColumnLineage(
+        {name: [dg.TableColumnDep(bronze, field) for field in sorted(fields)] for name, fields in sources.items()}
+    )

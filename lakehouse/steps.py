@@ -1,0 +1,92 @@
+"""Steps: what the assets of all layers share between a pure function and Dagster.
+
+Findings become asset check results, own errors become failures that say whether a retry can help, and a table is held while
+a step works on it. What one layer alone needs is in that layer.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.core.delta import open_existing
+from lakehouse.core.errors import LakehouseError
+from lakehouse.core.rules import Finding
+from lakehouse.tables.spec import TableSpec
+
+#: A conflict or a busy table is over in seconds; three tries within about half a minute.
+RETRY = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
+
+
+def code_version(*parts: object) -> str:
+    """A short hash of what decides an asset's content: declarations and the version of the code that reads them."""
+    return hashlib.sha256("\x1f".join(repr(part) for part in parts).encode()).hexdigest()[:12]
+
+
+def check_specs(key: Iterable[str], rules: Iterable[tuple[str, str]]) -> list[dg.AssetCheckSpec]:
+    """One blocking check per `(rule, description)`; whether a result blocks is decided by its severity."""
+    asset = dg.AssetKey(list(key))
+    return [dg.AssetCheckSpec(name, asset=asset, description=text, blocking=True) for name, text in rules]
+
+
+def check_results(key: Iterable[str], findings: Iterable[Finding]) -> Iterator[dg.AssetCheckResult]:
+    """Findings as results: `fail` is an error, everything else a warning."""
+    asset = dg.AssetKey(list(key))
+    for finding in findings:
+        yield dg.AssetCheckResult(
+            passed=finding.passed,
+            asset_key=asset,
+            check_name=finding.rule,
+            severity=dg.AssetCheckSeverity.ERROR if finding.action == "fail" else dg.AssetCheckSeverity.WARN,
+            metadata={
+                "failed": finding.failed,
+                "judged": finding.judged,
+                "action": finding.action,
+                **{name: value for name, value in finding.detail.items() if value not in ({}, [])},
+            },
+        )
+
+
+def findings_info(findings: Iterable[Finding]) -> dict[str, str]:
+    """Findings as commit metadata, so that a later run without new records can repeat what holds for the table."""
+    listed = {f.rule: [f.passed, f.action, f.failed, f.judged] for f in findings}
+    return {"findings": json.dumps(listed)}
+
+
+def standing_findings(uri: str, rules: Iterable[str]) -> list[Finding]:
+    """What the newest commit of a table said of its rules. A rule that it did not know has judged nothing yet."""
+    snapshot = open_existing(uri)
+    stored: Mapping[str, Any] = json.loads(snapshot.last_info().get("findings", "{}")) if snapshot else {}
+    out = []
+    for rule in rules:
+        passed, action, failed, judged = stored.get(rule, (True, "warn", 0, 0))
+        out.append(Finding(rule, passed, action, failed, judged, {"standing": "no new records; as of the last commit"}))
+    return out
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Turn own errors that no retry can mend into failures that are not retried."""
+    try:
+        yield
+    except LakehouseError as error:
+        if error.retryable:
+            raise
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def asset_arguments(spec: TableSpec, layer: str) -> dict[str, Any]:
+    """Arguments of `@dg.asset` that follow from a spec."""
+    return {
+        "group_name": layer,
+        "description": spec.description,
+        "owners": list(spec.owners),
+        "tags": dict.fromkeys(spec.tags, ""),
+        "kinds": {"deltalake", "duckdb"},
+        "output_required": False,
+        "retry_policy": RETRY,
+        "metadata": {"primary_key": ", ".join(spec.key)},
+    }

@@ -1,0 +1,49 @@
+"""Regenerates what derives from the specs: the dbt sources and the golden asset keys. `--check` only compares.
+
+    python -m lakehouse.sync [--check]
+"""
+
+import sys
+from pathlib import Path
+
+from lakehouse.settings import load_settings, project_folder
+
+GOLDEN = Path("lakehouse_tests/golden/asset_keys.txt")
+
+
+def derived() -> dict[Path, str]:
+    """`{file: content}` of everything that is generated."""
+    from lakehouse.definitions import build_defs
+    from lakehouse.gold.sources import render_sources, sources_path
+    from lakehouse.tables import ALL
+
+    sources = render_sources(ALL)
+    place = sources_path()
+    if not place.is_file() or place.read_text() != sources:
+        # The graph is read from the dbt project, so its sources must be right before the keys are listed.
+        return {place: sources}
+    graph = build_defs(load_settings()).resolve_asset_graph()
+    keys = sorted(key.to_user_string() for key in graph.get_all_asset_keys())
+    checks = sorted(f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys)
+    return {place: sources, project_folder() / GOLDEN: "\n".join([*keys, "", *checks, ""])}
+
+
+def main() -> int:
+    check = sys.argv[1:] == ["--check"]
+    for _ in range(2):
+        stale = []
+        for path, content in derived().items():
+            if not path.is_file() or path.read_text() != content:
+                stale.append(path)
+                if not check:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_text(content)
+        if check and stale:
+            names = ", ".join(str(path.relative_to(project_folder())) for path in stale)
+            print(f"{names} is not what the specs say. Run make sync.", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
