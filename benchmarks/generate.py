@@ -133,9 +133,7 @@ def _append(session: DuckDBSession, table: Path, batch: int, lines: dict[str, in
     columns = snapshot.columns
     files = session.write(frame, str(table), columns=columns, file_mb=_BRONZE_FILE_MB)
     count = sum(file.rows for file in files)
-    entry = Entry(
-        batch_from=batch - 1, batch_to=batch, records_in=count, written=count, rows_after=snapshot.rows + count
-    )
+    entry = Entry(batch_from=batch - 1, batch_to=batch, records_in=count, written=count, rows_after=snapshot.rows + count)
     snapshot.commit(
         add=files,
         transactions={ingest_app(VENDAS.bronze): batch},

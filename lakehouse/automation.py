@@ -1,15 +1,16 @@
-"""Jobs, schedules and log formats by name, and the environments that start them.
+"""Jobs and schedules by name, and the environments that start them.
 
 Selections are by group, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is there.
 """
 
-import logging
 from typing import Any
 
 import dagster as dg
 
 from lakehouse.settings import Settings
 
+#: Runs log through the code location's console logger; without this Dagster uses its own.
+CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
 TIMEZONE = "America/Sao_Paulo"
 #: Environments in which a schedule starts by itself; elsewhere it is there, stopped.
 STARTS_IN = {"medallion_etl_daily": ("staging", "prod"), "bronze_to_silver_daily": ("prod",)}
@@ -23,6 +24,7 @@ def jobs() -> list[Any]:
         dg.define_asset_job(
             "medallion_etl",
             selection=layers,
+            config=CONSOLE,
             description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
             tags={"etl": "", "medallion": "", "dagster/max_runtime": "7200", **_OWNER},
             owners=["team:dados"],
@@ -30,6 +32,7 @@ def jobs() -> list[Any]:
         dg.define_asset_job(
             "bronze_to_silver",
             selection=dg.AssetSelection.groups("silver"),
+            config=CONSOLE,
             description=(
                 "Silver of every table, or of the one that run config names: "
                 "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
@@ -57,12 +60,3 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         schedule("medallion_etl_daily", job="medallion_etl", cron="0 6 * * *"),
         schedule("bronze_to_silver_daily", job="bronze_to_silver", cron="0 2 * * *"),
     ]
-
-
-def loggers(settings: Settings) -> dict[str, dg.LoggerDefinition]:
-    """Console output of runs: coloured text, or one JSON object a line."""
-    from dagster._loggers import colored_console_logger, json_console_logger
-
-    chosen = json_console_logger if settings.log_format == "json" else colored_console_logger
-    logging.captureWarnings(True)
-    return {"console": chosen}

@@ -11,18 +11,20 @@ The commit carries run, asset, code version and the versions of the inputs; the 
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 
 from lakehouse.core.delta import Candidate, Snapshot, open_existing, redo_on_conflict
-from lakehouse.core.engines import Session, open_session
+from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
 from lakehouse.core.writes import Write, stage_write
+from lakehouse.lake import LakeResource
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Unchanged:
 class DeltaIOManager(dg.ConfigurableIOManager):
     """Reads and writes the lake's Delta tables for assets."""
 
-    lake: dg.ResourceDependency["LakeResource"]  # noqa: F821
+    lake: dg.ResourceDependency[LakeResource]
 
     def handle_output(self, context: dg.OutputContext, obj: Candidate | Write | Unchanged) -> None:
         key = context.asset_key
@@ -65,9 +67,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             raise BrokenTableError(f"There is no table {ref}.", remedy=f"Materialise {ref} first.")
         return self._session().read(snapshot.paths(), snapshot.columns)
 
-    def publish(
-        self, ref: TableRef, obj: Candidate | Write | Unchanged, *, info: Mapping[str, str]
-    ) -> dict[str, Any]:
+    def publish(self, ref: TableRef, obj: Candidate | Write | Unchanged, *, info: Mapping[str, str]) -> dict[str, Any]:
         """Commit and return what was measured, as metadata."""
         started = time.monotonic()
         storage: Storage = self.lake.storage
@@ -98,19 +98,17 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         return {**describe(snapshot), **added, **_numbers(figures), **({"inputs": inputs} if inputs else {})}
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        self._open: list[tuple[Session, Callable[[], None]]] = []
+        self._open = ExitStack()
+        self._opened: Session | None = None
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        for _, close in self._open:
-            close()
+        self._open.close()
 
     def _session(self) -> Session:
         """One session for all lazy frames of a run: a frame must outlive the call that made it."""
-        if not self._open:
-            opened = open_session(self.lake.engine, memory_limit=self.lake.memory_limit, spill=self.lake.spill)
-            session = opened.__enter__()
-            self._open.append((session, lambda: opened.__exit__(None, None, None) and None))
-        return self._open[0][0]
+        if self._opened is None:
+            self._opened = self._open.enter_context(self.lake.session())
+        return self._opened
 
 
 def describe(snapshot: Snapshot | None) -> dict[str, Any]:

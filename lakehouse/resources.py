@@ -4,38 +4,14 @@
 `request` lets one run ask for one table (job `bronze_to_silver`).
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
-from lakehouse.core.engines import Session, open_session
-from lakehouse.core.storage import Storage
 from lakehouse.io_manager import DeltaIOManager
+from lakehouse.lake import LakeResource
 from lakehouse.settings import Settings
-
-
-class LakeResource(dg.ConfigurableResource):
-    """The lake: its places and its engine."""
-
-    root: str
-    landing: str
-    layers: dict[str, str] = {}
-    engine: str
-    memory_limit: str
-    spill: str
-    environment: str
-
-    @property
-    def storage(self) -> Storage:
-        return Storage(root=self.root, landing=self.landing, layers=self.layers)
-
-    @contextmanager
-    def session(self) -> Iterator[Session]:
-        """An engine session that ends with the block."""
-        with open_session(self.engine, memory_limit=self.memory_limit, spill=self.spill) as session:
-            yield session
 
 
 class TableRequest(dg.ConfigurableResource):

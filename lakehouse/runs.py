@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from lakehouse.automation import CONSOLE
 from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
@@ -33,8 +34,9 @@ def trigger(job: str, *, source_table: str = "", target_table: str = "") -> int:
     if source_table:
         _spec(source_table)
     request = {"source_table": source_table, "target_table": target_table}
-    config = {"resources": {"request": {"config": {k: v for k, v in request.items() if v}}}}
-    return _execute(definitions.resolve_job_def(job), config if source_table else {})
+    chosen = {name: table for name, table in request.items() if table}
+    config = {"resources": {"request": {"config": chosen}}} if chosen else {}
+    return _execute(definitions.resolve_job_def(job), config)
 
 
 def materialize(select: str) -> int:
@@ -45,10 +47,11 @@ def materialize(select: str) -> int:
         keys = selection.resolve(definitions.resolve_asset_graph())
     except (dg.DagsterInvariantViolationError, dg.DagsterInvalidSubsetError, ValueError) as error:
         raise DeclarationError(
-            f"{select!r} selects nothing: {str(error).splitlines()[0]}", remedy="Try group:silver or key:\"gold/vendas_diarias\"."
+            f"{select!r} selects nothing: {str(error).splitlines()[0]}",
+            remedy='Try group:silver or key:"gold/vendas_diarias".',
         ) from error
     if not keys:
-        raise DeclarationError(f"{select!r} selects no asset.", remedy="Try group:silver or key:\"gold/vendas_diarias\".")
+        raise DeclarationError(f"{select!r} selects no asset.", remedy='Try group:silver or key:"gold/vendas_diarias".')
     return _execute(definitions.resolve_implicit_global_asset_job_def(), {}, keys=sorted(keys))
 
 
@@ -125,7 +128,7 @@ def _execute(job: dg.JobDefinition, config: dict[str, Any], *, keys: Iterable[dg
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(
             instance=instance,
-            run_config=config,
+            run_config={**CONSOLE, **config},
             raise_on_error=False,
             asset_selection=list(keys) if keys is not None else None,
         )

@@ -1,6 +1,6 @@
 """Regenerates what derives from the specs: the dbt sources and the golden asset keys. `--check` only compares.
 
-    python -m lakehouse.sync [--check]
+python -m lakehouse.sync [--check]
 """
 
 import sys

@@ -9,8 +9,16 @@ from lakehouse.core import ledger
 from lakehouse.core.delta import open_existing
 from lakehouse.core.storage import hold
 from lakehouse.io_manager import Unchanged
-from lakehouse.resources import LakeResource
-from lakehouse.steps import asset_arguments, check_results, check_specs, code_version, failures, findings_info, standing_findings
+from lakehouse.lake import LakeResource
+from lakehouse.steps import (
+    asset_arguments,
+    check_results,
+    check_specs,
+    code_version,
+    failures,
+    findings_info,
+    standing_findings,
+)
 from lakehouse.tables.spec import TableSpec
 
 _DESCRIPTIONS = {
@@ -36,7 +44,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
 
         storage = lake.storage
         uri = storage.uri(spec.bronze)
-        with failures(), hold(uri), lake.session() as session:
+        with failures(), hold(uri), lake.duckdb() as session:
             batch = stage_batch(session, storage, spec, run_id=context.run_id)
             if batch.candidate is None:
                 yield from check_results(spec.bronze.key, standing_findings(uri, _DESCRIPTIONS))

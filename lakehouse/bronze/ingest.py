@@ -59,7 +59,7 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
     landed = {file.path: file for file in storage.landed(spec.source.stream)}
     batch = done + 1
     if planned == done:
-        files = _new_files(storage, landed.values(), [file for _, file in known])
+        files = _new_files(storage, list(landed.values()), [file for _, file in known])
         if not files:
             return Batch(table.version)
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
@@ -130,9 +130,7 @@ def _checksum(path: str) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _still_there(
-    files: Sequence[PlannedFile], landed: "dict[str, LandedFile]"
-) -> tuple[list[LandedFile], list[Reject]]:
+def _still_there(files: Sequence[PlannedFile], landed: "dict[str, LandedFile]") -> tuple[list[LandedFile], list[Reject]]:
     present, vanished = [], []
     for file in files:
         found = landed.get(file.path)
@@ -148,14 +146,20 @@ def _quarantine(
 ) -> int:
     now = datetime.now(UTC)
     rows = [
-        {"layer": "bronze", "rules": r.rule, "reason": r.reason, "record": r.record, "source_file": r.path,
-         "batch_id": batch, "run_id": run_id, "quarantined_at": now}  # fmt: skip
+        {
+            "layer": "bronze",
+            "rules": r.rule,
+            "reason": r.reason,
+            "record": r.record,
+            "source_file": r.path,
+            "batch_id": batch,
+            "run_id": run_id,
+            "quarantined_at": now,
+        }
         for r in rejects
     ]
     frame = session.table(rows, quarantine.COLUMNS) if rows else None
-    return quarantine.replace_after(
-        session, storage.uri(spec.quarantine), layer="bronze", batch=batch - 1, records=frame
-    )
+    return quarantine.replace_after(session, storage.uri(spec.quarantine), layer="bronze", batch=batch - 1, records=frame)
 
 
 def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], first: bool) -> list[Finding]:
@@ -167,10 +171,22 @@ def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str,
     missing = sorted(declared - set(staged.fields)) if staged.rows else []
     drift = {"new_columns": beyond, "missing_columns": missing, "refused_files": [r.path for r in refused]}
     return [
-        Finding(READABLE_FILES, not bad_files, "quarantine", len(bad_files), entry.batch_to,
-                {"files": [f"{r.path}: {r.reason}" for r in bad_files[:20]]}),
+        Finding(
+            READABLE_FILES,
+            not bad_files,
+            "quarantine",
+            len(bad_files),
+            entry.batch_to,
+            {"files": [f"{r.path}: {r.reason}" for r in bad_files[:20]]},
+        ),
         Finding(READABLE_RECORDS, not bad_records, "quarantine", bad_records, entry.records_in),
-        Finding(DRIFT, not (refused or missing or (beyond and not first)), "warn",
-                len(refused) + len(missing) + len(beyond), len(staged.fields), drift),
+        Finding(
+            DRIFT,
+            not (refused or missing or (beyond and not first)),
+            "warn",
+            len(refused) + len(missing) + len(beyond),
+            len(staged.fields),
+            drift,
+        ),
         Finding(BALANCE, entry.balanced, "fail", 0 if entry.balanced else 1, entry.records_in, vars(entry)),
-    ]  # fmt: skip
+    ]

@@ -48,7 +48,7 @@ def delta_schema(columns: Mapping[str, str]) -> "Schema":
     from deltalake import Field, Schema
     from deltalake.schema import PrimitiveType
 
-    return Schema([Field(name, PrimitiveType(_PRIMITIVES.get(kind, kind)), True) for name, kind in columns.items()])
+    return Schema([Field(name, PrimitiveType(_PRIMITIVES.get(kind, kind)), nullable=True) for name, kind in columns.items()])
 
 
 class Snapshot:
@@ -143,14 +143,11 @@ class Snapshot:
             max_commit_retries=0,  # a rebase would accept what was computed from an older version
             app_transactions=[Transaction(app, version) for app, version in (transactions or {}).items()],
         )
-        actions = [
-            AddAction(file.path, file.size, dict(file.partition or {}), now, True, file.stats)
-            for file in add
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(file.path, file.size, dict(file.partition or {}), now, True, file.stats) for file in add
         ]
         if schema is None:
-            actions += [
-                RemoveAction(file.path, True, now, file.size, dict(file.partition or {})) for file in remove
-            ]
+            actions += [RemoveAction(file.path, True, now, file.size, dict(file.partition or {})) for file in remove]
         try:
             self.table.create_write_transaction(
                 actions,

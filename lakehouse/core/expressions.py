@@ -13,11 +13,15 @@ from lakehouse.core.errors import ExpressionError
 
 Dialect = Literal["duckdb", "spark"]
 
-_ALLOWED = frozenset(
-    "Abs Add And Between Boolean Case Cast Coalesce Column Concat DPipe DataType DataTypeParam Div EQ GT GTE Identifier If "
-    "In IntDiv Interval Is LT LTE Length Like Literal Lower Mod Month Mul NEQ Neg Not Null NullSafeEQ NullSafeNEQ Nullif Or "
-    "Paren RegexpLike Replace Round StartsWith Sub Substring Trim TryCast Upper Var Year".split()
-)
+# fmt: off
+_ALLOWED = frozenset((
+    "Abs", "Add", "And", "Between", "Boolean", "Case", "Cast", "Coalesce", "Column", "Concat", "DPipe",
+    "DataType", "DataTypeParam", "Div", "EQ", "GT", "GTE", "Identifier", "If", "In", "IntDiv", "Interval", "Is",
+    "LT", "LTE", "Length", "Like", "Literal", "Lower", "Mod", "Month", "Mul", "NEQ", "Neg", "Not", "Null",
+    "NullSafeEQ", "NullSafeNEQ", "Nullif", "Or", "Paren", "RegexpLike", "Replace", "Round", "StartsWith", "Sub",
+    "Substring", "Trim", "TryCast", "Upper", "Var", "Year",
+))
+# fmt: on
 
 
 @dataclass(frozen=True)

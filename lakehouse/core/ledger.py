@@ -127,14 +127,10 @@ def planned_files(session: Session, uri: str, table: TableRef) -> tuple[int, lis
     return files.transaction(ingest_app(table)), [(row[0], PlannedFile(*row[1:])) for row in rows]
 
 
-def plan(
-    session: Session, uri: str, *, table: TableRef, batch: int, files: Sequence[PlannedFile], run_id: str
-) -> bool:
+def plan(session: Session, uri: str, *, table: TableRef, batch: int, files: Sequence[PlannedFile], run_id: str) -> bool:
     """Write a batch's files ahead. False when another run planned that batch first."""
     now = datetime.now(UTC)
-    rows = [
-        {"table": str(table), "batch_id": batch, "planned_at": now, "run_id": run_id, **vars(file)} for file in files
-    ]
+    rows = [{"table": str(table), "batch_id": batch, "planned_at": now, "run_id": run_id, **vars(file)} for file in files]
     return append(session, uri, FILES, rows, app=ingest_app(table), number=batch)
 
 
@@ -152,8 +148,15 @@ def settle(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -
             at = datetime.fromtimestamp(entry["timestamp"] / 1000, tz=UTC)
             run, operation = entry.get("run_id", ""), entry.get("operation", "")
             rows.append(
-                {"layer": table.layer, "table": table.table, "version": entry["version"], "run_id": run,
-                 "operation": operation, "committed_at": at, **figures}  # fmt: skip
+                {
+                    "layer": table.layer,
+                    "table": table.table,
+                    "version": entry["version"],
+                    "run_id": run,
+                    "operation": operation,
+                    "committed_at": at,
+                    **figures,
+                }
             )
     if rows and not append(session, uri, LEDGER, rows, app=app, number=snapshot.version):
         return []

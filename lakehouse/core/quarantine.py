@@ -25,9 +25,7 @@ COLUMNS = {
 }
 
 
-def replace_after(
-    session: Session, uri: str, *, layer: str, batch: int, records: "nw.LazyFrame[Any] | None"
-) -> int:
+def replace_after(session: Session, uri: str, *, layer: str, batch: int, records: "nw.LazyFrame[Any] | None") -> int:
     """Let `records` be all that `layer` has in quarantine from batches after `batch`. Returns how many were written.
 
     Args:

@@ -98,8 +98,9 @@ def _merge(session: Session, snapshot: Snapshot, write: Write) -> Staged:
             f"Two rows of the merge into {snapshot.uri} have the same {', '.join(key)}.",
             remedy="Keep the newest row of every key before returning the frame.",
         )
-    return replace_keys(session, snapshot, changed=rows.select(*key), rows=rows, key=key, columns=write.columns,
-                        file_mb=write.file_mb)  # fmt: skip
+    return replace_keys(
+        session, snapshot, changed=rows.select(*key), rows=rows, key=key, columns=write.columns, file_mb=write.file_mb
+    )
 
 
 def _partition(session: Session, snapshot: Snapshot, write: Write) -> Staged:

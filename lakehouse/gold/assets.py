@@ -1,10 +1,10 @@
 """The gold asset: silver at one moment ─▶ scratch database ─▶ dbt build ─▶ candidates ─▶ Delta, mart by mart.
 
-    snapshots of the marts      opened first: they are the fences of what is published at the end
-    views over silver           one moment, and its versions go into every commit
-    views over published marts  for marts that are referred to and not part of this run
-    dbt build                   once, models and tests, in a scratch database of the run
-    candidates                  only of marts that were built and whose error-severity tests passed
+snapshots of the marts      opened first: they are the fences of what is published at the end
+views over silver           one moment, and its versions go into every commit
+views over published marts  for marts that are referred to and not part of this run
+dbt build                   once, models and tests, in a scratch database of the run
+candidates                  only of marts that were built and whose error-severity tests passed
 """
 
 import hashlib
@@ -20,16 +20,16 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator
 
 from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
-from lakehouse.core.engines import open_session
+from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
-from lakehouse.core.rules import Finding
+from lakehouse.core.rules import Finding, Severity
 from lakehouse.core.storage import hold
 from lakehouse.gold.lineage import column_lineage
 from lakehouse.gold.project import DATABASE, invoke, write_profile
 from lakehouse.gold.schema import mart_columns
 from lakehouse.io_manager import Unchanged
-from lakehouse.resources import LakeResource
+from lakehouse.lake import LakeResource
 from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
 
 
@@ -109,7 +109,14 @@ def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
                 checks[uid] = check._replace(blocking=True)
         refers_to = tuple(sorted(uid for uid in below if uid.startswith("model.") and uid in direct))
         found[unique_id] = Mart(
-            unique_id, node["name"], spec, columns[node["name"]], tuple(sources), refers_to, code.hexdigest()[:12], checks
+            unique_id,
+            node["name"],
+            spec,
+            columns[node["name"]],
+            tuple(sources),
+            refers_to,
+            code.hexdigest()[:12],
+            checks,
         )
     return found
 
@@ -168,12 +175,8 @@ class _Build:
         if not stale:
             return
         results = self._dbt(stale, silver)
-        session = self.stack.enter_context(
-            open_session("duckdb", memory_limit=self.lake.memory_limit, spill=self.lake.spill)
-        )
-        session.connection.execute(  # type: ignore[attr-defined]
-            f"ATTACH '{(self.scratch / DATABASE).with_suffix('.duckdb')}' AS {DATABASE} (READ_ONLY)"
-        )
+        session = self.stack.enter_context(self.lake.duckdb())
+        session.connection.execute(f"ATTACH '{self.scratch}/{DATABASE}.duckdb' AS {DATABASE} (READ_ONLY)")
         for mart in stale:
             yield from self._publish(mart, published[mart.unique_id], results, versions, session)
 
@@ -208,18 +211,18 @@ class _Build:
         database = write_profile(self.scratch, memory_limit=self.lake.memory_limit)
         building = {mart.unique_id for mart in stale}
         referred = {uid for mart in stale for uid in mart.refers_to} - building
-        with open_session("duckdb", memory_limit=self.lake.memory_limit, spill=self.lake.spill) as session:
-            connection = session.connection  # type: ignore[attr-defined]
+        with self.lake.duckdb() as session:
+            connection = session.connection
             connection.execute(f"ATTACH '{database}' AS {DATABASE}")
             connection.execute(f"USE {DATABASE}")
             for name, snapshot in silver.items():
                 _view(connection, "silver", name, snapshot)
             for uid in sorted(referred):
                 mart = self.marts[uid]
-                snapshot = open_existing(self.storage.uri(mart.ref))
-                if snapshot is None:
+                published = open_existing(self.storage.uri(mart.ref))
+                if published is None:
                     raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=f"Materialise {mart.ref} first.")
-                _view(connection, "gold", mart.name, snapshot)
+                _view(connection, "gold", mart.name, published)
         nodes = self.manifest["nodes"]
         views = {uid for mart in building for uid in _below(self.manifest, mart) if uid in nodes} - set(self.marts)
         names = [nodes[uid]["name"] for uid in sorted(building | views)]
@@ -227,22 +230,23 @@ class _Build:
             ["build", "--select", *names], scratch=self.scratch, target=self.scratch / "target", manifest=self.manifest
         )
         for result in results:
-            self.context.log.info("dbt %s %s in %.2f s", result.node.name, result.status, result.execution_time)
+            if str(result.status) not in ("success", "pass"):
+                self.context.log.warning("dbt %s: %s. %s", result.node.name, result.status, result.message or "")
+        models = sum(1 for result in results if result.node.resource_type == "model")
+        seconds = sum(result.execution_time for result in results)
+        self.context.log.info("dbt: %s models and %s tests in %.1f s", models, len(results) - models, seconds)
         return {result.node.unique_id: result for result in results}
 
     def _publish(
-        self, mart: Mart, published: Snapshot, results: Mapping[str, Any], versions: Mapping[str, int], session: Any
+        self, mart: Mart, published: Snapshot, results: Mapping[str, Any], versions: Mapping[str, int], session: DuckDBSession
     ) -> Iterator[Any]:
         built = results.get(mart.unique_id)
         findings = []
         for unique_id, check in mart.checks.items():
             findings.append(_finding(check.name, results.get(unique_id), self.manifest["nodes"][unique_id]))
-        done = built is not None and str(built.status) == "success"
-        if not done:
-            reason = built.message if built is not None else "A mart or test before it failed."
-            self.context.log.error("%s was not built: %s", mart.ref, reason)
         yield from check_results(mart.ref.key, findings)
-        if not done:
+        if built is None or str(built.status) != "success":
+            reason = built.message if built is not None else "A mart or test before it failed."
             raise dg.Failure(description=f"{mart.ref} was not built: {reason}", allow_retries=False)
         if any(finding.stops for finding in findings):
             self.context.log.error("%s keeps version %s: a test failed.", mart.ref, published.version)
@@ -254,7 +258,12 @@ class _Build:
             add=session.write(frame, published.uri, columns=mart.columns, sort_by=list(mart.columns)[:1]),
             remove=published.files,
             columns=None if published.columns == dict(mart.columns) else mart.columns,
-            info={"operation": "overwrite", "inputs": json.dumps(inputs), "mart_code": mart.code, **findings_info(findings)},
+            info={
+                "operation": "overwrite",
+                "inputs": json.dumps(inputs),
+                "mart_code": mart.code,
+                **findings_info(findings),
+            },
         )
         yield dg.Output(
             candidate,
@@ -269,7 +278,7 @@ class _Build:
 
 def _finding(name: str, result: Any, node: Mapping[str, Any]) -> Finding:
     """A dbt test's result; one that was skipped because something before it failed has not passed."""
-    action = "warn" if node["config"]["severity"].lower() == "warn" else "fail"
+    action: Severity = "warn" if node["config"]["severity"].lower() == "warn" else "fail"
     if result is None or str(result.status) in ("skipped", "error"):
         message = (result.message if result is not None else None) or "not run: something before it failed"
         return Finding(name, False, "fail", 0, 0, {"message": message})

@@ -89,9 +89,7 @@ def write_profile(scratch: Path, *, memory_limit: str) -> Path:
     return database
 
 
-def invoke(
-    arguments: Sequence[str], *, scratch: Path, target: Path, manifest: Mapping[str, Any] | None = None
-) -> list[Any]:
+def invoke(arguments: Sequence[str], *, scratch: Path, target: Path, manifest: Mapping[str, Any] | None = None) -> list[Any]:
     """Run one dbt command in process and return its results (none for `parse`).
 
     Raises:

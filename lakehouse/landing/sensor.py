@@ -30,9 +30,7 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
         job_name=JOB,
         minimum_interval_seconds=60,
         description="Requests medallion_etl when files landed.",
-        default_status=(
-            dg.DefaultSensorStatus.STOPPED if settings.env == "dev" else dg.DefaultSensorStatus.RUNNING
-        ),
+        default_status=(dg.DefaultSensorStatus.STOPPED if settings.env == "dev" else dg.DefaultSensorStatus.RUNNING),
     )
     def landing_files(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         digest, files = listing_digest(settings)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -17,13 +17,18 @@ from lakehouse.core.delta import Snapshot, open_existing
 from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
-from lakehouse.resources import LakeResource
-from lakehouse.steps import RETRY, failures
+from lakehouse.lake import LakeResource
+from lakehouse.steps import RETRY, code_version, failures
 from lakehouse.tables import ALL
+
+if TYPE_CHECKING:
+    from lakehouse.reports.vendas_page import VendasFigures
 
 REPORT = TableRef("reports", "vendas")
 MARTS = ("vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto", "clientes_rfm")
 _TOP = 15
+#: Beside the pages: what the newest one was made of.
+_MADE = "made.json"
 
 
 @dg.asset(
@@ -38,40 +43,70 @@ _TOP = 15
     io_manager_key=None,
 )
 def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    from lakehouse.reports.vendas_page import render
-
     storage = lake.storage
-    with failures(), lake.session() as session:
-        figures = collect(session, storage, environment=lake.environment)
-        content = render(figures).encode()
-        name = f"{figures.report_date.isoformat()}/index.html"
-        target = Path(storage.uri(REPORT)) / name
-        unchanged = target.is_file() and target.read_bytes() == content
-        path = storage.put(REPORT, name, content)
+    folder = Path(storage.uri(REPORT))
+    snapshots = {ref: open_existing(storage.uri(ref)) for ref in _tables()}
+    inputs = {str(ref): snapshot.version for ref, snapshot in snapshots.items() if snapshot}
+    made = _made(folder)
+    unchanged = made.get("inputs") == inputs and (folder / str(made.get("page"))).is_file()
     if unchanged:
-        context.log.info("The report of %s is unchanged.", figures.report_date)
-    total = sum(row["receita"] for row in figures.monthly)
+        context.log.info("The report %s is current.", made["page"])
+    else:
+        with failures(), lake.session() as session:
+            made = _make(session, storage, snapshots, environment=lake.environment)
+            storage.put(REPORT, _MADE, json.dumps({**made, "inputs": inputs}, indent=1).encode())
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.path(path),
-            "preview": dg.MetadataValue.md(_preview(figures)),
-            "receita": float(total),
-            "bytes": len(content),
+            "report": dg.MetadataValue.path(str(folder / made["page"])),
+            "preview": dg.MetadataValue.md(made["preview"]),
+            "receita": made["receita"],
+            "bytes": (folder / made["page"]).stat().st_size,
             "nothing_to_do": unchanged,
         }
     )
 
 
-def collect(session: Session, storage: Storage, *, environment: str) -> Any:
+def _tables() -> list[TableRef]:
+    """Every table whose state is on the page."""
+    tables = [ref for spec in ALL for ref in (spec.bronze, spec.silver)]
+    return [*tables, *[TableRef("gold", name) for name in MARTS]]
+
+
+def _made(folder: Path) -> dict[str, Any]:
+    """What the newest page was made of; nothing when there is none, or when another version of this code made it."""
+    path = folder / _MADE
+    made: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return made if made.get("code") == _code() else {}
+
+
+def _code() -> str:
+    here = Path(__file__).parent
+    sources = [here / "vendas.py", here / "vendas_page.py", *sorted((here / "templates").glob("vendas*"))]
+    return code_version(*[source.read_text() for source in sources])
+
+
+def _make(
+    session: Session, storage: Storage, snapshots: Mapping[TableRef, Snapshot | None], *, environment: str
+) -> dict[str, Any]:
+    from lakehouse.reports.vendas_page import render
+
+    figures = collect(session, storage, snapshots, environment=environment)
+    page = f"{figures.report_date.isoformat()}/index.html"
+    storage.put(REPORT, page, render(figures).encode())
+    receita = float(sum(row["receita"] for row in figures.monthly))
+    return {"page": page, "preview": _preview(figures), "receita": receita, "code": _code()}
+
+
+def collect(
+    session: Session, storage: Storage, snapshots: Mapping[TableRef, Snapshot | None], *, environment: str
+) -> "VendasFigures":
     """Everything on the page, read from the lake: `vendas_page.VendasFigures`."""
     from lakehouse.reports.vendas_page import VendasFigures
 
-    marts = {name: _rows(session, open_existing(storage.uri(TableRef("gold", name)))) for name in MARTS}
+    marts = {name: _rows(session, snapshots[TableRef("gold", name)]) for name in MARTS}
     products = sorted(marts["vendas_por_produto"], key=lambda row: (-row["receita"], row["produto_id"]))[:_TOP]
     countries = sorted(marts["vendas_por_pais"], key=lambda row: (-row["receita"], row["pais"]))
     days = [row["data"] for row in marts["vendas_diarias"] if row["data"]]
-    tables = [ref for spec in ALL for ref in (spec.bronze, spec.silver)] + [TableRef("gold", name) for name in MARTS]
-    snapshots = {ref: open_existing(storage.uri(ref)) for ref in tables}
     return VendasFigures(
         environment=environment,
         report_date=max(days, default=date(1970, 1, 1)),
@@ -131,9 +166,7 @@ def _ledger(session: Session, storage: Storage) -> list[dict[str, Any]]:
     return out
 
 
-def _preview(figures: Any) -> str:
+def _preview(figures: "VendasFigures") -> str:
     lines = ["| mês | pedidos | linhas | receita |", "|---|---:|---:|---:|"]
     lines += [f"| {r['mes']} | {r['pedidos']:,} | {r['linhas']:,} | {r['receita']:,.2f} |" for r in figures.monthly[-13:]]
     return "\n".join(lines)
-
-

@@ -17,8 +17,6 @@ written.
 Run it alone: `python -m pytest lakehouse_tests/reports/test_vendas_page.py`.
 """
 
-# ruff: noqa: PLC0415 (altair, jinja2 and vl_convert take 0.7 s to import; only a run that renders pays for them)
-
 import re
 import xml.etree.ElementTree as ET
 from calendar import monthrange
@@ -212,9 +210,7 @@ def _disagreement(figures: VendasFigures) -> list[str]:
     totals = {name: (_sum(rows, "linhas"), _sum(rows, "receita")) for name, rows in _marts(figures).items()}
     if len(set(totals.values())) < 2:
         return []
-    return [
-        f"{name}: {_number(lines)} linhas, receita {_number(revenue, 2)}" for name, (lines, revenue) in totals.items()
-    ]
+    return [f"{name}: {_number(lines)} linhas, receita {_number(revenue, 2)}" for name, (lines, revenue) in totals.items()]
 
 
 # ---- charts ----------------------------------------------------------------------------------------------------------
@@ -272,26 +268,20 @@ def _daily_chart(revenue: Mapping[int, Decimal], *, negative: Sequence[int], wid
     at = {
         "x": alt.X(
             "t:Q",
-            scale=alt.Scale(
-                type="utc", domain=[_ms(first), _ms(last)] if first < last else [_ms(first - 1), _ms(last + 1)]
-            ),
+            scale=alt.Scale(type="utc", domain=[_ms(first), _ms(last)] if first < last else [_ms(first - 1), _ms(last + 1)]),
             axis=_time_axis(_day_ticks(first, last, most=13 if wide else 5)),
         ),
         # five hundredths below and two above keep the stroke and the points of the extremes inside the chart
         "y": alt.Y("v:Q", scale=_span(1.05 * min(0, *values), 1.02 * max(0, *values)), axis=_value_axis(wide=wide)),
     }
     layers: list[Any] = [
-        _chart(points)
-        .mark_line(color=_COLOUR["daily"], strokeWidth=1 if wide else 0.75, strokeJoin="round")
-        .encode(**at)
+        _chart(points).mark_line(color=_COLOUR["daily"], strokeWidth=1 if wide else 0.75, strokeJoin="round").encode(**at)
     ]
     if len(points) <= 31:  # a line of one point is nothing, and one of a few points hides where they are
         layers.append(_chart(points).mark_circle(color=_COLOUR["daily"], opacity=1, size=30).encode(**at))
     if means:
         thickness = 2.25 if wide else 1.75
-        layers.append(
-            _chart(means).mark_line(color=_COLOUR["accent"], strokeWidth=thickness, strokeJoin="round").encode(**at)
-        )
+        layers.append(_chart(means).mark_line(color=_COLOUR["accent"], strokeWidth=thickness, strokeJoin="round").encode(**at))
     if negative:
         below = [{"t": _ms(day), "v": float(revenue[day])} for day in negative]
         layers.append(_chart(below).mark_circle(color=_COLOUR["bad"], opacity=1, size=34).encode(**at))
@@ -315,9 +305,7 @@ def _monthly(rows: Sequence[Row], *, last_day: date | None) -> Figure | None:
         return None
     caption = "Meses de calendário, em UTC."
     partial = (
-        last_day is not None
-        and _month_start(dated[-1]["mes"]) == last_day.replace(day=1)
-        and _is_before_month_end(last_day)
+        last_day is not None and _month_start(dated[-1]["mes"]) == last_day.replace(day=1) and _is_before_month_end(last_day)
     )
     if partial and last_day is not None:
         caption += f" Há dados de {_month(dated[-1]['mes'])} só até o dia {last_day.day}."
@@ -388,9 +376,7 @@ def _by_country_or_segment(figures: VendasFigures) -> Figure | None:
             "Receita por país",
             bars,
             _measures_table("Por país", "País", named, _MEASURES, share=True),
-            caption="Do maior para o menor; os menores somados."
-            if len(named) > TOP_COUNTRIES
-            else "Do maior para o menor.",
+            caption="Do maior para o menor; os menores somados." if len(named) > TOP_COUNTRIES else "Do maior para o menor.",
         )
     if not figures.by_segment:
         return None
@@ -502,9 +488,7 @@ def _span(low: float, high: float) -> "alt.Scale":
 def _sign_colour() -> "alt.Color":
     import altair as alt
 
-    return alt.Color(
-        "sign:N", scale=alt.Scale(domain=["pos", "neg"], range=[_COLOUR["accent"], _COLOUR["bad"]]), legend=None
-    )
+    return alt.Color("sign:N", scale=alt.Scale(domain=["pos", "neg"], range=[_COLOUR["accent"], _COLOUR["bad"]]), legend=None)
 
 
 def _value_axis(*, wide: bool) -> "alt.Axis":
@@ -512,9 +496,7 @@ def _value_axis(*, wide: bool) -> "alt.Axis":
 
     scaled = "abs(datum.value) >= {at} ? format(datum.value / {at}, ',.2~f') + ' {unit}' : "
     steps = "".join(scaled.format(at=at, unit=unit) for at, unit in (("1e9", "bi"), ("1e6", "mi"), ("1e3", "mil")))
-    return alt.Axis(
-        title=None, tickCount=6 if wide else 4, labelExpr=f"{steps}format(datum.value, ',.2~f')", labelPadding=6
-    )
+    return alt.Axis(title=None, tickCount=6 if wide else 4, labelExpr=f"{steps}format(datum.value, ',.2~f')", labelPadding=6)
 
 
 def _time_axis(ticks: tuple[Sequence[int], str]) -> "alt.Axis":
@@ -544,11 +526,7 @@ def _month_ticks(first: int, last: int, *, most: int, offset: int) -> tuple[Sequ
     from_month, to_month = start.year * 12 + start.month - 1, end.year * 12 + end.month - 1
     count = to_month - from_month + 1
     step = next((step for step in (1, 2, 3, 6) if count <= step * most), 12 * -(-count // (12 * most)))
-    months = (
-        date(month // 12, month % 12 + 1, 1).toordinal()
-        for month in range(from_month, to_month + 1)
-        if month % step == 0
-    )
+    months = (date(month // 12, month % 12 + 1, 1).toordinal() for month in range(from_month, to_month + 1) if month % step == 0)
     values = [_ms(month + offset) for month in months if month >= first]
     return values, "%Y" if step >= 12 else "%b/%y"
 
@@ -607,9 +585,7 @@ def _prune(parent: ET.Element) -> None:
     for child in list(parent):
         _prune(child)
         hollow = child.tag == f"{_SVG}g" and len(child) == 0
-        undrawn = child.tag == f"{_SVG}path" and (
-            child.get("d", "") == "" or not ({"fill", "stroke"} & child.attrib.keys())
-        )
+        undrawn = child.tag == f"{_SVG}path" and (child.get("d", "") == "" or not ({"fill", "stroke"} & child.attrib.keys()))
         if hollow or undrawn:
             parent.remove(child)
 
@@ -622,10 +598,7 @@ def _measures_table(
 ) -> Table:
     total = _sum((row for _, row in named), "receita")
     columns = [first_column, *(measure.capitalize() for measure in measures)]
-    rows = [
-        [name, *(_number(row[measure], 2 if measure == "receita" else 0) for measure in measures)]
-        for name, row in named
-    ]
+    rows = [[name, *(_number(row[measure], 2 if measure == "receita" else 0) for measure in measures)] for name, row in named]
     # A share of a total that is not positive, or of which a part is negative, misleads.
     if share and total > 0 and all(_decimal(row["receita"]) >= 0 for _, row in named):
         columns.append("Parte")

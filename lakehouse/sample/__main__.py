@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def _landing_of_settings() -> str:
-    from lakehouse.settings import load_settings  # noqa: PLC0415 - a TARGET on the command line needs no settings
+    from lakehouse.settings import load_settings
 
     landing: str = load_settings().landing
     return landing

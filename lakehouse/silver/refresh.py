@@ -181,9 +181,7 @@ class _Work:
         # A delete needs its key and its place in the order; what else it says does not matter.
         needed = {f"not_null_{name}" for name in self.key} | {f"{TYPES}_{n}" for n in (*self.key, *spec.order)}
         every = {**types, **broken}
-        verdicts = {
-            name: flag if name in needed else flag & ~nw.col(_DELETED) for name, flag in every.items()
-        }
+        verdicts = {name: flag if name in needed else flag & ~nw.col(_DELETED) for name, flag in every.items()}
         accepted = ~nw.any_horizontal(*verdicts.values(), ignore_nulls=True)
         return frame.with_columns(accepted.alias(_ACCEPTED)), verdicts
 
@@ -211,9 +209,7 @@ class _Work:
         findings = self._findings(change, counts, judged=arrived)
         stored = 0
         if not any(finding.stops for finding in findings):
-            stored = quarantine.replace_after(
-                session, self.storage.uri(spec.quarantine), layer="silver", batch=seen, records=bad
-            )
+            stored = quarantine.replace_after(session, self.storage.uri(spec.quarantine), layer="silver", batch=seen, records=bad)
         else:
             stored = refused
         entry = Entry(
@@ -282,9 +278,14 @@ class _Work:
             else:
                 found.append(
                     rules.unique(
-                        self.session, candidate, name,
-                        columns=declared.columns, types=self.columns, key=self.key, action=action,
-                    )  # fmt: skip
+                        self.session,
+                        candidate,
+                        name,
+                        columns=declared.columns,
+                        types=self.columns,
+                        key=self.key,
+                        action=action,
+                    )
                 )
         return found
 
@@ -306,9 +307,15 @@ class _Work:
         missing = self.bronze.rows - before - entry.records_in
         return [
             Finding(BALANCE, entry.balanced, "fail", abs(gap), entry.records_in, dict(vars(entry))),
-            Finding(COMPLETE, not missing, "fail", abs(missing), self.bronze.rows,
-                    {"bronze_rows": self.bronze.rows, "read_before": before, "read_now": entry.records_in}),
-        ]  # fmt: skip
+            Finding(
+                COMPLETE,
+                not missing,
+                "fail",
+                abs(missing),
+                self.bronze.rows,
+                {"bronze_rows": self.bronze.rows, "read_before": before, "read_now": entry.records_in},
+            ),
+        ]
 
     # --- finding the newest version of every key --------------------------------------------------------------------
 

@@ -56,9 +56,7 @@ class Column:
                 remedy="Use string, bigint, int, double, boolean, date, timestamp or decimal(p,s) without spaces.",
             )
         if self.source is not None and self.expression is not None:
-            raise DeclarationError(
-                f"Column {self.name!r} has both a source and an expression.", remedy="Keep one of them."
-            )
+            raise DeclarationError(f"Column {self.name!r} has both a source and an expression.", remedy="Keep one of them.")
         if self.source is not None and (not _FIELD.fullmatch(self.source) or column_name(self.source) is None):
             raise DeclarationError(
                 f"Column {self.name!r} cannot come from a field called {self.source[:80]!r}.",
@@ -228,7 +226,8 @@ class TableSpec:
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise DeclarationError(
-                f"Table {self.name!r} declares the {what} {repeated[0]!r} twice.", remedy="Rename or remove one of them."
+                f"Table {self.name!r} declares the {what} {repeated[0]!r} twice.",
+                remedy="Rename or remove one of them.",
             )
 
     def _check_expressions(self, names: list[str]) -> None:

@@ -136,9 +136,7 @@ def svgs(html: str, title: str) -> Iterator[ET.Element]:
 
 def painted(svg: ET.Element, tag: str, attribute: str, colour: str) -> list[ET.Element]:
     return [
-        element
-        for element in svg.iter(f"{{http://www.w3.org/2000/svg}}{tag}")
-        if element.get(attribute) == PALETTE[colour][0]
+        element for element in svg.iter(f"{{http://www.w3.org/2000/svg}}{tag}") if element.get(attribute) == PALETTE[colour][0]
     ]
 
 
@@ -213,9 +211,7 @@ def test_the_page_needs_nothing_from_outside_and_runs_nothing(figures: VendasFig
     html = render(figures)
     page = Page(html)
     assert not re.findall(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg\")", html)
-    assert {tag for tag, _ in page.elements}.isdisjoint(
-        {"script", "img", "iframe", "object", "image", "use", "foreignobject"}
-    )
+    assert {tag for tag, _ in page.elements}.isdisjoint({"script", "img", "iframe", "object", "image", "use", "foreignobject"})
     assert [link["href"] for link in page.all("link")] == ["data:,"]
     assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
     # inline SVGs share one document: an id in one would answer for another, and Vega numbers its own per process

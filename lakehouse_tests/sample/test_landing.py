@@ -68,9 +68,7 @@ def read_stream(landing: Path, stream: str) -> list[Record]:
 
 
 def files_of(landing: Path, stream: str) -> list[Path]:
-    return sorted(
-        (landing / "raw" / stream).iterdir(), key=lambda path: [int(x) for x in path.name.split(".")[0].split("_")]
-    )
+    return sorted((landing / "raw" / stream).iterdir(), key=lambda path: [int(x) for x in path.name.split(".")[0].split("_")])
 
 
 def read_file(path: Path, stream: str) -> Iterator[Record]:
@@ -156,9 +154,7 @@ def test_a_month_has_each_form_in_its_turn(landing: Landing) -> None:
     first = gzip.decompress(files_of(landing.path, "vendas")[0].read_bytes()).split(b"\n")[0]
     assert list(json.loads(first)) == V1
     for stream in ("produtos", "clientes"):
-        assert [
-            path.name.split("_")[0] + path.name[path.name.index(".") :] for path in files_of(landing.path, stream)
-        ] == [
+        assert [path.name.split("_")[0] + path.name[path.name.index(".") :] for path in files_of(landing.path, stream)] == [
             "2017.jsonl.gz",
             "2018.parquet",
         ]
@@ -249,9 +245,7 @@ def test_a_complete_landing_is_left_alone(landing: Landing, tmp_path: Path) -> N
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in target.rglob("*") if path.is_file()}
     progress: list[float] = []
     assert write_sample_landing(target, lines=LINES, progress=lambda _, share: progress.append(share)) == landing.truth
-    assert {
-        path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in target.rglob("*") if path.is_file()
-    } == before
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in target.rglob("*") if path.is_file()} == before
     assert progress == []
 
 
@@ -297,9 +291,7 @@ def test_refuses_a_landing_of_others(tmp_path: Path) -> None:
     theirs = tmp_path / "raw" / "vendas" / "2024_01_01_1704067200000_0.jsonl"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("{}\n")
-    with pytest.raises(
-        SampleError, match=r"1 file\(s\) that the sample did not write.*2024_01_01.*Choose another folder"
-    ):
+    with pytest.raises(SampleError, match=r"1 file\(s\) that the sample did not write.*2024_01_01.*Choose another folder"):
         write_sample_landing(tmp_path, lines=LINES)
     assert contents(tmp_path) == {"raw/vendas/2024_01_01_1704067200000_0.jsonl": b"{}\n"}
 

@@ -17,13 +17,13 @@ from lakehouse.core.expressions import Expression
 if TYPE_CHECKING:
     import narwhals as nw
 
+    from lakehouse.core.engines.duckdb import DuckDBSession
+
 
 class Session(Protocol):
     """One piece of work on an engine; ended by its context manager."""
 
-    def read(
-        self, paths: Sequence[str], columns: Mapping[str, str], *, path_column: str | None = None
-    ) -> "nw.LazyFrame[Any]":
+    def read(self, paths: Sequence[str], columns: Mapping[str, str], *, path_column: str | None = None) -> "nw.LazyFrame[Any]":
         """Parquet files as a frame of exactly these `{column: type}`; a column that a file lacks is null.
 
         `path_column` adds a column with the path that each row was read from.
@@ -78,6 +78,13 @@ def open_session(engine: str, *, memory_limit: str, spill: str) -> Iterator[Sess
     """
     if engine != "duckdb":
         raise DeclarationError(f"There is no engine {engine!r}.", remedy="Set LAKEHOUSE_ENGINE to duckdb.")
+    with duckdb_session(memory_limit=memory_limit, spill=spill) as session:
+        yield session
+
+
+@contextmanager
+def duckdb_session(*, memory_limit: str, spill: str) -> "Iterator[DuckDBSession]":
+    """A DuckDB session, for what is DuckDB's whatever the engine: reading landed files, and gold."""
     from lakehouse.core.engines.duckdb import DuckDBSession
 
     session = DuckDBSession(memory_limit=memory_limit, spill=spill)

@@ -57,9 +57,7 @@ class DuckDBSession:
         self.connection.close()
         shutil.rmtree(self._spill, ignore_errors=True)
 
-    def read(
-        self, paths: Sequence[str], columns: Mapping[str, str], *, path_column: str | None = None
-    ) -> "nw.LazyFrame[Any]":
+    def read(self, paths: Sequence[str], columns: Mapping[str, str], *, path_column: str | None = None) -> "nw.LazyFrame[Any]":
         wanted = {**columns, **({path_column: "string"} if path_column else {})}
         if not paths:
             return self.table([], wanted)
@@ -91,7 +89,7 @@ class DuckDBSession:
         return _frame(self.connection.table(name))
 
     def rows(self, frame: "nw.LazyFrame[Any]") -> list[tuple[Any, ...]]:
-        return cast("list[tuple[Any, ...]]", _relation(frame).fetchall())
+        return _relation(frame).fetchall()
 
     def table(self, rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> "nw.LazyFrame[Any]":
         name = f"values_{uuid.uuid4().hex}"
@@ -115,10 +113,7 @@ class DuckDBSession:
         file_mb: int = 64,
     ) -> list[DataFile]:
         relation = _relation(frame).select(
-            *[
-                duckdb.SQLExpression(f"CAST({quoted(name)} AS {sql_type(kind)})").alias(name)
-                for name, kind in columns.items()
-            ]
+            *[duckdb.SQLExpression(f"CAST({quoted(name)} AS {sql_type(kind)})").alias(name) for name, kind in columns.items()]
         )
         if sort_by:
             relation = relation.sort(*[duckdb.ColumnExpression(name) for name in sort_by])
@@ -196,7 +191,12 @@ def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
         out |= {"min": Decimal(low), "max": Decimal(high), "low": Decimal(low), "high": Decimal(high)}
     elif kind == "timestamp":
         first, last = (dt.datetime.fromisoformat(_offset(value)).astimezone(dt.UTC) for value in (low, high))
-        out |= {"min": _millis(first), "max": _millis(last + dt.timedelta(microseconds=999)), "low": first, "high": last}
+        out |= {
+            "min": _millis(first),
+            "max": _millis(last + dt.timedelta(microseconds=999)),
+            "low": first,
+            "high": last,
+        }
     elif kind == "date":
         out |= {"min": low, "max": high, "low": dt.date.fromisoformat(low), "high": dt.date.fromisoformat(high)}
     else:

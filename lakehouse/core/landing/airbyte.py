@@ -214,7 +214,7 @@ class _Part:
     def open(self, form: str) -> "_Found":
         paths = [path for path, _ in self.files]
         kind, _, header = form.partition(":")
-        tolerant = {
+        tolerant: dict[str, Any] = {
             "ignore_errors": True,
             "store_rejects": True,
             "rejects_table": self.rejects_table,
@@ -222,9 +222,18 @@ class _Part:
         }
         if kind == "json":
             relation = self.connection.read_csv(
-                paths, header=False, columns={"line": "VARCHAR"}, auto_detect=False, delimiter="\x1f", quotechar="",
-                escapechar="", strict_mode=False, filename="_opened", max_line_size=_MAX_LINE, **tolerant,
-            )  # fmt: skip
+                paths,  # type: ignore[arg-type]  # the stub knows one path only
+                header=False,
+                columns={"line": "VARCHAR"},
+                auto_detect=False,
+                delimiter="\x1f",
+                quotechar="",
+                escapechar="",
+                strict_mode=False,
+                filename="_opened",
+                max_line_size=_MAX_LINE,
+                **tolerant,
+            )
             relation = relation.filter("line IS NOT NULL AND trim(line) <> ''")
             relation = relation.select(_sql("_opened"), _sql("line").alias("_payload"), _document("line").alias("_line"))
             nested = _sql(f"json_type(_line, '/{_DATA}') = 'OBJECT'")
@@ -234,9 +243,17 @@ class _Part:
         if kind == "csv":
             names = header.split("\x1f")
             relation = self.connection.read_csv(
-                paths, header=True, columns=dict.fromkeys(names, "VARCHAR"), auto_detect=False, delimiter=",",
-                quotechar='"', escapechar='"', filename="_opened", max_line_size=_MAX_LINE, **tolerant,
-            )  # fmt: skip
+                paths,  # type: ignore[arg-type]  # the stub knows one path only
+                header=True,
+                columns=dict.fromkeys(names, "VARCHAR"),
+                auto_detect=False,
+                delimiter=",",
+                quotechar='"',
+                escapechar='"',
+                filename="_opened",
+                max_line_size=_MAX_LINE,
+                **tolerant,
+            )
         else:
             relation = self.connection.sql(
                 "FROM read_parquet($1, filename = '_opened', hive_partitioning = false)", params=[paths]
@@ -409,7 +426,8 @@ def _as_text(name: str, kind: object) -> duckdb.Expression:
 
 def _instant_sql(text: str) -> str:
     """Epoch milliseconds (JSON, CSV) or a timestamp (Parquet, flattened JSON of some versions)."""
-    return f"CASE WHEN regexp_full_match({text}, '\\d+') THEN make_timestamptz(CAST({text} AS BIGINT) * 1000) ELSE TRY_CAST({text} AS TIMESTAMPTZ) END"
+    millis = f"make_timestamptz(CAST({text} AS BIGINT) * 1000)"
+    return f"CASE WHEN regexp_full_match({text}, '\\d+') THEN {millis} ELSE TRY_CAST({text} AS TIMESTAMPTZ) END"
 
 
 def _instant(file: LandedFile) -> datetime:

@@ -1,0 +1,53 @@
+"""Our side of `full` and `increment`: the lakehouse's own refresh of silver/vendas, rules, quarantine and ledger included.
+
+The pure functions as the asset calls them: hold, session, stage, commit, settle. Dagster is not in it: what Dagster adds is
+measured by the cases `warm`, `cli` and `job`. The clock starts when the modules are loaded, as it does in `bare.py`.
+
+    python -m benchmarks.ours <bronze layer's folder> <lake's folder>
+
+LAKEHOUSE_MEMORY_LIMIT bounds the session as it bounds a run; unset, it is the default of `lakehouse.settings`.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import deltalake  # noqa: F401 - the lakehouse loads it where it is used; here it is loaded before the clock starts
+
+from lakehouse.core import ledger
+from lakehouse.core.delta import open_existing
+from lakehouse.core.engines import duckdb as _engine  # noqa: F401 - as above
+from lakehouse.core.engines import open_session
+from lakehouse.core.storage import Storage, hold
+from lakehouse.settings import load_settings
+from lakehouse.silver.refresh import LEDGER, stage_refresh
+from lakehouse.tables.vendas import VENDAS
+
+
+def refresh(bronze: str, lake: str, *, memory_limit: str) -> dict[str, object]:
+    """Refresh silver/vendas of the lake in `lake` from the bronze tables in `bronze`, and return what was committed.
+
+    Raises:
+        RuntimeError: nothing was committed, or a rule was violated: the generated sales violate none.
+    """
+    storage = Storage(root=lake, landing=f"{lake}/landing", layers={"bronze": bronze})
+    uri = storage.uri(VENDAS.silver)
+    with hold(uri), open_session("duckdb", memory_limit=memory_limit, spill=f"{lake}/.spill") as session:
+        staged = stage_refresh(session, storage, VENDAS, run_id="benchmark")
+        failed = [finding.rule for finding in staged.findings if not finding.passed]
+        if staged.candidate is None or staged.entry is None or failed:
+            raise RuntimeError(f"The generated sales were not committed as they are: {failed or 'nothing to do'}.")
+        staged.candidate.commit({"run_id": "benchmark"})
+        committed = open_existing(uri)
+        if committed is not None:
+            ledger.settle(session, storage.uri(LEDGER), table=VENDAS.silver, snapshot=committed)
+    return {"entry": vars(staged.entry), **staged.written}
+
+
+if __name__ == "__main__":
+    bound = load_settings().memory_bound
+    bronze_folder, lake_folder = (str(Path(argument).absolute()) for argument in sys.argv[1:3])
+    begun = time.perf_counter()
+    figures = refresh(bronze_folder, lake_folder, memory_limit=bound)
+    print(json.dumps({"seconds": time.perf_counter() - begun, "memory_limit": bound, **figures}))
