@@ -17,6 +17,8 @@ from lakehouse.core.errors import LakehouseError
 from lakehouse.settings import project_folder
 
 PROFILE, DATABASE = "lakehouse", "scratch"
+#: Folders in which a process is parsing; renamed to the digest of what was parsed when it is done.
+_PARSING = ".parse-"
 
 
 class DbtError(LakehouseError):
@@ -43,10 +45,10 @@ def _manifest(project: Path, digest: str) -> dict[str, Any]:
     target = project / "target" / digest
     path = target / "manifest.json"
     if not path.is_file():
-        parsed = _parse(project)
         (project / "target").mkdir(exist_ok=True)
+        parsed = _parse(project)
         for old in (project / "target").iterdir():
-            if old != target:
+            if old != target and not old.name.startswith(_PARSING):
                 shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
         try:
             parsed.rename(target)
@@ -66,7 +68,7 @@ def _digest(project: Path) -> str:
 
 
 def _parse(project: Path) -> Path:
-    target = Path(tempfile.mkdtemp(prefix=".parse-", dir=project))
+    target = Path(tempfile.mkdtemp(prefix=_PARSING, dir=project / "target"))
     with tempfile.TemporaryDirectory() as scratch:
         write_profile(Path(scratch), memory_limit="1GB")
         invoke(["parse", "--no-partial-parse"], scratch=Path(scratch), target=target)
@@ -102,6 +104,7 @@ def invoke(arguments: Sequence[str], *, scratch: Path, target: Path, manifest: M
     given = Manifest.from_dict(manifest) if manifest is not None else None
     fixed = ["--project-dir", str(project_dir()), "--profiles-dir", str(scratch), "--target-path", str(target)]
     quiet = ["--quiet", "--no-use-colors", "--log-level-file", "none", "--log-path", str(scratch)]
+    quiet += [] if arguments[0] == "parse" else ["--no-write-json"]
     try:
         outcome = dbtRunner(manifest=given).invoke([*arguments, *fixed, *quiet])
     finally:
