@@ -38,11 +38,15 @@ class Finding:
 def violations(
     session: Session, frame: "nw.LazyFrame[Any]", conditions: Mapping[str, Expression]
 ) -> "tuple[nw.LazyFrame[Any], dict[str, nw.Expr]]":
-    """Add a column per condition, and return expressions that are true where a row violates one (null meets it)."""
+    """Add columns per condition, and return expressions that are true where a row violates one.
+
+    A row on which a condition is null meets it; one on which it cannot be evaluated (an overflow) violates it.
+    """
     import narwhals as nw
 
-    frame = session.compute(frame, {f"_meets_{name}": (condition, "boolean") for name, condition in conditions.items()})
-    return frame, {name: ~nw.col(f"_meets_{name}").fill_null(True) for name in conditions}
+    values = {f"_meets_{name}": (condition, "boolean") for name, condition in conditions.items()}
+    frame = session.compute(frame, values, failed="_failed")
+    return frame, {n: ~nw.col(f"_meets_{n}").fill_null(True) | nw.col(f"_failed_meets_{n}") for n in conditions}
 
 
 def count_violations(

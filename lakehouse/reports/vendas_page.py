@@ -158,8 +158,8 @@ def render(figures: VendasFigures) -> str:
         countries=countries,
         no_countries=_why_no_countries(figures),
         products=_products(figures.top_products),
-        rules=_rules(figures.rules),
-        rules_passed=sum(bool(row["passed"]) for row in figures.rules),
+        rules_failed=_rules([row for row in figures.rules if not row["passed"]]),
+        rules_passed=_rules([row for row in figures.rules if row["passed"]]),
         ledger=_ledger(figures.ledger),
         tables=_tables(figures.tables),
     )
@@ -608,8 +608,8 @@ def _measures_table(
 
 
 def _rules(rows: Sequence[Row]) -> Table:
-    """The latest outcome of each rule, failures first."""
-    ordered = sorted(rows, key=lambda row: (bool(row["passed"]), _text(row["table"]), _text(row["rule"])))
+    """The latest outcome of rules; those that failed stand out."""
+    ordered = sorted(rows, key=lambda row: (_text(row["table"]), _text(row["rule"])))
     return Table(
         title="Qualidade dos dados",
         columns=("Tabela", "Regra", "Se falhar", "Reprovados", "Resultado"),

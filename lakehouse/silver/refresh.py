@@ -173,11 +173,12 @@ class _Work:
         if spec.transform is not None:
             frame = importlib.import_module(f"lakehouse.silver.transforms.{spec.transform}").transform(frame)
         calculated = {c.name: (spec.parsed(c.expression), c.type) for c in spec.columns if c.expression is not None}
-        frame = self.session.compute(frame, calculated)
+        frame = self.session.compute(frame, calculated, failed="_failed_")
         deleted = {_DELETED: (spec.parsed(spec.deleted or "FALSE"), "boolean")}
-        frame = self.session.compute(frame, deleted).with_columns(nw.col(_DELETED).fill_null(False))
+        frame = self.session.compute(frame, deleted, failed="_failed").with_columns(nw.col(_DELETED).fill_null(False))
         frame, broken = rules.violations(self.session, frame, self.conditions)
         types = {f"{TYPES}_{name}": nw.col(f"_uncast_{name}") for name in uncast}
+        types |= {f"{TYPES}_{name}": nw.col(f"_failed_{name}") for name in (*calculated, _DELETED.lstrip("_"))}
         # A delete needs its key and its place in the order; what else it says does not matter.
         needed = {f"not_null_{name}" for name in self.key} | {f"{TYPES}_{n}" for n in (*self.key, *spec.order)}
         every = {**types, **broken}

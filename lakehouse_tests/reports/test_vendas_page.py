@@ -143,7 +143,8 @@ def painted(svg: ET.Element, tag: str, attribute: str, colour: str) -> list[ET.E
 def rows_of(html: str, title: str) -> list[tuple[bool, list[str]]]:
     """(stands out, cells) of each row of the table under a heading."""
     section = next(part for part in re.findall(r"<section>.*?</section>", html, re.S) if f"<h2>{title}</h2>" in part)
-    rows = re.findall(r"<tr( class=\"alarm\")?>(.*?)</tr>", section.split("<tbody>")[1], re.S)
+    bodies = "".join(re.findall(r"<tbody>(.*?)</tbody>", section, re.S))
+    rows = re.findall(r"<tr( class=\"alarm\")?>(.*?)</tr>", bodies, re.S)
     return [(bool(alarm), re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", cells)) for alarm, cells in rows]
 
 

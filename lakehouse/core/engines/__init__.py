@@ -31,11 +31,14 @@ class Session(Protocol):
         ...
 
     def cast(self, frame: "nw.LazyFrame[Any]", casts: Mapping[str, tuple[str, str]]) -> "nw.LazyFrame[Any]":
-        """Add columns `{name: (text column, type)}`. What cannot be cast exactly becomes null."""
+        """Add columns `{name: (text column, type)}`. What is no value of its type becomes null; decimals round half up."""
         ...
 
-    def compute(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, tuple[Expression, str]]) -> "nw.LazyFrame[Any]":
-        """Add columns `{name: (expression, type)}`."""
+    def compute(
+        self, frame: "nw.LazyFrame[Any]", values: Mapping[str, tuple[Expression, str]], *, failed: str
+    ) -> "nw.LazyFrame[Any]":
+        """Add columns `{name: (expression, type)}`, and for each `<failed><name>`: true where it could not be evaluated
+        (an overflow, a bad cast). There the value is null; one record must not stop the others."""
         ...
 
     def documents(self, frame: "nw.LazyFrame[Any]", name: str, columns: Sequence[str]) -> "nw.LazyFrame[Any]":

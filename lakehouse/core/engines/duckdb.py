@@ -6,6 +6,8 @@ result into files whose key ranges do not overlap.
 """
 
 import datetime as dt
+import math
+import re
 import shutil
 import tempfile
 import uuid
@@ -26,6 +28,11 @@ _TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
 _INTEGERS = ("bigint", "int")
 _PATH = "_lakehouse_path"
 _TEXT_STAT = 32
+_DATE = r"\d{4}-\d{2}-\d{2}"
+_BOUNDS = {
+    "date": ("0001-01-01", "9999-12-31"),
+    "timestamp": ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"),
+}
 _LAST_CODE_POINT = "\U0010ffff"
 
 
@@ -72,10 +79,15 @@ class DuckDBSession:
     def cast(self, frame: "nw.LazyFrame[Any]", casts: Mapping[str, tuple[str, str]]) -> "nw.LazyFrame[Any]":
         return self._add(frame, {name: _try_cast(quoted(source), kind) for name, (source, kind) in casts.items()})
 
-    def compute(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, tuple[Expression, str]]) -> "nw.LazyFrame[Any]":
-        # One step per value: a calculated column may read those before it.
+    def compute(
+        self, frame: "nw.LazyFrame[Any]", values: Mapping[str, tuple[Expression, str]], *, failed: str
+    ) -> "nw.LazyFrame[Any]":
+        # One step per value: a calculated column may read those before it. The struct tells a failure from a null result.
         for name, (expression, kind) in values.items():
-            frame = self._add(frame, {name: f"CAST({expression.sql('duckdb')} AS {sql_type(kind)})"})
+            tried = f"_tried_{name}"
+            attempt = f"TRY(struct_pack(v := CAST({expression.sql('duckdb')} AS {sql_type(kind)})))"
+            frame = self._add(frame, {tried: attempt})
+            frame = self._add(frame, {name: f"{quoted(tried)}.v", f"{failed}{name}": f"{quoted(tried)} IS NULL"}).drop(tried)
         return frame
 
     def documents(self, frame: "nw.LazyFrame[Any]", name: str, columns: Sequence[str]) -> "nw.LazyFrame[Any]":
@@ -131,7 +143,11 @@ class DuckDBSession:
             )
             names = [column[0] for column in result.description]
             written = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-            return [_place(entry, target, columns) for entry in written if entry["count"]]
+            # Described before the first is moved: whatever fails here leaves no file behind.
+            files = {entry["filename"]: _describe(entry, columns) for entry in written if entry["count"]}
+            for staged, file in files.items():
+                Path(staged).rename(target / file.path)
+            return list(files.values())
         finally:
             shutil.rmtree(staging)
             self.connection.execute(f"DROP VIEW {name}")
@@ -156,49 +172,59 @@ def _try_cast(source: str, kind: str) -> str:
         return source
     attempt = f"TRY_CAST({source} AS {sql_type(kind)})"
     if kind in _INTEGERS:
-        # DuckDB would round '6.7' to 7 (Spark truncates): an integer with a fraction is not an integer.
-        whole = rf"regexp_full_match({source}, '\s*[+-]?\d+\.0*\s*')"
-        return f"CASE WHEN contains({source}, '.') THEN CASE WHEN {whole} THEN {attempt} END ELSE {attempt} END"
+        # DuckDB would round '6.7' to 7 and '15e-1' to 2, and read '0x1F' and '1_000' (Spark does not): an integer is digits,
+        # or a number that is equal to one. What prints as it was delivered needs no second look.
+        number = rf"regexp_full_match({source}, '\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*')"
+        equal = f"TRY_CAST({source} AS DECIMAL(38,18)) = {attempt}"
+        return f"CASE WHEN CAST({attempt} AS VARCHAR) = {source} OR ({number} AND {equal}) THEN {attempt} END"
+    if kind.startswith("decimal"):
+        return f"CASE WHEN NOT contains({source}, '_') THEN {attempt} END"
+    if kind == "double":  # '1e400' is no infinity, and '1_0' no number
+        spelled = f"regexp_full_match({source}, '\\s*[+-]?inf(inity)?\\s*', 'i')"
+        return f"CASE WHEN NOT contains({source}, '_') AND (NOT isinf({attempt}) OR {spelled}) THEN {attempt} END"
+    if kind in _BOUNDS:  # DuckDB knows infinity, BC and the year 294247; Delta's readers do not
+        low, high = (f"CAST('{bound}' AS {sql_type(kind)})" for bound in _BOUNDS[kind])
+        return f"CASE WHEN {attempt} BETWEEN {low} AND {high} THEN {attempt} END"
     return attempt
 
 
-def _place(entry: Mapping[str, Any], folder: Path, columns: Mapping[str, str]) -> DataFile:
-    """Move one staged file to its final name and describe it for the log."""
-    staged = Path(entry["filename"])
-    name = f"part-{uuid.uuid4()}.zstd.parquet"
-    staged.rename(folder / name)
-    size = (folder / name).stat().st_size
+def _describe(entry: Mapping[str, Any], columns: Mapping[str, str]) -> DataFile:
+    """A staged file under its final name, as the log will know it."""
+    size = Path(entry["filename"]).stat().st_size
     statistics = {
         column.strip('"'): _statistic(stat, columns[column.strip('"')])
         for column, stat in entry["column_statistics"].items()
         if column.strip('"') in columns
     }
     bounds = [{c: s[end] for c, s in statistics.items() if s.get(end) is not None} for end in ("low", "high")]
+    name = f"part-{uuid.uuid4()}.zstd.parquet"
     return DataFile(name, size, entry["count"], bounds[0], bounds[1], stats_json(entry["count"], statistics))
 
 
 def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
     """`min`, `max`, `nulls` for the log, and `low`, `high` as Python values. Absent where Delta allows no bound."""
     out: dict[str, Any] = {"nulls": int(stat["null_count"]) if "null_count" in stat else None}
-    if "min" not in stat or stat.get("has_nan") == "true" or kind == "boolean":
+    if "min" not in stat or "max" not in stat or stat.get("has_nan") == "true":
         return out
     low, high = stat["min"], stat["max"]
-    if kind in _INTEGERS:
+    if kind == "boolean":  # without bounds deltalake's pyarrow dataset finds no row for `column = true`
+        out |= {"min": low == "true", "max": high == "true"}
+    elif kind in _INTEGERS:
         out |= {"min": int(low), "max": int(high), "low": int(low), "high": int(high)}
     elif kind == "double":
-        out |= {"min": float(low), "max": float(high), "low": float(low), "high": float(high)}
+        # JSON has no infinity. -0.0 and 0.0 are equal, but not to a reader that prunes by total order.
+        first, last = (-0.0 if float(low) == 0 else float(low)), (0.0 if float(high) == 0 else float(high))
+        if math.isfinite(first) and math.isfinite(last):
+            out |= {"min": first, "max": last, "low": first, "high": last}
     elif kind.startswith("decimal"):
         out |= {"min": Decimal(low), "max": Decimal(high), "low": Decimal(low), "high": Decimal(high)}
     elif kind == "timestamp":
-        first, last = (dt.datetime.fromisoformat(_offset(value)).astimezone(dt.UTC) for value in (low, high))
-        out |= {
-            "min": _millis(first),
-            "max": _millis(last + dt.timedelta(microseconds=999)),
-            "low": first,
-            "high": last,
-        }
+        begin, end = (_instant(value) for value in (low, high))
+        if begin is not None and end is not None:
+            out |= {"min": _millis(begin), "max": _millis(end + dt.timedelta(microseconds=999)), "low": begin, "high": end}
     elif kind == "date":
-        out |= {"min": low, "max": high, "low": dt.date.fromisoformat(low), "high": dt.date.fromisoformat(high)}
+        if re.fullmatch(_DATE, low) and re.fullmatch(_DATE, high):
+            out |= {"min": low, "max": high, "low": dt.date.fromisoformat(low), "high": dt.date.fromisoformat(high)}
     else:
         exact = stat.get("max_is_exact", "true") == "true" and len(high) <= _TEXT_STAT
         out |= {"min": low[:_TEXT_STAT], "max": high if exact else high[:_TEXT_STAT] + _LAST_CODE_POINT}
@@ -206,9 +232,12 @@ def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
     return out
 
 
-def _offset(value: str) -> str:
-    return value if value[-3] != "+" else value + ":00"
+def _instant(value: str) -> dt.datetime | None:
+    """DuckDB's text of an instant in UTC; None for one that Python and Delta's statistics cannot hold."""
+    if not re.fullmatch(_DATE + r" [\d:.]+\+00", value) or value.startswith("9999-12-31"):
+        return None
+    return dt.datetime.fromisoformat(value + ":00")
 
 
 def _millis(instant: dt.datetime) -> str:
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.") + f"{instant.microsecond // 1000:03d}Z"
+    return instant.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
