@@ -45,8 +45,8 @@ def violations(
     import narwhals as nw
 
     values = {f"_meets_{name}": (condition, "boolean") for name, condition in conditions.items()}
-    frame = session.compute(frame, values, failed="_failed")
-    return frame, {n: ~nw.col(f"_meets_{n}").fill_null(True) | nw.col(f"_failed_meets_{n}") for n in conditions}
+    frame = session.compute(frame, values, failed="_broke")
+    return frame, {n: ~nw.col(f"_meets_{n}").fill_null(True) | nw.col(f"_broke_meets_{n}") for n in conditions}
 
 
 def count_violations(

@@ -12,10 +12,9 @@ all of bronze through one sort, and only keys that occur more than once, or in a
 Pure: no dagster, engine-neutral. The watermark is the application transaction `from:bronze/<table>` of the silver commit.
 """
 
-import bisect
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import narwhals as nw
 
 from lakehouse.core import ledger, quarantine, rules
-from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_existing, open_table
+from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
 from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError, LakehouseError
 from lakehouse.core.landing.airbyte import ENVELOPE
@@ -31,12 +30,13 @@ from lakehouse.core.ledger import Entry
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
 from lakehouse.core.storage import Storage
+from lakehouse.core.writes import files_near, replace_keys
 from lakehouse.silver.checks import BALANCE, COMPLETE, TYPES
 from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
 
 LEDGER = TableRef("ops", "ledger")
-_DELETED, _ACCEPTED, _REASONS, _ORIGIN, _PATH = "_deleted", "_accepted", "_reasons", "_origin", "_path"
-_BATCH, _STORED, _REMEMBERED = 2, 1, 0
+_DELETED, _ACCEPTED, _ORIGIN = "_deleted", "_accepted", "_origin"
+_BATCH, _STORED, _REMEMBERED = 0, 1, 2
 
 
 @dataclass
@@ -134,7 +134,7 @@ class _Work:
             )
         records = self._new_records(seen, newest)
         judged, reasons = self._judged(records)
-        whole = self.rebuild or not self.silver.files
+        whole = self.rebuild or seen == 0
         change = self._stage_whole(judged) if whole else self._stage_increment(judged)
         try:
             return self._judge(change, records, judged, reasons, seen=seen, newest=newest, app=app)
@@ -175,10 +175,10 @@ class _Work:
         calculated = {c.name: (spec.parsed(c.expression), c.type) for c in spec.columns if c.expression is not None}
         frame = self.session.compute(frame, calculated, failed="_failed_")
         deleted = {_DELETED: (spec.parsed(spec.deleted or "FALSE"), "boolean")}
-        frame = self.session.compute(frame, deleted, failed="_failed").with_columns(nw.col(_DELETED).fill_null(False))
+        frame = self.session.compute(frame, deleted, failed="_failed_").with_columns(nw.col(_DELETED).fill_null(False))
         frame, broken = rules.violations(self.session, frame, self.conditions)
         types = {f"{TYPES}_{name}": nw.col(f"_uncast_{name}") for name in uncast}
-        types |= {f"{TYPES}_{name}": nw.col(f"_failed_{name}") for name in (*calculated, _DELETED.lstrip("_"))}
+        types |= {f"{TYPES}_{name}": nw.col(f"_failed_{name}") for name in (*calculated, _DELETED)}
         # A delete needs its key and its place in the order; what else it says does not matter.
         needed = {f"not_null_{name}" for name in self.key} | {f"{TYPES}_{n}" for n in (*self.key, *spec.order)}
         every = {**types, **broken}
@@ -363,24 +363,30 @@ class _Work:
         session, key = self.session, self.key
         accepted = session.keep(judged.filter(nw.col(_ACCEPTED)).select(*self.columns, _DELETED))
         keys = accepted.select(*key)
-        near = self._files_near(keys)
-        stored = session.read(self.silver.paths(near), self.columns, path_column=_PATH)
+        near = files_near(session, self.silver, keys, key[0])
+        stored = session.read(self.silver.paths(near), self.columns)
         stored = session.keep(stored.join(keys, on=key, how="semi"))
         remembered = session.read(self.deletes.paths(), self._delete_columns()).join(keys, on=key, how="semi")
         fields = [*self.columns, _DELETED, _ORIGIN]
         batch = accepted.with_columns(nw.lit(_BATCH).alias(_ORIGIN)).select(*fields)
         rows = stored.with_columns(nw.lit(False).alias(_DELETED), nw.lit(_STORED).alias(_ORIGIN)).select(*fields)
         gone = self._as_rows(remembered).with_columns(nw.lit(_REMEMBERED).alias(_ORIGIN)).select(*fields)
-        self.order.append(_ORIGIN)  # equal in everything: then it does not matter, but the outcome should not vary
+        self.order.append(_ORIGIN)  # equal in everything: then nothing has to be written
         newest = self._newest(batch, rows, gone)
         changed = newest.filter(nw.col(_ORIGIN) == _BATCH)
         upserts = session.keep(changed.filter(~nw.col(_DELETED)).select(*self.columns))
         deletes = changed.filter(nw.col(_DELETED))
-        place = session.keep(stored.join(changed.select(*key), on=key, how="semi").select(*key, _PATH))
-        add, remove = self._rewrite(changed.select(*key), upserts, place, near)
-        expected = self._count(upserts.join(place, on=key, how="anti")) - self._count(
-            place.join(deletes.select(*key), on=key, how="semi")
+        add, remove = replace_keys(
+            session,
+            self.silver,
+            changed=changed.select(*key),
+            rows=upserts,
+            key=key,
+            columns=self.columns,
+            file_mb=self.spec.file_mb,
         )
+        inserted = self._count(upserts.join(stored, on=key, how="anti"))
+        expected = inserted - self._count(stored.join(deletes.select(*key), on=key, how="semi"))
         candidate = Candidate(snapshot=self.silver, add=add, remove=remove)
         if candidate.rows != self.silver.rows + expected:
             candidate.discard()
@@ -397,57 +403,6 @@ class _Work:
             deletes=deletes,
             upserts=upserts,
         )
-
-    def _files_near(self, keys: "nw.LazyFrame[Any]") -> list[DataFile]:
-        """Files whose bounds of the first key column hold one of these keys."""
-        name = self.key[0]
-        values = [row[0] for row in self.session.rows(keys.select(name).unique().sort(name))]
-
-        def may_hold(file: DataFile) -> bool:
-            low, high = file.lower.get(name), file.upper.get(name)
-            if low is None or high is None:
-                return True
-            position = bisect.bisect_left(values, low)
-            return position < len(values) and bool(values[position] <= high)
-
-        return [file for file in self.silver.files if may_hold(file)] if values else []
-
-    def _rewrite(
-        self,
-        changed: "nw.LazyFrame[Any]",
-        upserts: "nw.LazyFrame[Any]",
-        place: "nw.LazyFrame[Any]",
-        near: Sequence[DataFile],
-    ) -> tuple[list[DataFile], list[DataFile]]:
-        """Write every file that holds a changed key again. Small ones are written together with the new keys."""
-        hit = {row[0] for row in self.session.rows(place.select(_PATH).unique())}
-        remove = [file for file in near if self.silver.paths([file])[0] in hit]
-        large = [file for file in remove if file.size * 2 > self.spec.file_mb * 1_000_000]
-        small = [file for file in remove if file not in large]
-        inserts = upserts.join(place, on=self.key, how="anti")
-        groups: list[tuple[list[DataFile], bool]] = [([file], False) for file in large]
-        if small or self._count(inserts):
-            groups.append((small, True))
-        add: list[DataFile] = []
-        try:
-            for files, takes_inserts in groups:
-                paths = self.silver.paths(files)
-                rest = self.session.read(paths, self.columns).join(changed, on=self.key, how="anti")
-                here = place.filter(nw.col(_PATH).is_in(paths)) if paths else place.filter(nw.lit(False))
-                parts = [rest, upserts.join(here, on=self.key, how="semi")]
-                if takes_inserts:
-                    parts.append(inserts)
-                add += self.session.write(
-                    nw.concat([part.select(*self.columns) for part in parts], how="vertical"),
-                    self.silver.uri,
-                    columns=self.columns,
-                    sort_by=self.key,
-                    file_mb=self.spec.file_mb,
-                )
-        except BaseException:
-            Candidate(snapshot=self.silver, add=add).discard()
-            raise
-        return add, remove
 
     # --- remembered deletes -----------------------------------------------------------------------------------------
 

@@ -205,10 +205,13 @@ def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
     """`min`, `max`, `nulls` for the log, and `low`, `high` as Python values. Absent where Delta allows no bound."""
     out: dict[str, Any] = {"nulls": int(stat["null_count"]) if "null_count" in stat else None}
     if "min" not in stat or "max" not in stat or stat.get("has_nan") == "true":
+        # DuckDB keeps no bounds of long texts, and deltalake's pyarrow dataset finds no row by a column without bounds.
+        if kind == "string" and stat.get("num_values") != stat.get("null_count"):
+            out |= {"min": "", "max": _LAST_CODE_POINT}
         return out
     low, high = stat["min"], stat["max"]
-    if kind == "boolean":  # without bounds deltalake's pyarrow dataset finds no row for `column = true`
-        out |= {"min": low == "true", "max": high == "true"}
+    if kind == "boolean":
+        out |= {"min": low == "1", "max": high == "1"}
     elif kind in _INTEGERS:
         out |= {"min": int(low), "max": int(high), "low": int(low), "high": int(high)}
     elif kind == "double":
