@@ -169,8 +169,7 @@ def increment(bronze: str, silver: str) -> None:
         con.execute("SET VARIABLE files = $files", {"files": new})
         con.execute("SET VARIABLE seen = $seen", {"seen": seen})
         con.execute(
-            "CREATE TEMP VIEW records AS "
-            "SELECT * FROM read_parquet(getvariable('files')) WHERE _batch_id > getvariable('seen')"
+            "CREATE TEMP VIEW records AS SELECT * FROM read_parquet(getvariable('files')) WHERE _batch_id > getvariable('seen')"
         )
         con.execute(_CHANGED)
         [(low, high)] = con.execute("SELECT min(id), max(id) FROM changed").fetchall()

@@ -1,7 +1,7 @@
 """What makes two runs comparable: the same rows, and only the files rewritten that had to be. Nothing is measured here.
 
-    python -m benchmarks.compare rows <table> <table> [<column> ...]
-    python -m benchmarks.compare files <table> <bronze table> <batch>
+python -m benchmarks.compare rows <table> <table> [<column> ...]
+python -m benchmarks.compare files <table> <bronze table> <batch>
 """
 
 import json

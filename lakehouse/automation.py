@@ -14,6 +14,8 @@ CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
 TIMEZONE = "America/Sao_Paulo"
 #: Environments in which a schedule starts by itself; elsewhere it is there, stopped.
 STARTS_IN = {"medallion_etl_daily": ("staging", "prod"), "bronze_to_silver_daily": ("prod",)}
+#: The job whose runs may be for one table (`resources.TableRequest`).
+SINGLE_TABLE_JOB = "bronze_to_silver"
 _OWNER = {"owner": "team_dados"}
 
 
@@ -30,7 +32,7 @@ def jobs() -> list[Any]:
             owners=["team:dados"],
         ),
         dg.define_asset_job(
-            "bronze_to_silver",
+            SINGLE_TABLE_JOB,
             selection=dg.AssetSelection.groups("silver"),
             config=CONSOLE,
             description=(

@@ -6,14 +6,15 @@ An asset returns one of
     Unchanged    there was nothing to do: no commit, so no version advances
 and gets a lazy frame for each input; `AssetIn(metadata={"version": 3})` reads a table as it was.
 
-The commit carries run, asset, code version and the versions of the inputs; the materialisation carries what was measured.
+The commit carries run, asset, code version and the versions of the inputs (of a Write: those that were loaded here); the
+materialisation carries what was measured.
 """
 
 import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -25,6 +26,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
 from lakehouse.core.writes import Write, stage_write
 from lakehouse.lake import LakeResource
+from lakehouse.steps import failures
 
 
 @dataclass(frozen=True)
@@ -48,24 +50,31 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             "asset": key.to_user_string(),
             "code_version": (context.asset_spec.code_version or "") if context.has_asset_key else "",
         }
-        context.add_output_metadata(self.publish(ref, obj, info=info))
+        loaded = self._loaded.get(context.step_key)
+        if isinstance(obj, Write) and loaded:
+            obj = replace(obj, info={"inputs": json.dumps(loaded), **obj.info})
+        with failures():
+            context.add_output_metadata(self.publish(ref, obj, info=info))
 
     def load_input(self, context: dg.InputContext) -> Any:
         key = context.asset_key
         ref = TableRef(key.path[0], key.path[1])  # type: ignore[arg-type]
-        version = (context.definition_metadata or {}).get("version")
-        return self.frame(ref, version=version)
+        with failures():
+            snapshot = self.snapshot(ref, version=(context.definition_metadata or {}).get("version"))
+        if context.has_input_name:  # else it is asked for outside a step
+            self._loaded.setdefault(context.step_context.step.key, {})[str(ref)] = snapshot.version
+        return self._session().read(snapshot.paths(), snapshot.columns)
 
-    def frame(self, ref: TableRef, *, version: int | None = None) -> Any:
-        """A table as a lazy frame, now or at a version.
+    def snapshot(self, ref: TableRef, *, version: int | None = None) -> Snapshot:
+        """A table, now or at a version.
 
         Raises:
             BrokenTableError: there is no such table, or no such version.
         """
-        snapshot = open_existing(self.lake.storage.uri(ref), version=version)
-        if snapshot is None:
+        found = open_existing(self.lake.storage.uri(ref), version=version)
+        if found is None:
             raise BrokenTableError(f"There is no table {ref}.", remedy=f"Materialise {ref} first.")
-        return self._session().read(snapshot.paths(), snapshot.columns)
+        return found
 
     def publish(self, ref: TableRef, obj: Candidate | Write | Unchanged, *, info: Mapping[str, str]) -> dict[str, Any]:
         """Commit and return what was measured, as metadata."""
@@ -100,6 +109,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._open = ExitStack()
         self._opened: Session | None = None
+        self._loaded: dict[str, dict[str, int]] = {}  # by step
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         self._open.close()

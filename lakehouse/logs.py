@@ -13,6 +13,9 @@ import dagster as dg
 
 from lakehouse.settings import Settings
 
+#: Errors of Dagster that only say that there was another one ("Exceeded max_retries of 3").
+_WRAPPERS = ("Dagster", "RetryRequested")
+
 
 class _People(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -51,9 +54,11 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
         "step": meta.get("step_key"),
         "message": meta.get("orig_message") or record.getMessage(),
     }
-    error = getattr(meta.get("dagster_event"), "event_specific_data", None)
-    cause = getattr(getattr(error, "error", None), "message", None)
-    if cause:
-        fields["error"] = str(cause).strip().splitlines()[0]
+    error = getattr(getattr(meta.get("dagster_event"), "event_specific_data", None), "error", None)
+    while error is not None and error.cause is not None and (error.cls_name or "").startswith(_WRAPPERS):
+        error = error.cause
+    if error is not None:
+        text = error.message.strip().splitlines()[0]
+        fields["error"] = text.partition(": ")[2] if error.cls_name == "Failure" else text
         fields["message"] = f"{fields['message']} {fields['error']}"
     return {name: value for name, value in fields.items() if value is not None}

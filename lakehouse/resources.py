@@ -9,9 +9,13 @@ from typing import Any
 
 import dagster as dg
 
+from lakehouse.core.errors import DeclarationError
+from lakehouse.core.names import TableRef
 from lakehouse.io_manager import DeltaIOManager
 from lakehouse.lake import LakeResource
 from lakehouse.settings import Settings
+from lakehouse.tables import ALL
+from lakehouse.tables.spec import TableSpec
 
 
 class TableRequest(dg.ConfigurableResource):
@@ -19,6 +23,27 @@ class TableRequest(dg.ConfigurableResource):
 
     source_table: str = ""
     target_table: str = ""
+
+    def target(self, spec: TableSpec) -> TableRef | None:
+        """Where this run puts silver of `spec`; None when the run is for another table.
+
+        Raises:
+            DeclarationError: there is no such source, or the target cannot be its.
+        """
+        source, target = self.source_table, self.target_table
+        if not source:
+            if target:
+                raise DeclarationError(f"The target table {target!r} needs a source table.", remedy="Name both.")
+            return spec.silver
+        if not any(source in (other.name, other.silver_name) for other in ALL):
+            names = ", ".join(other.name for other in ALL)
+            raise DeclarationError(f"There is no table {source[:80]!r}.", remedy=f"Use one of {names}.")
+        wanted = TableRef("silver", target) if target else spec.silver
+        if source not in (spec.name, spec.silver_name):
+            return None
+        if wanted != spec.silver and wanted in [other.silver for other in ALL]:
+            raise DeclarationError(f"{wanted} is the table of another source.", remedy="Use a name that no table has.")
+        return wanted
 
 
 def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from typing import Any
 
 import dagster as dg
 
-from lakehouse.automation import CONSOLE
+from lakehouse.automation import CONSOLE, SINGLE_TABLE_JOB
 from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.definitions import build_defs
+from lakehouse.resources import TableRequest
 from lakehouse.settings import load_settings
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
@@ -27,14 +28,12 @@ def trigger(job: str, *, source_table: str = "", target_table: str = "") -> int:
     names = sorted(j.name for j in definitions.resolve_all_job_defs() if not j.name.startswith("__"))
     if job not in names:
         raise DeclarationError(f"There is no job {job!r}.", remedy=f"Use one of {', '.join(names)}.")
-    if target_table and not source_table:
-        raise DeclarationError("A target table needs a source table.", remedy="Name both.")
-    for name in filter(None, (source_table, target_table)):
-        TableRef("silver", name)
-    if source_table:
-        _spec(source_table)
-    request = {"source_table": source_table, "target_table": target_table}
-    chosen = {name: table for name, table in request.items() if table}
+    request = TableRequest(source_table=source_table, target_table=target_table)
+    for spec in ALL:
+        request.target(spec)  # refuses what it cannot be
+    chosen = {name: table for name, table in request.model_dump().items() if table}
+    if chosen and job != SINGLE_TABLE_JOB:
+        raise DeclarationError(f"{job} runs for all tables.", remedy=f"Use {SINGLE_TABLE_JOB} for one of them.")
     config = {"resources": {"request": {"config": chosen}}} if chosen else {}
     return _execute(definitions.resolve_job_def(job), config)
 
@@ -45,7 +44,7 @@ def materialize(select: str) -> int:
     try:
         selection = dg.AssetSelection.from_string(select)
         keys = selection.resolve(definitions.resolve_asset_graph())
-    except (dg.DagsterInvariantViolationError, dg.DagsterInvalidSubsetError, ValueError) as error:
+    except (dg.DagsterError, ValueError) as error:
         raise DeclarationError(
             f"{select!r} selects nothing: {str(error).splitlines()[0]}",
             remedy='Try group:silver or key:"gold/vendas_diarias".',

@@ -35,7 +35,7 @@ def _memory(value: str) -> str:
 class Settings(BaseSettings):
     """What may differ between two installations of the same code."""
 
-    model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     env: Environment = "dev"
     root: str = "data/lake"
@@ -80,15 +80,30 @@ def load_settings() -> Settings:
     """
     roots = {layer: os.environ[name] for layer in LAYERS if os.environ.get(name := f"LAKEHOUSE_{layer.upper()}_ROOT")}
     landing = os.environ.get("LAKEHOUSE_LANDING", "")
+    if "landing" in roots:
+        raise DeclarationError(
+            "LAKEHOUSE_LANDING_ROOT is not a setting.", remedy="Set LAKEHOUSE_LANDING to the folder that holds raw/<stream>/."
+        )
     try:
-        return Settings(layer_roots=roots, landing_dir=landing)
+        settings = Settings(layer_roots=roots, landing_dir=landing)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "LAKEHOUSE_" + str(first["loc"][0]).upper()
+        name = "LAKEHOUSE_" + str(first["loc"][0]).removesuffix("_dir").upper()
         raise DeclarationError(
             f"{name} is {first['input']!r}: {first['msg']}.",
             remedy="Mend it in the environment or in .env; .env.example lists every setting.",
         ) from None
+    own = {layer: f"LAKEHOUSE_{layer.upper()}_ROOT" for layer in roots}
+    folders: dict[str, str] = {}
+    for layer in LAYERS:
+        folder = _absolute(roots.get(layer) or f"{settings.root}/{layer}")
+        other = folders.setdefault(folder, layer)
+        if other != layer:
+            raise DeclarationError(
+                f"{own.get(layer) or own[other]} gives {other} and {layer} the same folder, {folder}.",
+                remedy="Every layer needs one of its own.",
+            )
+    return settings
 
 
 def load_env_file() -> None:
@@ -96,15 +111,21 @@ def load_env_file() -> None:
     from dotenv import load_dotenv
 
     load_dotenv(project_folder() / ".env")
-    if not os.environ.get("DAGSTER_HOME"):
+    home = os.environ.get("DAGSTER_HOME", "")
+    if not home:
         raise DeclarationError(
             "DAGSTER_HOME is not set, so there is no Dagster instance to run in.",
             remedy="Run make setup, which writes it to .env, or export it.",
         )
+    if not Path(home).is_absolute() or not Path(home).is_dir():
+        raise DeclarationError(
+            f"DAGSTER_HOME is {home!r}, which is not an absolute folder that exists.",
+            remedy="Make the folder and run make setup, or export another one.",
+        )
 
 
 def _absolute(place: str) -> str:
-    return place if "://" in place else str((project_folder() / place).absolute())
+    return place if "://" in place else str((project_folder() / Path(place).expanduser()).absolute())
 
 
 def _memory_bytes() -> int:

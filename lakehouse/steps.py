@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._utils import interrupts
 
 from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import LakehouseError
@@ -69,13 +71,25 @@ def standing_findings(uri: str, rules: Iterable[str]) -> list[Finding]:
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turn own errors that no retry can mend into failures that are not retried."""
+    """Turn own errors that no retry can mend, and the wish to end the run, into failures that are not retried."""
     try:
         yield
     except LakehouseError as error:
         if error.retryable:
             raise
         raise dg.Failure(description=str(error), allow_retries=False) from error
+    except BaseException as error:
+        if not _interrupted(error):
+            raise
+        # A retry policy answers ^C and Terminate with another try. Noted again here, the interrupt ends the run instead.
+        interrupts._received_interrupt["received"] = True
+        raise dg.Failure(description="The run was interrupted.", allow_retries=False) from error
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether somebody wants the run to end; during a query DuckDB puts an error of its own in the interrupt's place."""
+    asked = isinstance(error, (KeyboardInterrupt, DagsterExecutionInterruptedError))
+    return asked or (isinstance(error, RuntimeError) and str(error) == "Query interrupted")
 
 
 def asset_arguments(spec: TableSpec, layer: str) -> dict[str, Any]:

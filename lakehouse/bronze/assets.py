@@ -45,7 +45,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
         storage = lake.storage
         uri = storage.uri(spec.bronze)
         with failures(), hold(uri), lake.duckdb() as session:
-            batch = stage_batch(session, storage, spec, run_id=context.run_id)
+            batch = stage_batch(session, storage, spec, run_id=context.run.run_id)
             if batch.candidate is None:
                 yield from check_results(spec.bronze.key, standing_findings(uri, _DESCRIPTIONS))
                 context.log.info("Nothing landed since version %s of %s.", batch.version, spec.bronze)

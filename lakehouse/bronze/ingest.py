@@ -4,17 +4,19 @@
         a kill after any arrow leaves a state from which the next run goes on; see core/ledger.py
 
 Pure: no dagster. Failure modes: a planned file vanished (rejected, with its name), was replaced since (left to the next
-batch, under its new content), changes while it is read (the batch is staged again), cannot be read (rejected whole).
+batch, under its new content), changes while it is read (the batch is staged again), cannot be read (rejected whole). What
+vanished and comes back is new.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from lakehouse.core import ledger, quarantine
-from lakehouse.core.delta import Candidate, open_table
+from lakehouse.core.delta import Candidate, Snapshot, discard, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import ConflictError
 from lakehouse.core.landing import airbyte
@@ -53,6 +55,7 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
     table = open_table(storage.uri(spec.bronze), airbyte.ENVELOPE)
     app = ledger.ingest_app(spec.bronze)
     done = table.transaction(app)
+    ledger.give_back(session, storage.uri(FILES), table=spec.bronze, snapshot=table)
     planned, known = ledger.planned_files(session, storage.uri(FILES), spec.bronze)
     ledger.check_numbers(spec.bronze, planned=planned, done=done)
     ledger.settle(session, storage.uri(LEDGER), table=spec.bronze, snapshot=table)
@@ -67,7 +70,7 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
     else:
         files = [file for number, file in known if number == batch]
 
-    present, vanished = _still_there(files, landed)
+    present, vanished = _still_there(storage, files, landed)
     new_columns: frozenset[str] | None = None
     if spec.drift == "freeze":
         declared = frozenset(c.bronze_name for c in spec.columns if c.expression is None)
@@ -81,18 +84,16 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
         ingested_at=datetime.now(UTC),
         frozen=new_columns,
     )
-    after = {file.path: file for file in storage.landed(spec.source.stream)}
-    if any(after.get(file.path) != file for file in present):
-        Candidate(snapshot=table, add=staged.files).discard()
-        raise ConflictError(f"A file of {spec.landing} changed while it was read.", remedy="Run it again.")
-    staged.rejects += vanished
-
-    stored = _quarantine(session, storage, spec, batch=batch, rejects=staged.rejects, run_id=run_id)
-    added = {name: kind for name, kind in staged.fields.items() if name not in table.columns}
-    if added:
-        table = table.add_columns(added)
-        if table.transaction(app) != done:
-            raise ConflictError(f"Another run took batch {batch} of {spec.bronze}.", remedy="Run it again.")
+    try:
+        _check_unchanged(storage, spec, present)
+        staged.rejects += vanished
+        stored = _quarantine(session, storage, spec, batch=batch, rejects=staged.rejects, run_id=run_id)
+        added = {name: kind for name, kind in staged.fields.items() if name not in table.columns}
+        table = _with_columns(table, added, app=app, done=done)
+    except BaseException:
+        discard(table.uri, staged.files)
+        raise
+    absent = sorted({file.path for file in files} - {file.path for file in present})
     records = sum(1 for reject in staged.rejects if reject.record is not None)
     entry = Entry(
         batch_from=done,
@@ -105,10 +106,29 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
     candidate = Candidate(
         snapshot=table,
         add=staged.files,
-        transactions={app: batch},
-        info={"operation": "append", "landed_files": str(len(present)), **entry.info()},
+        transactions={app: batch, **({ledger.absent_app(spec.bronze): batch} if absent else {})},
+        info={
+            "operation": "append",
+            "landed_files": str(len(present)),
+            **({"absent": json.dumps(absent)} if absent else {}),
+            **entry.info(),
+        },
     )
     return Batch(table.version, candidate, entry, _findings(spec, staged, entry, added=added, first=done == 0), len(files))
+
+
+def _check_unchanged(storage: Storage, spec: TableSpec, files: Sequence[LandedFile]) -> None:
+    after = {file.path: file for file in storage.landed(spec.source.stream)}
+    if any(after.get(file.path) != file for file in files):
+        raise ConflictError(f"A file of {spec.landing} changed while it was read.", remedy="Run it again.")
+
+
+def _with_columns(table: Snapshot, columns: dict[str, str], *, app: str, done: int) -> Snapshot:
+    """The table with the columns that are new; still the one that the batch was planned for."""
+    table = table.add_columns(columns)
+    if table.transaction(app) != done:
+        raise ConflictError(f"Another run committed a batch to {table.uri}.", remedy="Run it again.")
+    return table
 
 
 def _new_files(storage: Storage, landed: Sequence[LandedFile], known: Sequence[PlannedFile]) -> list[PlannedFile]:
@@ -120,24 +140,30 @@ def _new_files(storage: Storage, landed: Sequence[LandedFile], known: Sequence[P
         if (file.path, file.size, file.version) in versions:
             continue
         checksum = _checksum(storage.landed_path(file.path))
-        if (file.path, checksum) not in contents:
+        if checksum is not None and (file.path, checksum) not in contents:
             new.append(PlannedFile(file.path, file.size, file.version, checksum))
     return new
 
 
-def _checksum(path: str) -> str:
-    with Path(path).open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+def _checksum(path: str) -> str | None:
+    """Of a file's content; None when it is gone since it was listed."""
+    try:
+        with Path(path).open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
 
 
-def _still_there(files: Sequence[PlannedFile], landed: "dict[str, LandedFile]") -> tuple[list[LandedFile], list[Reject]]:
+def _still_there(
+    storage: Storage, files: Sequence[PlannedFile], landed: "dict[str, LandedFile]"
+) -> tuple[list[LandedFile], list[Reject]]:
     present, vanished = [], []
     for file in files:
         found = landed.get(file.path)
         if found is None:
             vanished.append(Reject(file.path, "readable_file", "It was listed in landing and is no longer there."))
-        elif found.version == file.version:
-            present.append(found)
+        elif found.version == file.version or _checksum(storage.landed_path(file.path)) == file.checksum:
+            present.append(found)  # the same, or the same content touched since
     return present, vanished
 
 
@@ -159,7 +185,9 @@ def _quarantine(
         for r in rejects
     ]
     frame = session.table(rows, quarantine.COLUMNS) if rows else None
-    return quarantine.replace_after(session, storage.uri(spec.quarantine), layer="bronze", batch=batch - 1, records=frame)
+    return quarantine.replace_after(
+        session, storage.uri(spec.quarantine), layer="bronze", batch=batch - 1, until=batch, records=frame
+    )
 
 
 def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], first: bool) -> list[Finding]:

@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,6 +40,7 @@ class DataFile:
     lower: Mapping[str, Any]
     upper: Mapping[str, Any]
     stats: str = ""
+    nulls: Mapping[str, int] = field(default_factory=dict)
     partition: Mapping[str, str | None] | None = None
 
 
@@ -67,6 +68,11 @@ class Snapshot:
             rows = self.table.get_add_actions(flatten=True).to_struct_array().to_pylist()
             self._files = tuple(sorted((_data_file(row) for row in rows), key=lambda file: file.path))
         return self._files
+
+    @property
+    def id(self) -> str:
+        """The table's own id: another one when it was removed and made again."""
+        return str(self.table.metadata().id)
 
     @property
     def rows(self) -> int:
@@ -108,10 +114,30 @@ class Snapshot:
         return {}
 
     def add_columns(self, columns: Mapping[str, str]) -> "Snapshot":
-        """Add nullable columns in a commit of their own and return the new snapshot."""
-        if columns:
+        """Add nullable columns in a commit of their own and return the new snapshot.
+
+        Raises:
+            ConflictError: another commit came first.
+        """
+        from deltalake.exceptions import DeltaError
+
+        if not columns:
+            return self
+        try:
             self.table.alter.add_columns(list(delta_schema(columns).fields))
+        except (DeltaError, OSError) as error:
+            self._raise_conflict(error)
+            raise
         return Snapshot(self.table, self.uri)
+
+    def _raise_conflict(self, error: Exception) -> None:
+        """Say that another writer was first, if one was; otherwise the error is its own explanation."""
+        fresh = open_existing(self.uri)
+        if fresh is not None and fresh.version > self.version:
+            raise ConflictError(
+                f"Another writer committed to {self.uri} after version {self.version}.",
+                remedy="Nothing of this run became visible; run it again.",
+            ) from error
 
     def commit(
         self,
@@ -133,7 +159,7 @@ class Snapshot:
             ConflictError: another commit came first.
         """
         from deltalake import CommitProperties, Transaction
-        from deltalake.exceptions import CommitFailedError
+        from deltalake.exceptions import DeltaError
         from deltalake.transaction import AddAction, RemoveAction
 
         now = int(time.time() * 1000)
@@ -156,16 +182,14 @@ class Snapshot:
                 partition_by=list(self.table.metadata().partition_columns) or None,
                 commit_properties=properties,
             )
-        except (CommitFailedError, OSError) as error:
+        except (DeltaError, OSError) as error:
             # The reply may be lost although the commit was applied: look for our own id before saying that it failed.
             fresh = open_existing(self.uri)
             mine = [e for e in fresh.commit_info(since=self.version) if e.get("commit_id") == commit_id] if fresh else []
             if mine:
                 return int(mine[0]["version"])
-            raise ConflictError(
-                f"Another writer committed to {self.uri} after version {self.version}.",
-                remedy="Nothing of this run became visible; run it again.",
-            ) from error
+            self._raise_conflict(error)
+            raise
         return self.version + 1
 
 
@@ -227,10 +251,10 @@ class Candidate:
         return self.snapshot.rows + sum(f.rows for f in self.add) - sum(f.rows for f in self.remove)
 
     @property
-    def paths(self) -> list[str]:
-        """Absolute paths of the data files of the table after the commit."""
+    def files(self) -> list[DataFile]:
+        """The data files of the table after the commit."""
         gone = {file.path for file in self.remove}
-        return self.snapshot.paths([*(f for f in self.snapshot.files if f.path not in gone), *self.add])
+        return [*(file for file in self.snapshot.files if file.path not in gone), *self.add]
 
     def commit(self, info: Mapping[str, str] | None = None) -> int:
         """Commit, and return the version.
@@ -297,7 +321,15 @@ def _data_file(row: Mapping[str, Any]) -> DataFile:
             f"The data file {row['path']} has no record count in the log.",
             remedy="Rewrite it with a writer that keeps statistics (delta.dataSkippingNumIndexedCols).",
         )
-    return DataFile(row["path"], row["size_bytes"], rows, bounds("min."), bounds("max."), partition=partition or None)
+    return DataFile(
+        row["path"],
+        row["size_bytes"],
+        rows,
+        bounds("min."),
+        bounds("max."),
+        nulls=bounds("null_count."),
+        partition=partition or None,
+    )
 
 
 def stats_json(rows: int, columns: Mapping[str, Mapping[str, Any]]) -> str:

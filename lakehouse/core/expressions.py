@@ -7,7 +7,7 @@ as Python. The list follows the experiment in which 22 of 22 rules gave the same
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lakehouse.core.errors import ExpressionError
 
@@ -22,6 +22,7 @@ _ALLOWED = frozenset((
     "Substring", "Trim", "TryCast", "Upper", "Var", "Year",
 ))
 # fmt: on
+_SAFE = frozenset(("And", "Boolean", "Column", "EQ", "Identifier", "In", "Is", "NEQ", "Not", "Null", "Or", "Paren"))
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Expression:
 
     text: str
     columns: frozenset[str]
+    safe: bool = False
 
     def sql(self, dialect: Dialect = "duckdb") -> str:
         """The expression for one engine, every column quoted, comments dropped."""
@@ -63,7 +65,13 @@ def parse(text: str, *, columns: Collection[str]) -> Expression:
             if node.table or node.name not in columns:
                 raise ExpressionError(f"The expression {text[:120]!r} names {node.sql()!r}.", remedy=remedy)
             used.add(node.name)
-    return Expression(text, frozenset(used))
+    return Expression(text, frozenset(used), all(_is_safe(node) for node in trees[0].walk()))
+
+
+def _is_safe(node: Any) -> bool:
+    """Whether evaluating the node can never raise. A number may, where it is compared with text."""
+    name = type(node).__name__
+    return name in _SAFE or (name == "Literal" and bool(node.args.get("is_string")))
 
 
 def _print(text: str, dialect: Dialect) -> str:

@@ -12,14 +12,17 @@ A landed file is taken into a table once, whatever happens in between:
 
 where `planned` is the transaction in landing_files and `done` the one in the table, both under `ingest:<table>`. A ledger
 row cannot be forgotten: the figures travel in the table's commit, and whoever comes next copies what is not copied yet.
+In the same way a batch's commit names the planned files that were not as planned, and the next run gives them back: what
+is under their names then (a mount that was away comes back) is new.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse.core.delta import Snapshot, open_existing, open_table, redo_on_conflict
+from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table, redo_on_conflict
 from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
@@ -33,6 +36,7 @@ FILES = {
     "checksum": "string",
     "planned_at": "timestamp",
     "run_id": "string",
+    "given_back": "boolean",
 }
 LEDGER = {
     "layer": "string",
@@ -61,6 +65,11 @@ def ingest_app(table: TableRef) -> str:
 def read_app(source: TableRef) -> str:
     """The application id under which a table remembers how far it has read its source."""
     return f"from:{source}"
+
+
+def absent_app(table: TableRef) -> str:
+    """The application id under which the last batch that did not find a planned file is numbered."""
+    return f"absent:{table}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,20 +120,23 @@ def append(
         if table.transaction(app) >= number:
             return False
         files = session.write(session.table(rows, columns), uri, columns=columns)
-        table.commit(add=files, transactions={app: number})
+        Candidate(snapshot=table, add=files, transactions={app: number}).commit()
         return True
 
     return redo_on_conflict(work)
 
 
 def planned_files(session: Session, uri: str, table: TableRef) -> tuple[int, list[tuple[int, PlannedFile]]]:
-    """The last planned batch of a table, and every file ever planned for it with its batch."""
+    """The last planned batch of a table, and every file that is spoken for by one of its batches."""
     import narwhals as nw
 
     files = open_table(uri, FILES)
     frame = session.read(files.paths(), FILES).filter(nw.col("table") == str(table))
-    rows = session.rows(frame.select("batch_id", "path", "size", "version", "checksum"))
-    return files.transaction(ingest_app(table)), [(row[0], PlannedFile(*row[1:])) for row in rows]
+    rows = session.rows(frame.select("batch_id", "path", "size", "version", "checksum", "given_back"))
+    back = {(batch, path) for batch, path, *_, given_back in rows if given_back}
+    return files.transaction(ingest_app(table)), [
+        (batch, PlannedFile(path, *rest)) for batch, path, *rest, _ in rows if (batch, path) not in back
+    ]
 
 
 def plan(session: Session, uri: str, *, table: TableRef, batch: int, files: Sequence[PlannedFile], run_id: str) -> bool:
@@ -134,10 +146,25 @@ def plan(session: Session, uri: str, *, table: TableRef, batch: int, files: Sequ
     return append(session, uri, FILES, rows, app=ingest_app(table), number=batch)
 
 
+def give_back(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -> None:
+    """Let go of the planned files that the last such batch did not find as planned (`absent` in its commit)."""
+    app = absent_app(table)
+    number = snapshot.transaction(app)
+    if not number or open_table(uri, FILES).transaction(app) >= number:
+        return
+    paths = [json.loads(e["absent"]) for e in snapshot.commit_info() if e.get("batch_to") == str(number) and "absent" in e]
+    now = datetime.now(UTC)
+    rows = [
+        {"table": str(table), "batch_id": number, "path": path, "planned_at": now, "given_back": True}
+        for path in (paths[0] if paths else [])
+    ]
+    append(session, uri, FILES, rows, app=app, number=number)
+
+
 def settle(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
     """Copy the figures of commits that the ledger does not have yet, and return the copied rows."""
     ledger = open_existing(uri)
-    app = str(table)
+    app = f"{table}:{snapshot.id}"  # a table that was removed and made again begins at version 0 again
     since = ledger.transaction(app) if ledger else 0
     if snapshot.version <= since:
         return []
@@ -172,9 +199,9 @@ def total_read(session: Session, uri: str, table: TableRef) -> int:
         return 0
     frame = session.read(ledger.paths(), LEDGER)
     frame = frame.filter((nw.col("table") == table.table) & (nw.col("layer") == table.layer))
-    rows = session.rows(frame.select("version", "batch_from", "records_in"))
-    start = max((version for version, first, _ in rows if first == 0), default=0)
-    return sum(count for version, _, count in rows if version >= start)
+    rows = session.rows(frame.select("committed_at", "batch_from", "records_in"))
+    starts = [at for at, first, _ in rows if first == 0]
+    return sum(count for at, _, count in rows if starts and at >= max(starts))
 
 
 def check_numbers(table: TableRef, *, planned: int, done: int) -> None:

@@ -25,19 +25,21 @@ COLUMNS = {
 }
 
 
-def replace_after(session: Session, uri: str, *, layer: str, batch: int, records: "nw.LazyFrame[Any] | None") -> int:
-    """Let `records` be all that `layer` has in quarantine from batches after `batch`. Returns how many were written.
+def replace_after(session: Session, uri: str, *, layer: str, batch: int, until: int, records: "nw.LazyFrame[Any] | None") -> int:
+    """Let `records` be all that `layer` has in quarantine from the batches after `batch`. Returns how many were written.
 
     Args:
+        until: the last of these batches; a run that was overtaken must not remove what later ones put here.
         records: a frame of `COLUMNS`, or None for nothing.
     """
     import narwhals as nw
 
     table = open_table(uri, COLUMNS)
     touched = [f for f in table.files if f.upper.get("batch_id") is None or f.upper["batch_id"] > batch]
+    touched = [f for f in touched if f.lower.get("batch_id") is None or f.lower["batch_id"] <= until]
     if records is None and not touched:
         return 0
-    mine = (nw.col("layer") == layer) & (nw.col("batch_id") > batch)
+    mine = (nw.col("layer") == layer) & (nw.col("batch_id") > batch) & (nw.col("batch_id") <= until)
     before = session.keep(session.read(table.paths(touched), COLUMNS))
     stale = session.rows(before.select(mine.cast(nw.Int64).sum().alias("n")))[0][0] or 0
     if records is None and not stale:

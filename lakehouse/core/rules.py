@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lakehouse.core.delta import Candidate
+from lakehouse.core.delta import Candidate, DataFile
 from lakehouse.core.engines import Session
 from lakehouse.core.expressions import Expression
 
@@ -90,9 +90,30 @@ def unique(
     """
     import narwhals as nw
 
-    staged = candidate.snapshot.paths(candidate.add)
-    paths = staged if set(columns) == set(key) else candidate.paths
-    frame = session.read(paths, {name: types[name] for name in columns})
-    total = session.rows(frame.select(nw.len().alias("n")))[0][0]
-    distinct = session.rows(frame.group_by(*columns).agg(nw.len().alias("n")).select(nw.len().alias("n")))[0][0]
-    return Finding(rule, total == distinct, action, total - distinct, total)
+    files = candidate.add if set(columns) == set(key) else candidate.files
+    wanted = {name: types[name] for name in columns}
+    total = repeated = 0
+    for group in _overlapping(files, columns[0]):
+        frame = session.read(candidate.snapshot.paths(group), wanted)
+        distinct = frame.group_by(*columns).agg(nw.len().alias("n"))
+        rows = sum(file.rows for file in group)
+        total += rows
+        repeated += rows - session.rows(distinct.select(nw.len().alias("n")))[0][0]
+    return Finding(rule, not repeated, action, repeated, total)
+
+
+def _overlapping(files: Sequence[DataFile], column: str) -> list[list[DataFile]]:
+    """Files in groups such that no value of `column` can be in two of them. Small groups fit the processor's cache."""
+    bounded = [file for file in files if column in file.lower and not file.nulls.get(column)]
+    if len(bounded) < len(files):
+        return [list(files)]
+    groups: list[list[DataFile]] = []
+    high = None
+    for file in sorted(bounded, key=lambda file: file.lower[column]):
+        if groups and file.lower[column] <= high:
+            groups[-1].append(file)
+            high = max(high, file.upper[column])
+        else:
+            groups.append([file])
+            high = file.upper[column]
+    return groups

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 
-from lakehouse.core.errors import BusyError, DeclarationError
+from lakehouse.core.errors import BusyError, DeclarationError, UnreadableFileError
 from lakehouse.core.names import TableRef
 
 #: Folders inside a table's folder in which an engine writes before files get their names begin with this.
@@ -59,21 +60,41 @@ class Storage:
         return f"{own.rstrip('/')}/{ref.table}" if own else f"{self.root.rstrip('/')}/{ref.layer}/{ref.table}"
 
     def landed(self, stream: str) -> list[LandedFile]:
-        """Every complete file of a stream, sub-folders included, in path order. Names that begin with `.` or `_` are not data."""
-        from obstore.store import LocalStore
+        """Every file of a stream that holds something, sub-folders included, in path order.
 
+        Names that begin with `.` or `_` are not data.
+
+        Raises:
+            UnreadableFileError: a name is not UTF-8, so no table can hold it.
+        """
         folder = Path(self.landing) / "raw" / stream
-        if not folder.is_dir():
-            return []
         found = []
-        for chunk in LocalStore(folder).list():
-            for meta in chunk:
-                if any(part.startswith((".", "_")) for part in meta["path"].split("/")) or not meta["size"]:
-                    continue
-                modified = meta["last_modified"].timestamp()
-                version = f"{meta['size']}-{int(modified * 1_000_000)}"
-                found.append(LandedFile(f"raw/{stream}/{meta['path']}", meta["size"], version, modified))
+        seen: set[Path] = set()
+        # obstore's LocalStore leaves out names that end in `#<digits>`, and fails for all when one name holds a line break.
+        for place, folders, names in os.walk(folder, followlinks=True):
+            real = Path(place).resolve()
+            folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith((".", "_")))
+            for name in names if real not in seen else ():
+                if not name.startswith((".", "_")):
+                    found += self._landed_file(f"raw/{stream}/", folder, Path(place, name))
+            seen.add(real)
         return sorted(found, key=lambda item: item.path)
+
+    @staticmethod
+    def _landed_file(prefix: str, folder: Path, file: Path) -> list[LandedFile]:
+        try:
+            stat = file.stat()
+        except FileNotFoundError:  # gone since it was listed, or a link to nothing
+            return []
+        if not S_ISREG(stat.st_mode) or not stat.st_size:
+            return []
+        path = prefix + file.relative_to(folder).as_posix()
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            what = f"The name of the landed file {path!r} is not UTF-8."
+            raise UnreadableFileError(what, remedy="Rename the file.") from error
+        return [LandedFile(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns // 1000}", stat.st_mtime)]
 
     def landed_path(self, path: str) -> str:
         """The absolute path of a landed file."""

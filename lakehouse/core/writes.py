@@ -7,7 +7,7 @@ partition   replace the rows of one partition; every row of the frame is proven 
 """
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,8 @@ from lakehouse.core.errors import BrokenTableError, DeclarationError, RefusedWri
 if TYPE_CHECKING:
     import narwhals as nw
 
+#: With more changed keys than this all files are taken to hold one: the list of keys would not fit in bounded memory.
+_COMPARED_KEYS = 500_000
 Mode = Literal["append", "overwrite", "merge", "partition"]
 
 
@@ -26,13 +28,14 @@ class Write:
     """What an asset returns to have a frame written.
 
     Args:
-        frame: the rows; `columns` is the contract `{column: type}` that they are cast to.
+        frame: the rows, as a frame of the session that writes (an input that was loaded) or a function that makes one
+            with it; `columns` is the contract `{column: type}` that they are cast to.
         key: for `merge`, the columns that identify a row.
         partition: for `partition`, the columns and the one value of each that all rows have.
         max_loss: the largest share of the table's rows that may go.
     """
 
-    frame: "nw.LazyFrame[Any]"
+    frame: "nw.LazyFrame[Any] | Callable[[Session], nw.LazyFrame[Any]]"
     columns: Mapping[str, str]
     mode: Mode
     key: Sequence[str] = ()
@@ -58,7 +61,7 @@ def stage_write(session: Session, uri: str, write: Write) -> Candidate:
             remedy="Write it with mode overwrite once, or mend the asset's columns.",
         )
     stage = {"append": _append, "overwrite": _overwrite, "merge": _merge, "partition": _partition}[write.mode]
-    add, remove = stage(session, snapshot, write)
+    add, remove = stage(session, snapshot, write, write.frame(session) if callable(write.frame) else write.frame)
     return Candidate(
         snapshot=snapshot,
         add=add,
@@ -77,20 +80,20 @@ def _put(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFram
     return session.write(frame, snapshot.uri, columns=write.columns, sort_by=sort_by, file_mb=write.file_mb)
 
 
-def _append(session: Session, snapshot: Snapshot, write: Write) -> Staged:
-    return _put(session, snapshot, write, write.frame), []
+def _append(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFrame[Any]") -> Staged:
+    return _put(session, snapshot, write, frame), []
 
 
-def _overwrite(session: Session, snapshot: Snapshot, write: Write) -> Staged:
-    return _put(session, snapshot, write, write.frame), list(snapshot.files)
+def _overwrite(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFrame[Any]") -> Staged:
+    return _put(session, snapshot, write, frame), list(snapshot.files)
 
 
-def _merge(session: Session, snapshot: Snapshot, write: Write) -> Staged:
+def _merge(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFrame[Any]") -> Staged:
     import narwhals as nw
 
     if not write.key:
         raise DeclarationError("A merge needs a key.", remedy="Give Write(key=...).")
-    rows = session.keep(write.frame.select(*write.columns))
+    rows = session.keep(frame.select(*write.columns))
     key = list(write.key)
     repeated = rows.group_by(*key).agg(nw.len().alias("n")).filter(nw.col("n") > 1)
     if session.rows(repeated.head(1)):
@@ -103,7 +106,7 @@ def _merge(session: Session, snapshot: Snapshot, write: Write) -> Staged:
     )
 
 
-def _partition(session: Session, snapshot: Snapshot, write: Write) -> Staged:
+def _partition(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFrame[Any]") -> Staged:
     import narwhals as nw
 
     if not write.partition or any(write.columns.get(name) != "string" for name in write.partition):
@@ -113,7 +116,7 @@ def _partition(session: Session, snapshot: Snapshot, write: Write) -> Staged:
         )
     belongs = nw.all_horizontal(*[nw.col(n) == v for n, v in write.partition.items()], ignore_nulls=False)
     belongs = belongs.fill_null(False)
-    rows = session.keep(write.frame.select(*write.columns))
+    rows = session.keep(frame.select(*write.columns))
     foreign = session.rows(rows.filter(~belongs).select(nw.len().alias("n")))[0][0]
     if foreign:
         raise RefusedWriteError(
@@ -183,7 +186,12 @@ def replace_keys(
 
 def files_near(session: Session, snapshot: Snapshot, keys: "nw.LazyFrame[Any]", column: str) -> list[DataFile]:
     """Files whose bounds of `column` hold one of its values in `keys`."""
-    values = [row[0] for row in session.rows(keys.select(column).unique().sort(column))]
+    import narwhals as nw
+
+    distinct = keys.select(column).unique()
+    if session.rows(distinct.select(nw.len().alias("n")))[0][0] > _COMPARED_KEYS:
+        return list(snapshot.files)
+    values = [row[0] for row in session.rows(distinct.sort(column))]
 
     def may_hold(file: DataFile) -> bool:
         low, high = file.lower.get(column), file.upper.get(column)

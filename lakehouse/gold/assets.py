@@ -179,6 +179,9 @@ class _Build:
         session.connection.execute(f"ATTACH '{self.scratch}/{DATABASE}.duckdb' AS {DATABASE} (READ_ONLY)")
         for mart in stale:
             yield from self._publish(mart, published[mart.unique_id], results, versions, session)
+        unbuilt = [f"{mart.ref} was not built: {_failure(mart, results)}" for mart in stale if not _built(mart, results)]
+        if unbuilt:  # last, so that the others are published
+            raise dg.Failure(description=" ".join(unbuilt), allow_retries=False)
 
     def _silver(self, wanted: list[Mart]) -> dict[str, Snapshot]:
         out = {}
@@ -240,14 +243,12 @@ class _Build:
     def _publish(
         self, mart: Mart, published: Snapshot, results: Mapping[str, Any], versions: Mapping[str, int], session: DuckDBSession
     ) -> Iterator[Any]:
-        built = results.get(mart.unique_id)
         findings = []
         for unique_id, check in mart.checks.items():
             findings.append(_finding(check.name, results.get(unique_id), self.manifest["nodes"][unique_id]))
         yield from check_results(mart.ref.key, findings)
-        if built is None or str(built.status) != "success":
-            reason = built.message if built is not None else "A mart or test before it failed."
-            raise dg.Failure(description=f"{mart.ref} was not built: {reason}", allow_retries=False)
+        if not _built(mart, results):
+            return
         if any(finding.stops for finding in findings):
             self.context.log.error("%s keeps version %s: a test failed.", mart.ref, published.version)
             return
@@ -270,10 +271,19 @@ class _Build:
             output_name=mart.spec.key.to_python_identifier(),
             data_version=dg.DataVersion(str(published.version + 1)),
             metadata={
-                "dbt_seconds": round(built.execution_time, 3),
+                "dbt_seconds": round(results[mart.unique_id].execution_time, 3),
                 "dagster/column_lineage": column_lineage(mart.unique_id, results, self.manifest),
             },
         )
+
+
+def _built(mart: Mart, results: Mapping[str, Any]) -> bool:
+    return mart.unique_id in results and str(results[mart.unique_id].status) == "success"
+
+
+def _failure(mart: Mart, results: Mapping[str, Any]) -> str:
+    result = results.get(mart.unique_id)
+    return (result.message if result is not None else "") or "a mart or test before it failed."
 
 
 def _finding(name: str, result: Any, node: Mapping[str, Any]) -> Finding:

@@ -7,7 +7,6 @@ import dagster as dg
 
 from lakehouse.core import ledger
 from lakehouse.core.delta import open_existing
-from lakehouse.core.names import TableRef
 from lakehouse.core.storage import hold
 from lakehouse.io_manager import Unchanged, describe
 from lakehouse.lake import LakeResource
@@ -44,15 +43,15 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
         from lakehouse.silver.refresh import LEDGER, stage_refresh
 
         storage = lake.storage
-        own = storage.uri(spec.silver)
-        if request.source_table and request.source_table != spec.name:
+        with failures():
+            target = request.target(spec)
+        if target is None:
             context.log.info("This run is for %s.", request.source_table)
-            yield from check_results(spec.silver.key, standing_findings(own, names))
+            yield from check_results(spec.silver.key, standing_findings(storage.uri(spec.silver), names))
             return
-        target = TableRef("silver", request.target_table or spec.silver_name)
         uri = storage.uri(target)
         with failures(), hold(uri), lake.session() as session:
-            refresh = stage_refresh(session, storage, spec, run_id=context.run_id, target=target)
+            refresh = stage_refresh(session, storage, spec, run_id=context.run.run_id, target=target)
             elsewhere = target != spec.silver
             if refresh.candidate is None and not refresh.stopped:
                 yield from check_results(spec.silver.key, standing_findings(uri, names))
@@ -66,7 +65,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 return
             refresh.candidate.info = {**(refresh.candidate.info or {}), **findings_info(refresh.findings)}
             if elsewhere:
-                refresh.candidate.commit({"run_id": context.run_id, "asset": str(target)})
+                refresh.candidate.commit({"run_id": context.run.run_id, "asset": str(target)})
                 yield dg.AssetMaterialization(target.key, metadata=describe(open_existing(uri)))
             else:
                 yield dg.Output(

@@ -22,7 +22,7 @@ from typing import Any
 import narwhals as nw
 
 from lakehouse.core import ledger, quarantine, rules
-from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
+from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_existing, open_table
 from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError, LakehouseError
 from lakehouse.core.landing.airbyte import ENVELOPE
@@ -32,11 +32,14 @@ from lakehouse.core.rules import Finding
 from lakehouse.core.storage import Storage
 from lakehouse.core.writes import files_near, replace_keys
 from lakehouse.silver.checks import BALANCE, COMPLETE, TYPES
-from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
+from lakehouse.tables.spec import EXTRACTED_AT, RowRule, TableSpec
 
 LEDGER = TableRef("ops", "ledger")
 _DELETED, _ACCEPTED, _ORIGIN = "_deleted", "_accepted", "_origin"
-_BATCH, _STORED, _REMEMBERED = 0, 1, 2
+_PLACE = ("_file", "_position")
+#: Of records that are equal in all else the stored one stands, so nothing is written. A remembered delete yields to the
+#: same one in the batch: it was remembered by a run that did not live to apply it.
+_STORED, _BATCH, _REMEMBERED = 2, 1, 0
 
 
 @dataclass
@@ -102,14 +105,18 @@ class _Work:
         self.order = [*spec.order, EXTRACTED_AT, _DELETED, *rest]
         self.conditions = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules if rule.action != "warn"}
         self.warnings = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules if rule.action == "warn"}
-        bronze = open_existing(storage.uri(spec.bronze))
-        if bronze is None:
-            raise BrokenTableError(
-                f"{target} needs {spec.bronze}, which does not exist.", remedy=f"Materialise {spec.bronze} first."
-            )
-        self.bronze: Snapshot = bronze
+        self._bronze()
         self.silver = open_table(storage.uri(target), self.columns)
         self.deletes = open_table(storage.uri(tombstones_ref(target)), self._delete_columns())
+        # Opened last: what another run has remembered of bronze before now is then in this bronze too.
+        self.bronze = self._bronze()
+
+    def _bronze(self) -> Snapshot:
+        bronze = open_existing(self.storage.uri(self.spec.bronze))
+        if bronze is None:
+            what = f"{self.target} needs {self.spec.bronze}, which does not exist."
+            raise BrokenTableError(what, remedy=f"Materialise {self.spec.bronze} first.")
+        return bronze
 
     # --- what is new ---------------------------------------------------------------------------------------------
 
@@ -127,15 +134,16 @@ class _Work:
                 f"{self.target} has read batch {seen} of {self.spec.bronze}, which ends at {newest}.",
                 remedy=f"Bronze was replaced: run make rebuild TABLE={self.spec.name}.",
             )
-        if not self.rebuild and self.silver.columns != self.columns:
+        identity = [*self.deletes.columns.items()] == [*self._delete_columns().items()]
+        if seen and not (self.silver.columns == self.columns and identity):
             raise BrokenTableError(
-                f"The columns of {self.target} are not those that its spec declares.",
+                f"The columns, key or order of {self.target} are not those that its spec declares.",
                 remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration.",
             )
         records = self._new_records(seen, newest)
         judged, reasons = self._judged(records)
         whole = self.rebuild or seen == 0
-        change = self._stage_whole(judged) if whole else self._stage_increment(judged)
+        change = self._stage_whole(records, judged) if whole else self._stage_increment(judged)
         try:
             return self._judge(change, records, judged, reasons, seen=seen, newest=newest, app=app)
         except BaseException:
@@ -145,7 +153,7 @@ class _Work:
     def _new_records(self, seen: int, newest: int) -> "nw.LazyFrame[Any]":
         fields = {c.bronze_name: "string" for c in self.spec.columns if c.expression is None}
         files = [f for f in self.bronze.files if f.upper.get("_batch_id") is None or f.upper["_batch_id"] > seen]
-        frame = self.session.read(self.bronze.paths(files), {**ENVELOPE, **fields})
+        frame = self.session.read(self.bronze.paths(files), {**ENVELOPE, **fields}, place=_PLACE)
         return frame.filter((nw.col("_batch_id") > seen) & (nw.col("_batch_id") <= newest))
 
     # --- judging -------------------------------------------------------------------------------------------------
@@ -156,15 +164,16 @@ class _Work:
         plain = [column for column in spec.columns if column.expression is None]
         raw = {name: f"_raw_{name}" for name in dict.fromkeys(column.bronze_name for column in plain)}
         frame = records.select(
-            *[nw.col(name) for name in ENVELOPE],
+            *[nw.col(name) for name in (*ENVELOPE, *_PLACE)],
             nw.col("_airbyte_extracted_at").alias(EXTRACTED_AT),
             *[nw.col(name).alias(alias) for name, alias in raw.items()],
         )
         frame = self.session.cast(frame, {c.name: (raw[c.bronze_name], c.type) for c in plain})
+        # Nearly every value casts, so the text is looked at only where it did not.
         uncast = {
-            column.name: ~nw.col(raw[column.bronze_name]).is_null()
-            & (nw.col(raw[column.bronze_name]) != "")
-            & nw.col(column.name).is_null()
+            column.name: nw.when(nw.col(column.name).is_null())
+            .then((nw.col(raw[column.bronze_name]) != "").fill_null(False))
+            .otherwise(False)
             for column in plain
             if column.type != "string"
         }
@@ -182,9 +191,11 @@ class _Work:
         # A delete needs its key and its place in the order; what else it says does not matter.
         needed = {f"not_null_{name}" for name in self.key} | {f"{TYPES}_{n}" for n in (*self.key, *spec.order)}
         every = {**types, **broken}
+        always = nw.any_horizontal(*[flag for name, flag in every.items() if name in needed], ignore_nulls=True)
+        rest = [flag for name, flag in every.items() if name not in needed]
+        unless_deleted = nw.any_horizontal(*rest, ignore_nulls=True) & ~nw.col(_DELETED)
         verdicts = {name: flag if name in needed else flag & ~nw.col(_DELETED) for name, flag in every.items()}
-        accepted = ~nw.any_horizontal(*verdicts.values(), ignore_nulls=True)
-        return frame.with_columns(accepted.alias(_ACCEPTED)), verdicts
+        return frame.with_columns((~(always | unless_deleted)).alias(_ACCEPTED)), verdicts
 
     def _judge(
         self,
@@ -210,7 +221,9 @@ class _Work:
         findings = self._findings(change, counts, judged=arrived)
         stored = 0
         if not any(finding.stops for finding in findings):
-            stored = quarantine.replace_after(session, self.storage.uri(spec.quarantine), layer="silver", batch=seen, records=bad)
+            stored = quarantine.replace_after(
+                session, self.storage.uri(spec.quarantine), layer="silver", batch=seen, until=newest, records=bad
+            )
         else:
             stored = refused
         entry = Entry(
@@ -227,13 +240,13 @@ class _Work:
         if any(finding.stops for finding in findings):
             change.candidate.discard()
             return Refresh(self.silver.version, None, entry, findings, stopped=True)
-        self._remember(change.deletes)
+        self._remember(change.deletes, anew=seen == 0)
         change.candidate.transactions = {app: newest}
         operation = "rebuild" if self.rebuild else "merge"
         inputs = {str(spec.bronze): self.bronze.version}
         change.candidate.info = {"operation": operation, "inputs": json.dumps(inputs), **entry.info()}
         change.candidate.max_loss, change.candidate.force = spec.max_loss, self.rebuild
-        if self.rebuild and self.silver.columns != self.columns:
+        if seen == 0 and self.silver.columns != self.columns:
             change.candidate.columns = self.columns
         written = {"files_added": len(change.candidate.add), "files_removed": len(change.candidate.remove)}
         return Refresh(self.silver.version, change.candidate, entry, findings, inputs=inputs, written=written)
@@ -261,6 +274,9 @@ class _Work:
         )
 
     def _findings(self, change: "_Change", counts: Mapping[str, int], *, judged: int) -> list[Finding]:
+        if not judged and not self.rebuild:  # an empty increment changes nothing that a rule could judge
+            names = [*(rule.name for rule in self.spec.row_rules), *(rule.name for rule in self.spec.table_rules)]
+            return [Finding(name, True, "warn") for name in (TYPES, *names)]
         types = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if name.startswith(f"{TYPES}_")}
         failed = sum(types.values())
         found = [Finding(TYPES, not failed, "quarantine", failed, judged, {n: c for n, c in types.items() if c})]
@@ -293,13 +309,17 @@ class _Work:
     def _warnings(self, change: "_Change") -> tuple[dict[str, int], int]:
         if not self.warnings:
             return {}, 0
-        used = {name for condition in self.warnings.values() for name in condition.columns}
-        frame = change.upserts
-        if frame is None:
-            paths = self.silver.paths(change.candidate.add)
-            frame = self.session.read(paths, {name: kind for name, kind in self.columns.items() if name in used})
-        rows, counts = rules.count_violations(self.session, frame, self.warnings)
-        return counts, rows
+        if change.upserts is not None:
+            rows, counts = rules.count_violations(self.session, change.upserts, self.warnings)
+            return counts, rows
+        counts, files = {}, change.candidate.add
+        for rule in (rule for rule in self.spec.row_rules if rule.action == "warn"):
+            condition = self.warnings[rule.name]
+            paths = self.silver.paths([file for file in files if not _proven(file, rule)])
+            frame = self.session.read(paths, {name: self.columns[name] for name in sorted(condition.columns)})
+            found = rules.count_violations(self.session, frame, {rule.name: condition})[1] if paths else {rule.name: 0}
+            counts.update(found)
+        return counts, sum(file.rows for file in files)
 
     def _accounts(self, entry: Entry) -> list[Finding]:
         """The ledger's two promises: this batch adds up, and so does everything that was ever read."""
@@ -327,41 +347,50 @@ class _Work:
     def _count(self, frame: "nw.LazyFrame[Any]") -> int:
         return int(self.session.rows(frame.select(nw.len().alias("n")))[0][0])
 
-    def _stage_whole(self, judged: "nw.LazyFrame[Any]") -> "_Change":
-        """Everything at once, streaming: keys that occur once go straight to the sort."""
+    def _stage_whole(self, records: "nw.LazyFrame[Any]", judged: "nw.LazyFrame[Any]") -> "_Change":
+        """Everything at once, streaming: keys that occur once go straight to the sort, the others without their losers."""
         session = self.session
-        wanted = [*self.columns, _DELETED]
-        occurring = judged.select(*self.key, _DELETED).drop_nulls(subset=self.key).group_by(*self.key)
+        occurring = judged.select(*self.key, _DELETED).group_by(*self.key)
         counted = occurring.agg(nw.len().alias("_n"), nw.col(_DELETED).cast(nw.Int64).max().alias("_d"))
-        special = session.keep(counted.filter((nw.col("_n") > 1) | (nw.col("_d") > 0)).select(*self.key))
-        accepted = judged.filter(nw.col(_ACCEPTED)).select(*wanted)
-        contenders = session.keep(accepted.join(special, on=self.key, how="semi"))
+        counted = counted.filter((nw.col("_n") > 1) | (nw.col("_d") > 0))
+        special = session.keep(counted.select(*self.key).drop_nulls())
+        contenders = session.sift(self._judged(self._of_keys(records, special))[0], _ACCEPTED)
+        contenders = session.keep(contenders.select(*self.columns, _DELETED, *_PLACE))
         newest = self._newest(contenders)
-        deletes = newest.filter(nw.col(_DELETED))
-        live = newest.filter(~nw.col(_DELETED)).select(*self.columns)
-        single = accepted.join(special, on=self.key, how="anti").select(*self.columns)
+        live = newest.filter(~nw.col(_DELETED))
+        losers = session.keep(contenders.join(live, on=list(_PLACE), how="anti").select(*_PLACE))
+        remaining = records.join(losers, on=list(_PLACE), how="anti")
         add = session.write(
-            nw.concat([single, live], how="vertical"),
+            session.sift(self._judged(remaining)[0], _ACCEPTED).select(*self.columns),
             self.silver.uri,
             columns=self.columns,
             sort_by=self.key,
             file_mb=self.spec.file_mb,
         )
         written = sum(file.rows for file in add)
-        singles = written - self._count(live)
+        deletes = newest.filter(nw.col(_DELETED))
         return _Change(
             candidate=Candidate(snapshot=self.silver, add=add, remove=self.silver.files),
-            accepted=singles + self._count(contenders),
+            accepted=written + self._count(losers),
             written=written,
             deleted=self._count(deletes),
             deletes=deletes,
             upserts=None,
         )
 
+    def _of_keys(self, records: "nw.LazyFrame[Any]", keys: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+        """The records of some keys, found before anything else is computed; all records where a key is itself computed."""
+        plain = {c.name: (c.bronze_name, c.type) for c in self.spec.columns if c.expression is None}
+        if self.spec.transform is not None or any(name not in plain for name in self.key):
+            return records
+        names = {name: f"_key_{name}" for name in self.key}
+        cast = self.session.cast(records, {names[name]: plain[name] for name in self.key})
+        return cast.join(keys, left_on=list(names.values()), right_on=self.key, how="semi").drop(*names.values())
+
     def _stage_increment(self, judged: "nw.LazyFrame[Any]") -> "_Change":
         """Only what changes: compare the batch with the rows and deletes of its keys, rewrite the files these are in."""
         session, key = self.session, self.key
-        accepted = session.keep(judged.filter(nw.col(_ACCEPTED)).select(*self.columns, _DELETED))
+        accepted = session.keep(session.sift(judged, _ACCEPTED).select(*self.columns, _DELETED))
         keys = accepted.select(*key)
         near = files_near(session, self.silver, keys, key[0])
         stored = session.read(self.silver.paths(near), self.columns)
@@ -417,17 +446,30 @@ class _Work:
         missing = {name: nw.lit(None).cast(dtype) for name, dtype in empty.collect_schema().items()}
         return deletes.with_columns(**missing, **{_DELETED: nw.lit(True)})
 
-    def _remember(self, deletes: "nw.LazyFrame[Any]") -> None:
+    def _remember(self, deletes: "nw.LazyFrame[Any]", *, anew: bool) -> None:
         """Commit the deletes before the table: one that is remembered twice, or too early, changes nothing."""
         columns = self._delete_columns()
         new = deletes.select(*columns)
-        if not self.rebuild and self.deletes.files:
+        if not anew and self.deletes.files:
             have = self.session.read(self.deletes.paths(), columns)
             new = new.join(have, on=list(columns), how="anti")
         add = self.session.write(new, self.deletes.uri, columns=columns, sort_by=self.key)
-        remove = self.deletes.files if self.rebuild else ()
+        remove = self.deletes.files if anew else ()
         if add or remove:
-            Candidate(snapshot=self.deletes, add=add, remove=remove, info={"operation": "deletes"}).commit()
+            other = [*self.deletes.columns.items()] != [*columns.items()]
+            candidate = Candidate(snapshot=self.deletes, add=add, remove=remove, info={"operation": "deletes"})
+            candidate.columns = columns if other else None
+            candidate.commit()
+
+
+def _proven(file: DataFile, rule: RowRule) -> bool:
+    """Whether a file's statistics say that none of its rows violates the rule."""
+    if rule.kind == "not_null":
+        return file.nulls.get(rule.column) == 0
+    low, high = file.lower.get(rule.column), file.upper.get(rule.column)
+    if rule.kind != "range" or low is None or high is None:
+        return False
+    return bool((rule.minimum is None or low >= rule.minimum) and (rule.maximum is None or high <= rule.maximum))
 
 
 @dataclass

@@ -23,6 +23,8 @@ Action = Literal["warn", "quarantine", "fail"]
 TableAction = Literal["warn", "fail"]
 Drift = Literal["evolve", "freeze"]
 _TYPES = re.compile(r"string|bigint|int|double|boolean|date|timestamp|decimal\(([1-9]|[12]\d|3[0-8]),(\d|[12]\d|3[0-8])\)")
+#: Checks that silver tables have without declaring them (`silver/checks.py`).
+_OWN_CHECKS = ("castable", "ledger", "complete")
 _FIELD = re.compile(r"[A-Za-z0-9_][^\x00-\x1f\"']{0,126}")
 
 #: Kept in silver beside the declared columns. The declared order ends with the extraction time, and an incremental merge
@@ -55,6 +57,11 @@ class Column:
                 f"Column {self.name!r} has the unknown type {self.type!r}.",
                 remedy="Use string, bigint, int, double, boolean, date, timestamp or decimal(p,s) without spaces.",
             )
+        decimal = re.fullmatch(r"decimal\((\d+),(\d+)\)", self.type)
+        if decimal and int(decimal[2]) > int(decimal[1]):
+            raise DeclarationError(
+                f"Column {self.name!r}: {self.type} has more decimals than digits.", remedy="Write decimal(digits,decimals)."
+            )
         if self.source is not None and self.expression is not None:
             raise DeclarationError(f"Column {self.name!r} has both a source and an expression.", remedy="Keep one of them.")
         if self.source is not None and (not _FIELD.fullmatch(self.source) or column_name(self.source) is None):
@@ -71,15 +78,22 @@ class Column:
 
 @dataclass(frozen=True)
 class RowRule:
-    """A condition that every row must meet. A row on which `condition` is null meets it; only false violates it."""
+    """A condition that every row must meet. A row on which `condition` is null meets it; only false violates it.
+
+    `kind` and what follows it say the condition again where a file's statistics can prove it.
+    """
 
     name: str
     condition: str
     action: Action = "quarantine"
     description: str = ""
+    kind: Literal["expression", "not_null", "range"] = "expression"
+    column: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "rule name")
+        _check_rule_name(self.name)
         _check_member(self.action, ("warn", "quarantine", "fail"), f"Rule {self.name!r}: action")
 
 
@@ -97,17 +111,22 @@ class TableRule:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_name(self.name, "rule name")
+        _check_rule_name(self.name)
+        _check_member(self.kind, ("min_rows", "unique", "volume_drop"), f"Rule {self.name!r}: kind")
         _check_member(self.action, ("warn", "fail"), f"Rule {self.name!r}: action")
+        if self.kind == "unique" and not self.columns:
+            raise DeclarationError(f"Rule {self.name!r} names no column.", remedy="Name the columns that are unique together.")
 
 
 def not_null(column: str, *, action: Action = "quarantine") -> RowRule:
     """The column has a value."""
-    return RowRule(f"not_null_{column}", f'"{check_name(column)}" IS NOT NULL', action)
+    return RowRule(f"not_null_{column}", f'"{check_name(column)}" IS NOT NULL', action, kind="not_null", column=column)
 
 
 def accepted_values(column: str, *values: str, action: Action = "quarantine") -> RowRule:
     """The column is null or one of `values`."""
+    if not values:
+        raise DeclarationError(f"No value of {column!r} is accepted.", remedy="List the accepted values.")
     listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
     return RowRule(f"accepted_values_{column}", f'"{check_name(column)}" IN ({listed})', action)
 
@@ -121,7 +140,7 @@ def in_range(
     parts += [f"{name} <= {maximum!r}"] if maximum is not None else []
     if not parts:
         raise DeclarationError(f"The range rule on {column!r} has no bound.", remedy="Give minimum, maximum or both.")
-    return RowRule(f"range_{column}", " AND ".join(parts), action)
+    return RowRule(f"range_{column}", " AND ".join(parts), action, kind="range", column=column, minimum=minimum, maximum=maximum)
 
 
 def matches(column: str, pattern: str, *, action: Action = "quarantine") -> RowRule:
@@ -210,6 +229,11 @@ class TableSpec:
         if self.transform is not None:
             check_name(self.transform, "transform")
         _check_member(self.drift, ("evolve", "freeze"), f"Table {self.name!r}: drift")
+        if not 0 <= self.max_loss <= 1 or self.file_mb < 1:
+            raise DeclarationError(
+                f"Table {self.name!r}: max_loss {self.max_loss} or file_mb {self.file_mb} is out of range.",
+                remedy="Give max_loss as a share from 0 to 1, and file_mb as 1 or more.",
+            )
         names = [column.name for column in self.columns]
         self._refuse_repeats(names, "column")
         self._refuse_repeats([rule.name for rule in self.rules], "rule")
@@ -240,7 +264,10 @@ class TableSpec:
             parse(self.deleted, columns=names)
         for rule in self.rules:
             if isinstance(rule, RowRule):
-                parse(rule.condition, columns=names)
+                if not parse(rule.condition, columns=names).columns:
+                    raise DeclarationError(
+                        f"Rule {rule.name!r} of table {self.name!r} reads no column.", remedy=f"Use {', '.join(names)}."
+                    )
             elif any(name not in names for name in rule.columns):
                 raise DeclarationError(
                     f"Rule {rule.name!r} of table {self.name!r} names a column that is not there.",
@@ -286,6 +313,12 @@ def check_unique(*specs: TableSpec) -> tuple[TableSpec, ...]:
             if refs.count(ref) > 1:
                 raise DeclarationError(f"Two tables are declared as {ref}.", remedy="Give one of them another name.")
     return specs
+
+
+def _check_rule_name(name: str) -> None:
+    check_name(name, "rule name")
+    if name in _OWN_CHECKS or name.startswith("castable_"):
+        raise DeclarationError(f"The rule name {name!r} is a check that every table has.", remedy="Choose another name.")
 
 
 def _check_member(value: str, allowed: tuple[str, ...], what: str) -> None:

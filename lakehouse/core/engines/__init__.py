@@ -23,10 +23,18 @@ if TYPE_CHECKING:
 class Session(Protocol):
     """One piece of work on an engine; ended by its context manager."""
 
-    def read(self, paths: Sequence[str], columns: Mapping[str, str], *, path_column: str | None = None) -> "nw.LazyFrame[Any]":
+    def read(
+        self,
+        paths: Sequence[str],
+        columns: Mapping[str, str],
+        *,
+        path_column: str | None = None,
+        place: tuple[str, str] | None = None,
+    ) -> "nw.LazyFrame[Any]":
         """Parquet files as a frame of exactly these `{column: type}`; a column that a file lacks is null.
 
-        `path_column` adds a column with the path that each row was read from.
+        `path_column` adds a column with the path that each row was read from, `place` two columns of integers that together
+        identify a row among those of these files.
         """
         ...
 
@@ -43,6 +51,10 @@ class Session(Protocol):
 
     def documents(self, frame: "nw.LazyFrame[Any]", name: str, columns: Sequence[str]) -> "nw.LazyFrame[Any]":
         """Add a text column that holds the given columns as one JSON object."""
+        ...
+
+    def sift(self, frame: "nw.LazyFrame[Any]", column: str) -> "nw.LazyFrame[Any]":
+        """The rows on which a boolean column is true. What that column is computed from is computed once."""
         ...
 
     def keep(self, frame: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":

@@ -16,17 +16,18 @@ import csv
 import gzip
 import re
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import narwhals as nw
 
 from lakehouse.core.delta import DataFile, discard
-from lakehouse.core.engines.duckdb import DuckDBSession, quoted
+from lakehouse.core.engines.duckdb import DuckDBSession, bounded, quoted
 from lakehouse.core.names import column_name
 from lakehouse.core.storage import LandedFile
 
@@ -43,7 +44,12 @@ ENVELOPE = {
 }
 _V1_NAMES = {"_airbyte_raw_id": "_airbyte_ab_id", "_airbyte_extracted_at": "_airbyte_emitted_at"}
 _DATA = "_airbyte_data"
-#: What DuckDB raises for a file's content. A binder, catalog or memory error is never the file's fault.
+#: What Airbyte adds to a record. Everything else that was delivered is a field, whatever it is called.
+_ENVELOPE_NAMES = frozenset((*(name for name in ENVELOPE if "airbyte" in name), *_V1_NAMES.values(), _DATA))
+#: The path that a row was read from; no delivered field has this process's own mark.
+_OPENED = f"opened_{uuid.uuid4().hex}"
+#: What DuckDB raises for a file's content, besides its plain `Error` (damaged Parquet pages). A binder, catalog or memory
+#: error is never the file's fault.
 _UNREADABLE = (
     duckdb.InvalidInputException,
     duckdb.IOException,
@@ -66,6 +72,15 @@ class Reject:
     rule: str
     reason: str
     record: str | None = None
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What one scan can read: the same format and, for CSV and Parquet, the same columns of the same types."""
+
+    kind: Literal["json", "csv", "parquet"]
+    names: tuple[str, ...] = ()
+    types: str = ""
 
 
 @dataclass
@@ -113,13 +128,13 @@ def stage(
 # --- forms -----------------------------------------------------------------------------------------------------------
 
 
-def _groups(files: Sequence[LandedFile], landing: str, out: Staged) -> Iterator[tuple[str, list[LandedFile]]]:
-    """Files that one scan can read: the same format and, for CSV and Parquet, the same columns."""
-    groups: dict[str, list[LandedFile]] = {}
+def _groups(files: Sequence[LandedFile], landing: str, out: Staged) -> Iterator[tuple[_Form, list[LandedFile]]]:
+    """Files that one scan can read, at most so many at once."""
+    groups: dict[_Form, list[LandedFile]] = {}
     for file in files:
         try:
-            form = _form(f"{landing}/{file.path}")
-        except (OSError, EOFError, ValueError, csv.Error) as error:
+            form = _form(f"{landing.rstrip('/')}/{file.path}")
+        except (OSError, EOFError, ValueError, NotImplementedError, zlib.error, csv.Error) as error:
             out.rejects.append(Reject(file.path, "readable_file", _sentence(error)))
             continue
         if form is None:
@@ -132,28 +147,49 @@ def _groups(files: Sequence[LandedFile], landing: str, out: Staged) -> Iterator[
             yield form, members[start : start + _GROUP]
 
 
-def _form(path: str) -> str | None:
-    """`json`, `csv:<header>` or `parquet:<schema>`; None for a name that says nothing."""
+def _form(path: str) -> _Form | None:
+    """The form of a file, None for a name that says nothing. A file that cannot be read raises what Python's readers do."""
     name = path.lower().removesuffix(".gz")
-    if name.endswith((".jsonl", ".json", ".ndjson")):
-        return "json"
-    if name.endswith(".csv"):
-        opener = gzip.open if path.lower().endswith(".gz") else open
-        with opener(path, "rt", encoding="utf-8", newline="") as lines:
-            header = next(csv.reader(lines), [])
-        if not header or len(set(header)) != len(header):
-            raise ValueError("The first line is not a header with distinct names.")
-        return "csv:" + "\x1f".join(header)
     if name.endswith(".parquet"):
         import pyarrow.parquet as pq
 
-        return "parquet:" + str(pq.read_schema(path).remove_metadata())
-    return None
+        schema = pq.read_schema(path).remove_metadata()
+        return _Form("parquet", _distinct(schema.names), str(schema))
+    if not name.endswith((".jsonl", ".json", ".ndjson", ".csv")):
+        return None
+    zipped = path.lower().endswith(".gz")
+    _check_compression(path, zipped=zipped)
+    if not name.endswith(".csv"):
+        return _Form("json")
+    # Only the names are read here: a bad byte further on is the matter of its record.
+    with (gzip.open if zipped else open)(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as lines:
+        header = next(csv.reader(lines), [])
+    if not header or "\ufffd" in "".join(header):
+        raise ValueError("The first line is not a header.")
+    return _Form("csv", _distinct(header))
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("Two of its columns have the same name.")
+    return tuple(names)
+
+
+def _check_compression(path: str, *, zipped: bool) -> None:
+    """DuckDB takes a gzip file under another name for lines, and ignores gzip's checksum: a flipped bit would become data."""
+    if zipped:
+        with gzip.open(path, "rb") as content:
+            while content.read(1 << 20):
+                pass
+        return
+    with Path(path).open("rb") as content:
+        if content.read(2) == b"\x1f\x8b":
+            raise ValueError("Its content is gzip, and its name does not end in .gz.")
 
 
 def _stage_group(
     session: DuckDBSession,
-    form: str,
+    form: _Form,
     group: Sequence[LandedFile],
     out: Staged,
     *,
@@ -163,7 +199,7 @@ def _stage_group(
     frozen: frozenset[str] | None,
 ) -> None:
     staged: list[DataFile] = []
-    part = _Part(session, [(f"{landing}/{file.path}", file) for file in group])
+    part = _Part(session, [(f"{landing.rstrip('/')}/{file.path}", file) for file in group])
     try:
         found = part.open(form)
         refused = {} if frozen is None else found.files_beyond(frozen)
@@ -178,8 +214,10 @@ def _stage_group(
         columns = {**ENVELOPE, **dict.fromkeys(found.columns, "string")}
         staged = session.write(found.bronze(stamp), folder, columns=columns, file_mb=_BRONZE_FILE_MB)
         rejects = found.rejects()
-    except _UNREADABLE as error:
+    except duckdb.Error as error:
         discard(folder, staged)
+        if not _blames_file(error):
+            raise
         if len(group) == 1:
             if part.readable(form):  # then it was not the file: the disk is full, say
                 raise
@@ -195,6 +233,10 @@ def _stage_group(
     out.fields |= dict.fromkeys(found.columns, "string")
 
 
+def _blames_file(error: duckdb.Error) -> bool:
+    return isinstance(error, _UNREADABLE) or type(error) is duckdb.Error
+
+
 # --- one group -------------------------------------------------------------------------------------------------------
 
 
@@ -207,85 +249,85 @@ class _Part:
         self.files = files
         self.rejects_table = f"rejects_{uuid.uuid4().hex}"
         self.sources = session.table(
-            [{"_opened": path, "_source_file": file.path, "_fallback": _instant(file)} for path, file in files],
-            {"_opened": "string", "_source_file": "string", "_fallback": "timestamp"},
+            [{_OPENED: path, "_source_file": file.path, "_fallback": _instant(file)} for path, file in files],
+            {_OPENED: "string", "_source_file": "string", "_fallback": "timestamp"},
         ).to_native()
 
-    def open(self, form: str) -> "_Found":
-        paths = [path for path, _ in self.files]
-        kind, _, header = form.partition(":")
-        tolerant: dict[str, Any] = {
-            "ignore_errors": True,
-            "store_rejects": True,
-            "rejects_table": self.rejects_table,
-            "rejects_scan": f"{self.rejects_table}_scan",
-        }
-        if kind == "json":
-            relation = self.connection.read_csv(
-                paths,  # type: ignore[arg-type]  # the stub knows one path only
-                header=False,
-                columns={"line": "VARCHAR"},
-                auto_detect=False,
-                delimiter="\x1f",
-                quotechar="",
-                escapechar="",
-                strict_mode=False,
-                filename="_opened",
-                max_line_size=_MAX_LINE,
-                **tolerant,
-            )
-            relation = relation.filter("line IS NOT NULL AND trim(line) <> ''")
-            relation = relation.select(_sql("_opened"), _sql("line").alias("_payload"), _document("line").alias("_line"))
-            nested = _sql(f"json_type(_line, '/{_DATA}') = 'OBJECT'")
-            data = duckdb.CaseExpression(nested, _sql(f"_line -> '/{_DATA}'")).otherwise(_sql("_line"))
-            envelope = {name: f"_line ->> '/{name}'" for name in (*ENVELOPE, *_V1_NAMES.values()) if "airbyte" in name}
-            return self._documents(relation.select("*", data.alias("_document")), envelope)
-        if kind == "csv":
-            names = header.split("\x1f")
-            relation = self.connection.read_csv(
-                paths,  # type: ignore[arg-type]  # the stub knows one path only
-                header=True,
-                columns=dict.fromkeys(names, "VARCHAR"),
-                auto_detect=False,
-                delimiter=",",
-                quotechar='"',
-                escapechar='"',
-                filename="_opened",
-                max_line_size=_MAX_LINE,
-                **tolerant,
-            )
-        else:
-            relation = self.connection.sql(
-                "FROM read_parquet($1, filename = '_opened', hive_partitioning = false)", params=[paths]
-            )
-            relation = relation.select(*[_as_text(n, t) for n, t in zip(relation.columns, relation.types, strict=True)])
-        if _DATA in relation.columns:
-            envelope = {name: quoted(name) for name in relation.columns if name.startswith("_airbyte_") and name != _DATA}
-            relation = relation.select("*", _sql(_DATA).alias("_payload"), _document(_DATA).alias("_document"))
+    def open(self, form: _Form) -> "_Found":
+        # Columns are read by position: their names may be anything, and DuckDB does not tell `id` from `Id`.
+        places = {name: f"c{position}" for position, name in enumerate(form.names)}
+        if form.kind == "json":
+            return self._lines()
+        relation = self._csv(places) if form.kind == "csv" else self._parquet(places)
+        envelope = {name: place for name, place in places.items() if name in _ENVELOPE_NAMES and name != _DATA}
+        if _DATA in places:
+            data = places[_DATA]
+            relation = relation.select("*", _sql(data).alias("_payload"), _document(data).alias("_document"))
             return self._documents(relation, envelope)
-        fields = [name for name in relation.columns if not name.startswith("_airbyte_") and name != "_opened"]
-        counts = relation.aggregate("_opened, count(*) AS n").fetchall()
-        shapes = [(path, tuple(fields), rows) for path, rows in counts]
-        envelope = {name: quoted(name) for name in relation.columns if name.startswith("_airbyte_")}
-        # duckdb's columns are case-insensitive; Parquet and CSV readers suffix the second of two such names.
-        return _Found(self, relation, envelope, shapes, {name: _sql(quoted(name)) for name in fields})
+        fields = {name: _sql(place) for name, place in places.items() if name not in _ENVELOPE_NAMES}
+        # Every column is read for the count too: a line is refused for what is in its columns.
+        filled = " + ".join(["0", *(f"count({place})" for place in places.values())])
+        counts = relation.aggregate(f"{_OPENED}, count(*) AS n, {filled} AS filled").fetchall()
+        shapes = [(path, tuple(fields), rows) for path, rows, _ in counts]
+        return _Found(self, relation, envelope, shapes, fields, content=[*places.values()])
 
-    def readable(self, form: str) -> bool:
+    def _lines(self) -> "_Found":
+        relation = self._read_csv(
+            {"line": "VARCHAR"}, header=False, delimiter="\x1f", quotechar="", escapechar="", strict_mode=False
+        )
+        relation = relation.filter("line IS NOT NULL AND trim(line) <> ''")
+        relation = relation.select(_sql(_OPENED), _sql("line").alias("_payload"), _document("line").alias("_line"))
+        kind = f"json_type(_line, '/{_DATA}')"
+        text = f"(_line ->> '/{_DATA}')"
+        data = f"CASE {kind} WHEN 'OBJECT' THEN _line -> '/{_DATA}' ELSE {_document_sql(text)} END"
+        relation = relation.select("*", _sql(f"CASE WHEN {kind} IS NULL THEN _line ELSE {data} END").alias("_document"))
+        return self._documents(relation, {name: f"(_line ->> '/{name}')" for name in _ENVELOPE_NAMES})
+
+    def _csv(self, places: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
+        return self._read_csv(
+            dict.fromkeys(places.values(), "VARCHAR"), header=True, delimiter=",", quotechar='"', escapechar='"'
+        )
+
+    def _read_csv(self, columns: Mapping[str, str], **options: Any) -> duckdb.DuckDBPyRelation:
+        return self.connection.read_csv(
+            [path for path, _ in self.files],  # type: ignore[arg-type]  # the stub knows one path only
+            columns=dict(columns),
+            auto_detect=False,
+            filename=_OPENED,
+            max_line_size=_MAX_LINE,
+            ignore_errors=True,
+            store_rejects=True,
+            rejects_table=self.rejects_table,
+            rejects_scan=f"{self.rejects_table}_scan",
+            **options,
+        )
+
+    def _parquet(self, places: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
+        relation = self.connection.sql(
+            "FROM read_parquet($1, filename = $2, hive_partitioning = false)",
+            params=[[path for path, _ in self.files], _OPENED],
+        )
+        found = zip(relation.columns, relation.types, [*places.values(), _OPENED], strict=True)
+        return relation.select(*[_as_text(name, kind).alias(place) for name, kind, place in found])
+
+    def readable(self, form: _Form) -> bool:
         """Whether these files can be read to their end."""
         try:
             self.session.rows(self.open(form).bronze({}).select(nw.all().count()))
-        except _UNREADABLE:
+        except duckdb.Error as error:
+            if not _blames_file(error):
+                raise
             return False
         return True
 
     def _documents(self, relation: duckdb.DuckDBPyRelation, envelope: Mapping[str, str]) -> "_Found":
         shapes = (
-            relation.select(_sql("_opened"), _sql("json_keys(_document)").alias("k"))
-            .aggregate("_opened, k, count(*) AS n")
+            relation.select(_sql(_OPENED), _sql("json_keys(_document)").alias("k"))
+            .aggregate(f"{_OPENED}, k, count(*) AS n")
             .fetchall()
         )
         found = [
-            (path, None if keys is None else tuple(k for k in keys if not k.startswith("_airbyte_")), rows)
+            (path, None if keys is None else tuple(k for k in keys if k not in _ENVELOPE_NAMES), rows)
             for path, keys, rows in shapes
         ]
         names = list(dict.fromkeys(name for _, keys, _ in sorted(found, key=_shape_order) for name in keys or ()))
@@ -300,11 +342,15 @@ class _Part:
             )
             for position, name in enumerate(names, start=1)
         }
-        return _Found(self, relation, envelope, found, fields, documents=True)
+        return _Found(self, relation, envelope, found, fields, content=["CAST(_document AS VARCHAR)"], documents=True)
 
 
 class _Found:
-    """What a scan of a group found out: which fields occur in which file, and how many records there are."""
+    """What a scan of a group found out: which fields occur in which file, and how many records there are.
+
+    Args:
+        envelope: SQL of Airbyte's values by name; `content`: SQL of all that was delivered.
+    """
 
     def __init__(
         self,
@@ -314,20 +360,27 @@ class _Found:
         shapes: Sequence[tuple[str, tuple[str, ...] | None, int]],
         fields: Mapping[str, duckdb.Expression],
         *,
+        content: Sequence[str],
         documents: bool = False,
     ) -> None:
         self.part, self.relation, self.envelope = part, relation, envelope
-        self.shapes, self.fields, self.documents = shapes, fields, documents
-        self.columns: dict[str, str] = {}
-        self.others: list[str] = []
-        # Of several fields that would share a column the one of exactly that name gets it; the rest go to _extra.
-        for name in sorted(fields, key=lambda n: n != column_name(n)):
-            column = column_name(name)
-            if column is None or column in self.columns:
-                self.others.append(name)
-            else:
-                self.columns[column] = name
-        self.columns = {c: n for n in fields for c in [column_name(n)] if c is not None and self.columns.get(c) == n}
+        self.shapes, self.content, self.documents = shapes, content, documents
+        rivals: dict[str, list[str]] = {}
+        extra = {name: value for name, value in fields.items() if column_name(name) is None}
+        for name in fields:
+            rivals.setdefault(column_name(name) or "", []).append(name)
+        rivals.pop("", None)
+        # Of several fields that share a column, a record's first that has a value gets it: the one of exactly that name,
+        # then by name. The rest go to _extra. Decided by the record alone, never by which files are read together.
+        self.columns: dict[str, duckdb.Expression] = {}
+        for column, names in rivals.items():
+            names.sort(key=lambda name: (name != column_name(name), name))
+            values = [fields[name] for name in names]
+            self.columns[column] = duckdb.CoalesceOperator(*values)
+            for position, name in enumerate(names[1:], start=1):
+                taken = duckdb.CoalesceOperator(*values[:position]).isnotnull()
+                extra[name] = duckdb.CaseExpression(taken, values[position])
+        self.extra = dict(sorted(extra.items()))
         self._malformed: list[Reject] | None = None
 
     @property
@@ -346,11 +399,11 @@ class _Found:
 
     def bronze(self, stamp: Mapping[str, object]) -> "nw.LazyFrame[Any]":
         relation = self.relation.filter("_document IS NOT NULL") if self.documents else self.relation
-        relation = relation.set_alias("d").join(self.part.sources.set_alias("s"), "d._opened = s._opened")
+        relation = relation.set_alias("d").join(self.part.sources.set_alias("s"), f"d.{_OPENED} = s.{_OPENED}")
         extracted = self._envelope("_airbyte_extracted_at")
         raw_id = self._envelope("_airbyte_raw_id")
         # A record without an id of its own gets one from where and what it is.
-        content = ", ".join(["_source_file", *self._content()])
+        content = ", ".join(["_source_file", *self.content])
         fixed = {
             "_airbyte_raw_id": f"coalesce({raw_id}, md5(concat_ws(chr(31), {content})))",
             "_airbyte_extracted_at": f"coalesce({_instant_sql(extracted)}, _fallback)",
@@ -360,17 +413,24 @@ class _Found:
         }
         columns = [_sql(text).alias(name) for name, text in fixed.items()]
         columns += [duckdb.ConstantExpression(value).alias(name) for name, value in stamp.items()]
-        columns.append(self._extra().alias("_extra"))
-        columns += [self.fields[name].alias(column) for column, name in self.columns.items()]
-        return nw.from_native(relation.select(*columns))
+        columns += [value.alias(column) for column, value in self.columns.items()]
+        if not self.extra:
+            return nw.from_native(relation.select(*columns, _sql("CAST(NULL AS VARCHAR)").alias("_extra")))
+        names = duckdb.FunctionExpression("list_value", *[duckdb.ConstantExpression(name) for name in self.extra])
+        pairs = duckdb.FunctionExpression("list_zip", names, duckdb.FunctionExpression("list_value", *self.extra.values()))
+        relation = relation.select(*columns, pairs.alias("_pairs"))
+        given = "list_filter(_pairs, lambda pair: pair[2] IS NOT NULL)"
+        text = f"CASE WHEN len({given}) > 0 THEN CAST(to_json(map_from_entries({given})) AS VARCHAR) END"
+        return nw.from_native(relation.select(_sql("* EXCLUDE (_pairs)"), _sql(text).alias("_extra")))
 
     def rejects(self) -> list[Reject]:
         """The records of this group that are no records, with what was delivered."""
         out = self._unparsed()
         if self.documents and any(fields is None for _, fields, _ in self.shapes):
             paths = {opened: file.path for opened, file in self.part.files}
-            broken = self.relation.filter("_document IS NULL").select("_opened", "_payload").fetchall()
-            out = out + [Reject(paths[o], "readable_record", "It is not a JSON object.", line) for o, line in broken]
+            broken = self.relation.filter("_document IS NULL").select(_sql(_OPENED), _sql("_payload")).fetchall()
+            reason = "It is not a JSON object."
+            out = out + [Reject(paths[opened], "readable_record", reason, line or "") for opened, line in broken]
         return out
 
     def _unparsed(self) -> list[Reject]:
@@ -397,37 +457,30 @@ class _Found:
         present = [self.envelope[n] for n in (name, _V1_NAMES.get(name, "")) if n in self.envelope]
         return f"coalesce({', '.join(present)})" if present else "CAST(NULL AS VARCHAR)"
 
-    def _content(self) -> list[str]:
-        return ["CAST(_document AS VARCHAR)"] if self.documents else [quoted(name) for name in self.fields]
-
-    def _extra(self) -> duckdb.Expression:
-        if not self.others:
-            return _sql("CAST(NULL AS VARCHAR)")
-        constant, call = duckdb.ConstantExpression, duckdb.FunctionExpression
-        keys = call("list_value", *[constant(name) for name in self.others])
-        values = call("list_value", *[self.fields[name] for name in self.others])
-        return call("to_json", call("map", keys, values)).cast("VARCHAR")
-
 
 def _sql(text: str) -> duckdb.Expression:
     return duckdb.SQLExpression(text)
 
 
-def _document(column: str) -> duckdb.Expression:
-    """The column as a JSON object, null when it is not one."""
-    return _sql(f"CASE WHEN json_valid({column}) AND json_type({column}) = 'OBJECT' THEN CAST({column} AS JSON) END")
+def _document(text: str) -> duckdb.Expression:
+    return _sql(_document_sql(text))
+
+
+def _document_sql(text: str) -> str:
+    """A text as a JSON object, null when it is not one."""
+    return f"CASE WHEN json_valid({text}) AND json_type({text}) = 'OBJECT' THEN CAST({text} AS JSON) END"
 
 
 def _as_text(name: str, kind: object) -> duckdb.Expression:
     nested = str(kind).startswith(("STRUCT", "MAP", "UNION")) or str(kind).endswith("]")
-    text = f"CAST(to_json({quoted(name)}) AS VARCHAR)" if nested else f"CAST({quoted(name)} AS VARCHAR)"
-    return _sql(text).alias(name)
+    return _sql(f"CAST(to_json({quoted(name)}) AS VARCHAR)" if nested else f"CAST({quoted(name)} AS VARCHAR)")
 
 
 def _instant_sql(text: str) -> str:
-    """Epoch milliseconds (JSON, CSV) or a timestamp (Parquet, flattened JSON of some versions)."""
-    millis = f"make_timestamptz(CAST({text} AS BIGINT) * 1000)"
-    return f"CASE WHEN regexp_full_match({text}, '\\d+') THEN {millis} ELSE TRY_CAST({text} AS TIMESTAMPTZ) END"
+    """Epoch milliseconds (JSON, CSV) or a timestamp (Parquet, flattened JSON of some versions); null for anything else."""
+    millis = f"TRY(make_timestamptz(CAST({text} AS BIGINT) * 1000))"
+    instant = f"CASE WHEN regexp_full_match({text}, '\\d+(\\.0*)?') THEN {millis} ELSE TRY_CAST({text} AS TIMESTAMPTZ) END"
+    return bounded(f"({instant})", "timestamp")
 
 
 def _instant(file: LandedFile) -> datetime:

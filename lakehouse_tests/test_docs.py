@@ -1,0 +1,176 @@
+"""A sentence of the docs that can be checked is checked here: targets, links, paths, commands, names.
+
+What the docs say about settings is compared in `test_settings.py`, the example of `docs/tables.md` is run in
+`test_definitions.py`.
+"""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import typer
+
+from lakehouse.__main__ import app
+from lakehouse.automation import jobs
+from lakehouse.definitions import build_defs
+from lakehouse.settings import Settings, project_folder
+from lakehouse.tables import ALL
+
+PROJECT = project_folder()
+PAGES = sorted([PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")])
+MAKEFILE = (PROJECT / "Makefile").read_text()
+TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+
+
+def _commands(text: str) -> list[str]:
+    """What a page shows to be typed: lines of console blocks and code spans, without comments."""
+    blocks = re.findall(r"```console\n(.*?)```", text, flags=re.DOTALL)
+    spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    lines = [line for block in blocks for line in block.splitlines()] + spans
+    return [line.partition("  #")[0].strip() for line in lines if line.strip()]
+
+
+def _makes(text: str) -> list[str]:
+    return [found for line in _commands(text) for found in re.findall(r"\bmake [a-z].*", line)]
+
+
+def _dry(command: str) -> list[list[str]]:
+    """The commands that a make command line would run, as lists of words."""
+    words = [word for word in shlex.split(command) if word != "make"]
+    done = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", "--assume-old=.venv/.base", "--assume-old=.venv/.dev", *words],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return [shlex.split(line) for line in done.stdout.splitlines() if ".venv/bin/" in line and "if [" not in line]
+
+
+def _parses(words: list[str]) -> None:
+    """Words after `python -m lakehouse` are a command that exists with options that it takes."""
+    group = typer.main.get_command(app)
+    name, command, rest = group.resolve_command(typer.Context(group), words)
+    assert command is not None, name
+    command.make_context(name, rest)
+
+
+# --- every page ------------------------------------------------------------------------------------------------------
+
+
+@each_page
+def test_every_make_command_names_a_target_and_variables_that_the_makefile_has(page):
+    for command in _makes(page.read_text()):
+        words = shlex.split(command.replace("…", "x").replace("<", "").replace(">", ""))[1:]
+        assert words[0] in TARGETS, command
+        for variable in re.findall(r"\b([A-Z]+)=", command):
+            assert f"$({variable})" in MAKEFILE, command
+
+
+@each_page
+def test_every_relative_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@each_page
+def test_every_path_of_the_project_that_is_named_is_there(page):
+    for path in re.findall(
+        r"`((?:lakehouse|lakehouse_tests|dbt_project|docs|core|bronze|silver|gold)/[\w./-]+)`", page.read_text()
+    ):
+        if path.endswith(("/", ".py", ".md", ".yml", ".sql", ".txt")):
+            assert (PROJECT / path).exists() or (PROJECT / "lakehouse" / path).exists(), path
+
+
+@each_page
+def test_every_job_table_and_selection_in_a_command_exists(page):
+    graph = build_defs(Settings()).resolve_asset_graph()
+    names = {name for spec in ALL for name in (spec.name, spec.silver_name)}
+    for line in _commands(page.read_text()):
+        values = dict(word.split("=", 1) for word in shlex.split(line) if re.match(r"[A-Z]+=", word))
+        if "JOB" in values and "…" not in values["JOB"]:
+            assert values["JOB"] in {job.name for job in jobs()}, line
+        for name in ("TABLE", "SOURCE", "TARGET"):
+            assert "<" in values.get(name, "<") or values[name] in names or name == "TARGET", line
+        selections = [values["SELECT"]] if "SELECT" in values else re.findall(r"--select '([^']*)'", line)
+        for selection in selections:
+            assert dg.AssetSelection.from_string(selection).resolve(graph), line
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+FORMS = ("…", "<")  # make rebuild TABLE=<name>
+GIVEN = {found for page in PAGES for found in _makes(page.read_text()) if "=" in found and not any(f in found for f in FORMS)}
+
+
+@pytest.mark.parametrize("command", sorted(GIVEN))
+def test_what_a_documented_make_command_calls_takes_its_arguments(command):
+    called = [words for words in _dry(command) if words[:3] == [".venv/bin/python", "-m", "lakehouse"]]
+    assert called
+    for words in called:
+        _parses(words[3:])
+    given = {value for value in re.findall(r"=(\S+)", command) if "'" not in value}
+    assert given <= {word for words in called for word in words}
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS - {"help", "clean"}))
+def test_every_target_calls_programs_and_modules_that_exist(target):
+    for words in _dry(f"make {target} JOB=medallion_etl SELECT=group:gold TABLE=vendas"):
+        if words[0] == ".venv/bin/python" and words[1:2] == ["-m"] and words[2] != "pip":
+            module = words[2]
+            assert importlib.util.find_spec(module) is not None, module
+            if module == "lakehouse":
+                _parses(words[3:])
+
+
+def test_make_help_is_the_default_and_lists_every_target():
+    done = subprocess.run(["make", "--no-print-directory"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    listed = set(re.findall(r"^  make ([a-z-]+)", done.stdout, flags=re.MULTILINE))
+    assert listed == TARGETS
+
+
+@cache
+def _dagster_command(*path: str):
+    from dagster._cli import create_dagster_cli
+
+    command = create_dagster_cli()
+    for name in path:
+        command = command.commands[name]
+    return command
+
+
+def test_dagsters_own_commands_take_what_the_readme_gives_them():
+    shown = [line for line in _commands((PROJECT / "README.md").read_text()) if line.startswith(".venv/bin/dagster ")]
+    assert {tuple(shlex.split(line)[1:3]) for line in shown} == {("asset", "list"), ("asset", "materialize")}
+    for line in shown:
+        _, group, name, *arguments = shlex.split(line)
+        _dagster_command(group, name).make_context(name, arguments)
+
+
+def test_ci_runs_the_makefiles_targets_and_the_workflow_runs_ci():
+    run = (PROJECT / ".ci" / "run").read_text()
+    called = {word for line in run.splitlines() if line.startswith("part ") for word in re.findall(r"\bmake ([a-z-]+)", line)}
+    assert {"check", "test", "test-browser", "run"} <= called <= TARGETS
+    assert ".ci/run" in (PROJECT / ".github" / "workflows" / "ci.yml").read_text()
+
+
+def test_every_make_command_in_a_message_or_docstring_of_the_code_exists():
+    found = set()
+    for path in (PROJECT / "lakehouse").rglob("*.py"):
+        text = path.read_text()
+        found |= set(re.findall(r"(?:[Rr]un |`|: )make ([a-z-]+)", text)) | set(re.findall(r"\bmake ([a-z-]+) [A-Z]+=", text))
+    assert {"rebuild", "sync", "setup"} <= found <= TARGETS
+
+
+def test_the_readme_begins_with_the_two_commands_and_the_flow():
+    first_screen = "\n".join((PROJECT / "README.md").read_text().splitlines()[:24])
+    assert re.findall(r"^make ([a-z]+)", first_screen, flags=re.MULTILINE) == ["run", "test"]
+    assert re.search(r"landing .*bronze .*silver .*gold .*reports", first_screen)
