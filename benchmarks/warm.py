@@ -3,7 +3,8 @@
 The lake is prepared; the first run loads what runs load, then five more are timed and their median divided by the number of
 assets. Table versions before and after prove that there was nothing to do. On a SQLite instance, in process, as `make run`.
 
-    python -m benchmarks.warm lakehouse|trivial
+    python -m benchmarks.warm lakehouse
+    python -m benchmarks.warm trivial <assets> <checks>
 """
 
 import json
@@ -38,26 +39,28 @@ def _versions(root: str) -> dict[str, int]:
     return {str(path): len(list(path.glob("*.json"))) for path in sorted(Path(root).rglob("_delta_log"))}
 
 
-def main(which: str) -> int:
-    if which == "trivial":
-        from benchmarks.trivial import COUNT
-        from benchmarks.trivial import defs as trivial
+def main(arguments: list[str]) -> int:
+    """Print seconds per asset, and how many assets and checks there were, as JSON."""
+    if arguments[0] == "trivial":
+        from benchmarks.trivial import build
 
-        print(json.dumps({"seconds": measure(trivial.resolve_implicit_global_asset_job_def(), COUNT), "assets": COUNT}))
+        assets, checks = (int(argument) for argument in arguments[1:])
+        seconds = measure(build(assets=assets, checks=checks).resolve_implicit_global_asset_job_def(), assets)
+        print(json.dumps({"seconds": seconds}))
         return 0
     from lakehouse.definitions import build_defs
     from lakehouse.settings import load_settings
 
     settings = load_settings()
     job = build_defs(settings).resolve_job_def("medallion_etl")
-    count = len(list(job.asset_layer.executable_asset_keys))
+    assets, checks = len(list(job.asset_layer.executable_asset_keys)), len(job.asset_layer.selected_check_keys)
     before = _versions(settings.storage.root)
-    seconds = measure(job, count)
+    seconds = measure(job, assets)
     if _versions(settings.storage.root) != before:
         raise RuntimeError("A table has a new version: there was something to do.")
-    print(json.dumps({"seconds": seconds, "assets": count}))
+    print(json.dumps({"seconds": seconds, "assets": assets, "checks": checks}))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -1,13 +1,17 @@
 """The lake as a Dagster resource: its places and its engine, as the settings say. Tables are read and written through it."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from lakehouse.core.engines import Session, duckdb_session, open_session
-from lakehouse.core.storage import Storage
+from lakehouse.core.errors import BusyError
+from lakehouse.core.storage import Storage, hold
 
 if TYPE_CHECKING:
     from lakehouse.core.engines.duckdb import DuckDBSession
@@ -31,9 +35,24 @@ class LakeResource(dg.ConfigurableResource):
     @contextmanager
     def session(self) -> Iterator[Session]:
         """An engine session that ends with the block."""
-        with open_session(self.engine, memory_limit=self.memory_limit, spill=self.spill) as session:
+        with scratch(self.spill) as spill, open_session(self.engine, memory_limit=self.memory_limit, spill=spill) as session:
             yield session
 
-    def duckdb(self) -> AbstractContextManager["DuckDBSession"]:
+    @contextmanager
+    def duckdb(self) -> "Iterator[DuckDBSession]":
         """A DuckDB session, whatever the engine: landed files are read and gold is computed with it."""
-        return duckdb_session(memory_limit=self.memory_limit, spill=self.spill)
+        with scratch(self.spill) as spill, duckdb_session(memory_limit=self.memory_limit, spill=spill) as session:
+            yield session
+
+
+@contextmanager
+def scratch(spill: str) -> Iterator[str]:
+    """A folder below `spill` that goes with the block. What killed processes left there goes first: nobody holds it."""
+    with ExitStack() as stack:
+        with hold(spill):  # so that nobody takes a folder for abandoned between its making and its lock
+            for left in Path(spill).iterdir():
+                with suppress(BusyError), hold(str(left), wait=0):
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=spill, ignore_cleanup_errors=True))
+            stack.enter_context(hold(folder))
+        yield folder

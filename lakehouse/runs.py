@@ -56,18 +56,19 @@ def materialize(select: str) -> int:
 
 def rebuild(table: str) -> int:
     """Compute a silver table again from all of bronze, and print what came of it."""
-    from lakehouse.core import ledger
     from lakehouse.core.engines import open_session
     from lakehouse.core.storage import hold
-    from lakehouse.silver.refresh import LEDGER, stage_refresh
-    from lakehouse.steps import findings_info
+    from lakehouse.lake import scratch
+    from lakehouse.silver.refresh import stage_refresh
+    from lakehouse.steps import findings_info, settle
 
     spec, settings = _spec(table), load_settings()
     storage = settings.storage
     uri = storage.uri(spec.silver)
     with (
         hold(uri),
-        open_session(settings.engine, memory_limit=settings.memory_bound, spill=settings.spill) as session,
+        scratch(settings.spill) as spill,
+        open_session(settings.engine, memory_limit=settings.memory_bound, spill=spill) as session,
     ):
         refresh = stage_refresh(session, storage, spec, run_id="rebuild", rebuild=True)
         for finding in refresh.findings:
@@ -78,9 +79,7 @@ def rebuild(table: str) -> int:
             return 1
         refresh.candidate.info = {**(refresh.candidate.info or {}), **findings_info(refresh.findings)}
         version = refresh.candidate.commit({"run_id": "rebuild", "asset": str(spec.silver)})
-        snapshot = open_existing(uri)
-        if snapshot is not None:
-            ledger.settle(session, storage.uri(LEDGER), table=spec.silver, snapshot=snapshot)
+        settle(session, storage, spec.silver)
     print(f"{spec.silver}: version {version}, {refresh.entry.rows_after:,} rows from {refresh.entry.records_in:,} records.")
     return 0
 

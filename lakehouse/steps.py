@@ -6,7 +6,7 @@ a step works on it. What one layer alone needs is in that layer.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,13 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._utils import interrupts
 
+from lakehouse.core import ledger
 from lakehouse.core.delta import open_existing
+from lakehouse.core.engines import Session
 from lakehouse.core.errors import LakehouseError
+from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
+from lakehouse.core.storage import Storage
 from lakehouse.tables.spec import TableSpec
 
 #: A conflict or a busy table is over in seconds; three tries within about half a minute.
@@ -67,6 +71,18 @@ def standing_findings(uri: str, rules: Iterable[str]) -> list[Finding]:
         passed, action, failed, judged = stored.get(rule, (True, "warn", 0, 0))
         out.append(Finding(rule, passed, action, failed, judged, {"standing": "no new records; as of the last commit"}))
     return out
+
+
+def settle(session: Session, storage: Storage, table: TableRef, *, log: Callable[..., None] | None = None) -> None:
+    """Copy the figures of a table's new commits to the ledger, and say them."""
+    snapshot = open_existing(storage.uri(table))
+    if snapshot is None:
+        return
+    for row in ledger.settle(session, storage.uri(ledger.LEDGER_TABLE), table=table, snapshot=snapshot):
+        if log is not None:
+            parts = ("written", "deduplicated", "deleted", "quarantined")
+            places = ", ".join(f"{row[part]:,} {part}" for part in parts if row[part])
+            log(f"{table} version {row['version']}: {row['records_in']:,} records in, {places or 'none taken'}.")
 
 
 @contextmanager

@@ -70,7 +70,14 @@ print([name for name in {HEAVY} if name in sys.modules])
 """
     lake = tmp_path / "lake"
     environment = {**os.environ, "LAKEHOUSE_ROOT": str(lake), "LAKEHOUSE_LANDING": ""}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["[]", "[]"]
     assert not lake.exists()
@@ -78,7 +85,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 
 def test_the_servers_loader_finds_the_code_location_through_the_projects_configuration():
     dagster = Path(sys.executable).with_name("dagster")
-    done = subprocess.run([dagster, "definitions", "validate"], cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run([dagster, "definitions", "validate"], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Validation successful for code location lakehouse" in done.stdout + done.stderr
 
@@ -204,7 +211,7 @@ def one_more(monkeypatch) -> TableSpec:
     """The record that `docs/tables.md` shows, declared."""
     block = re.search(r"```python\n(.*?)```", (PROJECT / "docs" / "tables.md").read_text(), flags=re.DOTALL)
     scope = dict(vars(importlib.import_module("lakehouse.tables.spec")))
-    exec(block[1], scope)  # noqa: S102 - the project's own page
+    exec(block[1], scope)
     spec = scope["PEDIDOS"]
     before = lakehouse.tables.ALL
     for name, module in list(sys.modules.items()):

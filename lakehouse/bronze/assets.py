@@ -5,8 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from lakehouse.core import ledger
-from lakehouse.core.delta import open_existing
 from lakehouse.core.storage import hold
 from lakehouse.io_manager import Unchanged
 from lakehouse.lake import LakeResource
@@ -17,6 +15,7 @@ from lakehouse.steps import (
     code_version,
     failures,
     findings_info,
+    settle,
     standing_findings,
 )
 from lakehouse.tables.spec import TableSpec
@@ -40,7 +39,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
         **asset_arguments(spec, "bronze"),
     )
     def bronze(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        from lakehouse.bronze.ingest import LEDGER, stage_batch
+        from lakehouse.bronze.ingest import stage_batch
 
         storage = lake.storage
         uri = storage.uri(spec.bronze)
@@ -57,8 +56,6 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 return
             batch.candidate.info = {**(batch.candidate.info or {}), **findings_info(batch.findings)}
             yield dg.Output(batch.candidate, data_version=dg.DataVersion(str(batch.candidate.snapshot.version + 1)))
-            committed = open_existing(uri)
-            if committed is not None:
-                ledger.settle(session, storage.uri(LEDGER), table=spec.bronze, snapshot=committed)
+            settle(session, storage, spec.bronze, log=context.log.info)
 
     return bronze

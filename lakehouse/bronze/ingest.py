@@ -22,13 +22,12 @@ from lakehouse.core.errors import ConflictError
 from lakehouse.core.landing import airbyte
 from lakehouse.core.landing.airbyte import Reject, Staged
 from lakehouse.core.ledger import Entry, PlannedFile
-from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
 from lakehouse.core.storage import LandedFile, Storage
 from lakehouse.tables.spec import TableSpec
 
-FILES = TableRef("ops", "landing_files")
-LEDGER = TableRef("ops", "ledger")
+FILES = ledger.FILES_TABLE
+LEDGER = ledger.LEDGER_TABLE
 #: Rules that every bronze table has; each is an asset check.
 READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE = "readable_files", "readable_records", "schema_drift", "ledger"
 RULES = (READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE)

@@ -22,6 +22,7 @@ _ALLOWED = frozenset((
     "Substring", "Trim", "TryCast", "Upper", "Var", "Year",
 ))
 # fmt: on
+_COMPARISONS = frozenset(("EQ", "In", "Is", "NEQ"))
 _SAFE = frozenset(("And", "Boolean", "Column", "EQ", "Identifier", "In", "Is", "NEQ", "Not", "Null", "Or", "Paren"))
 
 
@@ -69,8 +70,12 @@ def parse(text: str, *, columns: Collection[str]) -> Expression:
 
 
 def _is_safe(node: Any) -> bool:
-    """Whether evaluating the node can never raise. A number may, where it is compared with text."""
+    """Whether evaluating the node can never raise: two columns may differ in type, and a text is no condition."""
     name = type(node).__name__
+    if name == "Column":
+        return type(node.parent).__name__ in _COMPARISONS
+    if name in _COMPARISONS and sum(type(part).__name__ == "Column" for part in node.walk()) > 1:
+        return False
     return name in _SAFE or (name == "Literal" and bool(node.args.get("is_string")))
 
 

@@ -27,6 +27,8 @@ from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 
+FILES_TABLE = TableRef("ops", "landing_files")
+LEDGER_TABLE = TableRef("ops", "ledger")
 FILES = {
     "table": "string",
     "batch_id": "bigint",

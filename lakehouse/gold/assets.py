@@ -9,7 +9,6 @@ candidates                  only of marts that were built and whose error-severi
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from lakehouse.gold.lineage import column_lineage
 from lakehouse.gold.project import DATABASE, invoke, write_profile
 from lakehouse.gold.schema import mart_columns
 from lakehouse.io_manager import Unchanged
-from lakehouse.lake import LakeResource
+from lakehouse.lake import LakeResource, scratch
 from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
 
 
@@ -159,7 +158,7 @@ class _Build:
     ) -> None:
         self.context, self.lake, self.manifest, self.marts = context, lake, manifest, marts
         self.storage = lake.storage
-        self.scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gold-", dir=_made(lake.spill))))
+        self.scratch = Path(stack.enter_context(scratch(lake.spill)))
         self.stack = stack
 
     def run(self, wanted: list[Mart]) -> Iterator[Any]:
@@ -314,8 +313,3 @@ def _view(connection: Any, schema: str, name: str, snapshot: Snapshot) -> None:
         nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
         source = f"SELECT {nulls} WHERE false"
     connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")
-
-
-def _made(folder: str) -> str:
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    return folder

@@ -110,8 +110,9 @@ def invoke(arguments: Sequence[str], *, scratch: Path, target: Path, manifest: M
     finally:
         DuckDBConnectionManager.close_all_connections()  # it keeps the file open for the next run of this process
     if outcome.exception is not None:
+        said = " ".join(str(outcome.exception).split())  # the first line is only the kind of error
         raise DbtError(
-            f"dbt {arguments[0]} failed: {str(outcome.exception).strip().splitlines()[0]}",
+            f"dbt {arguments[0]} failed: {said.rstrip('.')}.",
             remedy="Mend the model or yml file that it names and run it again.",
         ) from outcome.exception
     return list(getattr(outcome.result, "results", None) or [])

@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from lakehouse.core import ledger
 from lakehouse.core.delta import open_existing
 from lakehouse.core.storage import hold
 from lakehouse.io_manager import Unchanged, describe
@@ -18,6 +17,7 @@ from lakehouse.steps import (
     code_version,
     failures,
     findings_info,
+    settle,
     standing_findings,
 )
 from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
@@ -40,7 +40,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
         **arguments,
     )
     def silver(context: dg.AssetExecutionContext, lake: LakeResource, request: TableRequest) -> Iterator[Any]:
-        from lakehouse.silver.refresh import LEDGER, stage_refresh
+        from lakehouse.silver.refresh import stage_refresh
 
         storage = lake.storage
         with failures():
@@ -73,9 +73,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                     data_version=dg.DataVersion(str(refresh.version + 1)),
                     metadata={"dagster/column_lineage": _lineage(spec)},
                 )
-            committed = open_existing(uri)
-            if committed is not None:
-                ledger.settle(session, storage.uri(LEDGER), table=target, snapshot=committed)
+            settle(session, storage, target, log=context.log.info)
 
     return silver
 

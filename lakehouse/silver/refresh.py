@@ -34,7 +34,7 @@ from lakehouse.core.writes import files_near, replace_keys
 from lakehouse.silver.checks import BALANCE, COMPLETE, TYPES
 from lakehouse.tables.spec import EXTRACTED_AT, RowRule, TableSpec
 
-LEDGER = TableRef("ops", "ledger")
+LEDGER = ledger.LEDGER_TABLE
 _DELETED, _ACCEPTED, _ORIGIN = "_deleted", "_accepted", "_origin"
 _PLACE = ("_file", "_position")
 #: Of records that are equal in all else the stored one stands, so nothing is written. A remembered delete yields to the

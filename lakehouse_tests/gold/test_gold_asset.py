@@ -1,0 +1,302 @@
+"""The gold asset: which marts are published, which keep their version, and what the run says about it.
+
+Over a few rows of silver that the tests write themselves. The marts' SQL is tested in `test_marts.py`.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from deltalake import DeltaTable
+
+from lakehouse import runs
+from lakehouse.core.engines import duckdb_session
+from lakehouse.core.writes import Write, stage_write
+from lakehouse.definitions import build_defs
+from lakehouse.gold import assets as gold_module
+from lakehouse.gold import project
+from lakehouse.settings import Settings, project_folder
+from lakehouse.silver.refresh import silver_columns
+from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
+
+MARTS = {"clientes_rfm", "vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto"}
+NOON = "2024-03-01 12:00:00+00"
+FAILS = "select * from {{ ref('vendas_diarias') }} where receita > 0"
+WARNS = "{{ config(severity='warn') }} select * from {{ ref('vendas_mensais') }}"
+
+
+def sale(number: int, **fields) -> dict:
+    row = {
+        "id": number, "pedido_id": f"P{number}", "produto_id": "x", "descricao": "X", "quantidade": 2, "valor_unitario": "1.25",
+        "cliente_id": 1, "pais": "Brasil", "status": "paid", "created_at": NOON, "updated_at": NOON,
+        "created_date": "2024-03-01", "total": "2.50", "_extracted_at": NOON,
+    }  # fmt: skip
+    return {**row, **fields}
+
+
+@dataclass(frozen=True)
+class Lake:
+    root: Path
+
+    def silver(self, spec, rows: list[dict], mode: str = "overwrite") -> None:
+        columns = silver_columns(spec)
+        write = Write(frame=lambda session: session.table(rows, columns), columns=columns, mode=mode, key=("id",))
+        with duckdb_session(memory_limit="500MB", spill=str(self.root / ".spill")) as session:
+            stage_write(session, str(self.root / "silver" / spec.silver_name), write).commit()
+
+    def run(self, *marts: str, dbt: Path | None = None) -> dg.ExecuteInProcessResult:
+        """Materialise gold, or only some marts, with the project's dbt or with a copy of it."""
+        keys = [dg.AssetKey(["gold", mart]) for mart in marts or sorted(MARTS)]
+        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
+            warnings.simplefilter("ignore")
+            if dbt is not None:
+                patch.setattr(project, "project_dir", lambda: dbt)
+            job = build_defs(Settings(root=str(self.root))).resolve_implicit_global_asset_job_def()
+            return job.execute_in_process(instance=instance, asset_selection=keys, raise_on_error=False)
+
+    def rows(self, mart: str) -> list[dict]:
+        return DeltaTable(str(self.root / "gold" / mart)).to_pyarrow_table().to_pylist()
+
+    def versions(self) -> dict[str, int]:
+        return {path.name: DeltaTable(str(path)).version() for path in (self.root / "gold").iterdir()}
+
+
+def published(result: dg.ExecuteInProcessResult) -> set[str]:
+    """Marts of which a new version was committed."""
+    events = result.get_asset_materialization_events()
+    return {e.asset_key.path[-1] for e in events if "nothing_to_do" not in e.materialization.metadata}
+
+
+def current(result: dg.ExecuteInProcessResult) -> set[str]:
+    events = result.get_asset_materialization_events()
+    return {e.asset_key.path[-1] for e in events if "nothing_to_do" in e.materialization.metadata}
+
+
+def unpassed(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckSeverity]:
+    return {check.check_name: check.severity for check in result.get_asset_check_evaluations() if not check.passed}
+
+
+def error(result: dg.ExecuteInProcessResult) -> str:
+    return "\n".join(e.event_specific_data.error.to_string() for e in result.all_events if e.is_step_failure)
+
+
+def retried(result: dg.ExecuteInProcessResult) -> bool:
+    return any(event.is_step_up_for_retry for event in result.all_events)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Lake:
+    """Three rows of silver, and the marts of them. Nobody changes it."""
+    lake = Lake(tmp_path_factory.mktemp("gold") / "lake")
+    lake.silver(VENDAS, [sale(1), sale(2, pais="Chile", created_date="2024-03-02"), sale(3, pedido_id="P1")])
+    lake.silver(PRODUTOS, [{"id": "x", "nome": "X", "categoria": "c", "updated_at": NOON, "_extracted_at": NOON}])
+    customer = {"id": 1, "pais": "Brasil", "segmento": "s", "created_at": NOON, "updated_at": NOON, "_extracted_at": NOON}
+    lake.silver(CLIENTES, [customer])
+    assert lake.run().success
+    return lake
+
+
+@pytest.fixture
+def lake(base, tmp_path) -> Lake:
+    shutil.copytree(base.root, tmp_path / "lake")
+    return Lake(tmp_path / "lake")
+
+
+def _copy(folder: Path, files: dict[str, str]) -> Path:
+    shutil.copytree(project_folder() / "dbt_project", folder, ignore=shutil.ignore_patterns("target", "logs"))
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory) -> Path:
+    """The dbt project with one more test that fails and one more that warns."""
+    files = {"tests/sells_nothing.sql": FAILS, "tests/has_no_month.sql": WARNS}
+    return _copy(tmp_path_factory.mktemp("dbt") / "strict", files)
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory) -> Path:
+    """The dbt project with a model that does not run."""
+    text = (project_folder() / "dbt_project" / "models" / "marts" / "vendas_por_pais.sql").read_text()
+    assert "pais" in text
+    files = {"models/marts/vendas_por_pais.sql": text.replace("pais", "nacao")}
+    return _copy(tmp_path_factory.mktemp("dbt") / "wrong", files)
+
+
+# --- what is published -----------------------------------------------------------------------------------------------
+
+
+def test_marts_are_published_with_the_columns_of_their_contracts(base):
+    assert base.versions() == dict.fromkeys(MARTS, 1)
+    days = sorted(base.rows("vendas_diarias"), key=lambda row: row["data"])
+    assert [(str(d["data"]), d["pedidos"], d["linhas"], d["receita"]) for d in days] == [
+        ("2024-03-01", 1, 2, Decimal("5.0000")),
+        ("2024-03-02", 1, 1, Decimal("2.5000")),
+    ]
+    manifest = project.ensure_manifest()
+    for mart in MARTS:
+        contract = list(manifest["nodes"][f"model.lakehouse.{mart}"]["columns"])
+        fields = DeltaTable(str(base.root / "gold" / mart)).schema().fields
+        assert [field.name for field in fields] == contract
+
+
+def test_marts_are_left_alone_while_silver_and_their_models_are_unchanged(lake):
+    result = lake.run()
+    assert (result.success, published(result), current(result)) == (True, set(), MARTS)
+    assert lake.versions() == dict.fromkeys(MARTS, 1)
+    assert set(unpassed(result)) == set()
+
+
+def test_only_marts_that_read_a_changed_table_are_computed_again(lake):
+    customer = {"id": 2, "pais": "Chile", "segmento": "s", "created_at": NOON, "updated_at": NOON, "_extracted_at": NOON}
+    lake.silver(CLIENTES, [customer], mode="append")
+    result = lake.run()
+    assert (published(result), current(result)) == ({"clientes_rfm"}, MARTS - {"clientes_rfm"})
+
+
+def test_only_marts_whose_model_or_tests_changed_are_computed_again(lake, strict):
+    result = lake.run(dbt=strict)
+    assert current(result) == MARTS - {"vendas_diarias", "vendas_mensais"}
+
+
+def test_a_mart_is_replaced_whole(lake):
+    lake.silver(VENDAS, [sale(9, created_date="2025-01-01")])
+    assert lake.run().success
+    assert [str(row["data"]) for row in lake.rows("vendas_diarias")] == ["2025-01-01"]
+    assert len(DeltaTable(str(lake.root / "gold" / "vendas_diarias"), version=1).to_pyarrow_table()) == 2
+
+
+def test_empty_silver_gives_empty_marts_once(lake):
+    for spec in (VENDAS, PRODUTOS, CLIENTES):
+        lake.silver(spec, [])
+    assert lake.run().success
+    assert {mart: len(lake.rows(mart)) for mart in MARTS} == dict.fromkeys(MARTS, 0)
+    assert current(lake.run()) == MARTS
+
+
+def test_a_mart_asked_for_alone_is_built_alone_and_dbt_runs_once(lake, monkeypatch):
+    lake.silver(VENDAS, [sale(9)])
+    calls = []
+    invoke = gold_module.invoke
+    monkeypatch.setattr(gold_module, "invoke", lambda arguments, **how: calls.append(arguments) or invoke(arguments, **how))
+    result = lake.run("vendas_mensais")
+    assert result.success
+    assert published(result) == {"vendas_mensais"}
+    assert {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()} == {"vendas_mensais"}
+    assert lake.versions() == {**dict.fromkeys(MARTS, 1), "vendas_mensais": 2}
+    assert calls == [["build", "--select", "stg_vendas", "vendas_mensais"]]
+    calls.clear()
+    assert published(lake.run()) == MARTS - {"vendas_mensais"}
+    assert len(calls) == 1
+
+
+def test_a_mart_shows_which_silver_columns_it_is_made_of(lake):
+    lake.silver(VENDAS, [sale(9)])
+    result = lake.run("vendas_diarias")
+    (event,) = result.get_asset_materialization_events()
+    lineage = event.materialization.metadata["dagster/column_lineage"].value.deps_by_column
+    assert lineage["receita"] == [dg.TableColumnDep(dg.AssetKey(["silver", "vendas"]), "total")]
+    assert lineage["data"] == [dg.TableColumnDep(dg.AssetKey(["silver", "vendas"]), "created_date")]
+    assert event.materialization.metadata["dbt_seconds"].value > 0
+
+
+# --- failing tests and models ----------------------------------------------------------------------------------------
+
+
+def test_a_failing_test_keeps_its_mart_back_and_a_warning_does_not(lake, strict):
+    lake.silver(VENDAS, [sale(4, pais="Peru")], mode="append")
+    before = lake.rows("vendas_diarias")
+    result = lake.run(dbt=strict)
+    assert not result.success
+    assert not retried(result)
+    assert unpassed(result)["sells_nothing"] == dg.AssetCheckSeverity.ERROR
+    assert unpassed(result)["has_no_month"] == dg.AssetCheckSeverity.WARN
+    assert published(result) == MARTS - {"vendas_diarias"}
+    assert lake.versions() == {**dict.fromkeys(MARTS, 2), "vendas_diarias": 1}
+    assert lake.rows("vendas_diarias") == before
+
+    mended = lake.run()  # with the test gone, the mart catches up
+    assert mended.success
+    assert "vendas_diarias" in published(mended)
+    assert sum(row["linhas"] for row in lake.rows("vendas_diarias")) == 4
+
+
+def test_a_failing_test_is_judged_again_by_every_run_until_it_passes(lake, strict):
+    for _ in range(2):
+        result = lake.run(dbt=strict)
+        assert unpassed(result)["sells_nothing"] == dg.AssetCheckSeverity.ERROR
+        assert not result.success
+    assert lake.versions()["vendas_diarias"] == 1
+
+
+def test_a_warning_still_stands_when_there_is_nothing_to_do(lake, strict):
+    lake.run("vendas_mensais", dbt=strict)
+    result = lake.run("vendas_mensais", dbt=strict)
+    assert result.success
+    assert current(result) == {"vendas_mensais"}
+    assert unpassed(result) == {"has_no_month": dg.AssetCheckSeverity.WARN}
+
+
+def test_a_model_that_does_not_run_is_named_with_the_reason_and_the_other_marts_are_published(lake, wrong):
+    lake.silver(VENDAS, [sale(4)], mode="append")
+    before = lake.rows("vendas_por_pais")
+    result = lake.run(dbt=wrong)
+    assert not result.success
+    assert not retried(result)
+    assert "gold/vendas_por_pais was not built: " in error(result)
+    assert "nacao" in error(result)
+    assert published(result) == MARTS - {"vendas_por_pais"}
+    assert lake.rows("vendas_por_pais") == before
+    named = {check.check_name for check in result.get_asset_check_evaluations() if check.asset_key.path[-1] == "vendas_por_pais"}
+    assert named
+    assert named <= set(unpassed(result))  # its tests were not run, so they have not passed
+
+
+def test_a_project_that_does_not_parse_is_an_error_that_names_the_file(lake, tmp_path):
+    broken = _copy(tmp_path / "broken", {"models/marts/vendas_por_pais.sql": "select * from {{ ref('nothing') }}"})
+    with pytest.raises(project.DbtError, match=r"models/marts/vendas_por_pais\.sql.*nothing.*Mend the model"):
+        lake.run(dbt=broken)
+
+
+def test_gold_without_silver_says_what_to_materialise(tmp_path):
+    result = Lake(tmp_path).run()
+    assert not result.success
+    assert not retried(result)
+    assert "Gold needs silver/clientes, which does not exist. Materialise silver/clientes first." in error(result)
+
+
+def test_nothing_is_left_of_the_scratch_database(lake, strict, wrong):
+    lake.silver(VENDAS, [sale(4)], mode="append")
+    for dbt in (strict, wrong):
+        lake.run(dbt=dbt)
+        assert list((lake.root / ".spill").iterdir()) == []
+        for mart in MARTS:
+            log = (lake.root / "gold" / mart / "_delta_log").glob("*.json")
+            actions = [json.loads(line) for file in log for line in file.read_text().splitlines()]
+            known = {action["add"]["path"] for action in actions if "add" in action}
+            assert {path.name for path in (lake.root / "gold" / mart).iterdir() if path.is_file()} == known
+
+
+def test_the_exit_code_is_1_and_the_failed_dbt_test_is_named(lake, strict, monkeypatch, tmp_path, capfd):
+    home = tmp_path / "dagster"
+    home.mkdir()
+    shutil.copy(project_folder() / "dagster.yaml", home)
+    for name in [name for name in os.environ if name.startswith("LAKEHOUSE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LAKEHOUSE_ROOT", str(lake.root))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setattr(project, "project_dir", lambda: strict)
+    lake.silver(VENDAS, [sale(4)], mode="append")
+    assert runs.trigger("medallion_etl") == 1
+    said = capfd.readouterr().err
+    assert "failed check: gold/vendas_diarias sells_nothing\n" in said
+    assert "failed check: gold/vendas_mensais has_no_month" not in said
+    assert not (lake.root / "reports" / "vendas").exists()  # the report waits for its marts

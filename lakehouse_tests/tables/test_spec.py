@@ -1,0 +1,167 @@
+"""A table that could not work is refused when it is declared, and the message ends with what to do."""
+
+from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lakehouse.core.errors import DeclarationError, ExpressionError
+from lakehouse.tables import ALL
+from lakehouse.tables.spec import (
+    AirbyteStream,
+    Column,
+    RowRule,
+    TableRule,
+    TableSpec,
+    accepted_values,
+    check_unique,
+    expression,
+    in_range,
+    matches,
+    min_rows,
+    not_null,
+    unique,
+    volume_drop,
+)
+
+ID, AT = Column("id", "bigint"), Column("updated_at", "timestamp")
+
+
+def spec(**given: Any) -> TableSpec:
+    base: dict[str, Any] = {"name": "itens", "source": AirbyteStream("itens"), "columns": (ID, AT), "key": ("id",)}
+    return TableSpec(**{**base, "order": ("updated_at",), **given})
+
+
+REFUSED: dict[str, Callable[[], object]] = {
+    "table name": lambda: spec(name="Itens"),
+    "silver name": lambda: spec(silver_name="../itens"),
+    "stream name": lambda: AirbyteStream("Itens"),
+    "tag": lambda: spec(tags=("ok", "not ok")),
+    "transform": lambda: spec(transform="os.system"),
+    "drift": lambda: spec(drift="ignore"),
+    "max_loss above one": lambda: spec(max_loss=1.5),
+    "max_loss below zero": lambda: spec(max_loss=-0.1),
+    "file size": lambda: spec(file_mb=0),
+    "column name": lambda: Column("Valor", "string"),
+    "column name of the lake": lambda: Column("_batch_id", "string"),
+    "type": lambda: Column("a", "text"),
+    "type with a space": lambda: Column("a", "decimal(12, 4)"),
+    "decimal without digits": lambda: Column("a", "decimal(0,0)"),
+    "decimal too wide": lambda: Column("a", "decimal(39,2)"),
+    "more decimals than digits": lambda: Column("a", "decimal(4,12)"),
+    "type of another engine": lambda: Column("a", "struct<a int>"),
+    "source and expression": lambda: Column("a", "bigint", source="b", expression="id"),
+    "source with a quote": lambda: Column("a", "bigint", source='b"c'),
+    "source without a column": lambda: Column("a", "bigint", source="1b"),
+    "source too long": lambda: Column("a", "bigint", source="b" * 64),
+    "same column twice": lambda: spec(columns=(ID, AT, ID)),
+    "same rule twice": lambda: spec(rules=(not_null("id"), not_null("id", action="warn"))),
+    "no key": lambda: spec(key=()),
+    "key that is no column": lambda: spec(key=("id", "x")),
+    "no order": lambda: spec(order=()),
+    "order that is no column": lambda: spec(order=("criado",)),
+    "expression with an unknown column": lambda: spec(columns=(ID, AT, Column("x", "bigint", expression="y + 1"))),
+    "expression with a later column": lambda: spec(
+        columns=(ID, AT, Column("x", "bigint", expression="y"), Column("y", "bigint", expression="id"))
+    ),
+    "expression of itself": lambda: spec(columns=(ID, AT, Column("x", "bigint", expression="x"))),
+    "deletion condition": lambda: spec(deleted="status = 'deleted'"),
+    "rule condition": lambda: spec(rules=(expression("r", "nope > 1"),)),
+    "rule that reads no column": lambda: spec(rules=(expression("r", "1 = 1"),)),
+    "rule name": lambda: expression("r-1", "id > 1"),
+    "rule name of a built-in check": lambda: expression("ledger", "id > 1"),
+    "rule name of a cast": lambda: expression("castable_id", "id > 1"),
+    "rule action": lambda: RowRule("r", "id > 1", "delete"),  # type: ignore[arg-type]
+    "table rule action": lambda: TableRule("r", "min_rows", "quarantine"),  # type: ignore[arg-type]
+    "table rule kind": lambda: TableRule("r", "max_rows"),  # type: ignore[arg-type]
+    "table rule on an unknown column": lambda: spec(rules=(unique("nope"),)),
+    "unique without columns": lambda: TableRule("r", "unique"),
+    "range without bounds": lambda: in_range("id"),
+    "range of nothing": lambda: spec(rules=(in_range("id", minimum=float("nan")),)),
+    "no accepted value": lambda: accepted_values("id"),
+    "volume drop of nothing": lambda: volume_drop(0),
+    "volume drop of more than all": lambda: volume_drop(1.1),
+    "rule column": lambda: not_null("Id"),
+    "two tables of one name": lambda: check_unique(spec(), spec()),
+    "two silver tables of one name": lambda: check_unique(spec(), spec(name="outros", silver_name="itens")),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_work_is_refused_with_a_remedy(case: str) -> None:
+    with pytest.raises(DeclarationError) as refusal:
+        REFUSED[case]()
+    text, remedy = str(refusal.value), refusal.value.remedy
+    assert text.endswith(remedy) and remedy[0].isupper() and remedy.endswith(".")
+    assert text != remedy, "it says what is wrong, too"
+
+
+def test_a_refused_expression_names_the_columns_that_there_are() -> None:
+    with pytest.raises(ExpressionError, match="id, updated_at"):
+        spec(deleted="nope")
+
+
+def test_a_good_spec_says_where_its_tables_are() -> None:
+    made = spec(silver_name="itens_limpos", drift="freeze", freshness=timedelta(hours=1), transform="itens", tags=("a",))
+    assert [str(ref) for ref in (made.landing, made.bronze, made.silver, made.quarantine)] == [
+        "landing/itens",
+        "bronze/itens",
+        "silver/itens_limpos",
+        "quarantine/itens",
+    ]
+
+
+def test_the_silver_table_is_called_as_the_bronze_one_unless_said_otherwise() -> None:
+    assert spec().silver.table == "itens"
+
+
+def test_a_spec_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        spec().name = "outro"  # type: ignore[misc]
+
+
+def test_a_key_is_never_null_without_saying_so_and_is_not_judged_twice() -> None:
+    assert [rule.name for rule in spec().row_rules] == ["not_null_id"]
+    said = spec(rules=(not_null("id", action="fail"), not_null("updated_at")))
+    assert [(rule.name, rule.action) for rule in said.row_rules] == [("not_null_id", "fail"), ("not_null_updated_at", "quarantine")]
+
+
+def test_calculated_columns_may_use_those_before_them() -> None:
+    made = spec(columns=(ID, AT, Column("x", "bigint", expression="id + 1"), Column("y", "bigint", expression="x * 2")))
+    assert made.parsed("y > 1").columns == {"y"}
+
+
+def test_a_renamed_column_is_read_from_the_delivered_field() -> None:
+    assert Column("timestamp_gps", "bigint", source="dataHora").bronze_name == "datahora"
+    assert Column("valor", "bigint").bronze_name == "valor"
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "condition"),
+    [
+        (not_null("a"), "not_null_a", '"a" IS NOT NULL'),
+        (accepted_values("a", "x", "it's"), "accepted_values_a", "\"a\" IN ('x', 'it''s')"),
+        (in_range("a", minimum=0, maximum=1.5), "range_a", '"a" >= 0 AND "a" <= 1.5'),
+        (in_range("a", maximum=3), "range_a", '"a" <= 3'),
+        (matches("a", "^'x"), "matches_a", "regexp_matches(\"a\", '^''x')"),
+        (expression("r", "a > 1"), "r", "a > 1"),
+    ],
+)
+def test_rules_in_words(rule: RowRule, name: str, condition: str) -> None:
+    assert (rule.name, rule.condition, rule.action) == (name, condition, "quarantine")
+
+
+def test_table_rules_in_words() -> None:
+    assert min_rows(100) == TableRule("min_rows_100", "min_rows", "fail", 100)
+    assert unique("a", "b", action="warn") == TableRule("unique_a_b", "unique", "warn", 0, ("a", "b"))
+    assert volume_drop(0.2) == TableRule("volume_drop", "volume_drop", "fail", 0.2)
+    assert spec(rules=(min_rows(1), not_null("id"), unique("id"))).table_rules == (min_rows(1), unique("id"))
+
+
+def test_the_declared_tables_are_whole() -> None:
+    assert {table.name for table in ALL} >= {"vendas", "produtos", "clientes"}
+    for table in ALL:
+        assert table.description and table.owners
+        assert replace(table) == table, "it can be declared again from its own values"
