@@ -53,7 +53,8 @@ def main(arguments: list[str]) -> int:
 
     settings = load_settings()
     job = build_defs(settings).resolve_job_def("medallion_etl")
-    assets, checks = len(list(job.asset_layer.executable_asset_keys)), len(job.asset_layer.selected_check_keys)
+    layer = job.asset_layer
+    assets, checks = len(list(layer.executable_asset_keys)), len(layer.asset_graph.asset_check_keys)
     before = _versions(settings.storage.root)
     seconds = measure(job, assets)
     if _versions(settings.storage.root) != before:

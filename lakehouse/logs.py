@@ -58,7 +58,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
     while error is not None and error.cause is not None and (error.cls_name or "").startswith(_WRAPPERS):
         error = error.cause
     if error is not None:
-        text = error.message.strip().splitlines()[0]
+        text = " ".join(error.message.split())
         fields["error"] = text.partition(": ")[2] if error.cls_name == "Failure" else text
         fields["message"] = f"{fields['message']} {fields['error']}"
     return {name: value for name, value in fields.items() if value is not None}

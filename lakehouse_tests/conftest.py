@@ -170,11 +170,14 @@ class Lake:
 
     def rows(self, ref: TableRef, *columns: str) -> list[Row]:
         """The rows of a table in the order of all of the given columns (default: all), `[]` when there is no table."""
+        from lakehouse.core.engines.duckdb import literal
+
         snapshot = open_existing(self.storage.uri(ref))
         if snapshot is None or not snapshot.files:
             return []
         with self.session() as session:
-            relation = session.connection.read_parquet(snapshot.paths(), union_by_name=True)
+            paths = [literal(path) for path in snapshot.paths()]
+            relation = session.connection.read_parquet(paths, union_by_name=True)
             names = columns or tuple(snapshot.columns)
             for name in set(names) - set(relation.columns):
                 relation = relation.select(f'*, NULL AS "{name}"')

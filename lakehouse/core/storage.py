@@ -5,6 +5,7 @@ One record for the whole lake. A table's URI is made here and nowhere else.
 
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -47,6 +48,12 @@ class Storage:
     layers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for place in (self.root, *self.layers.values()):
+            if re.search(r"[#?\\\x00-\x1f]|%[0-9A-Fa-f]{2}", place):  # deltalake takes it for a URL, and loses the history
+                raise DeclarationError(
+                    f"{place!r} cannot be the folder of a Delta table.",
+                    remedy="Choose a name without #, ?, backslash, control characters and % before two digits.",
+                )
         for place in (self.root, self.landing, *self.layers.values()):
             if "://" in place or not Path(place).is_absolute():
                 raise DeclarationError(

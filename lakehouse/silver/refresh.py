@@ -442,8 +442,9 @@ class _Work:
     def _as_rows(self, deletes: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
         """Remembered deletes in the shape of silver rows."""
         have = self._delete_columns()
-        empty = self.session.table([], {n: k for n, k in self.columns.items() if n not in have})
-        missing = {name: nw.lit(None).cast(dtype) for name, dtype in empty.collect_schema().items()}
+        others = {n: k for n, k in self.columns.items() if n not in have}
+        types = self.session.table([], others).collect_schema() if others else {}
+        missing = {name: nw.lit(None).cast(dtype) for name, dtype in types.items()}
         return deletes.with_columns(**missing, **{_DELETED: nw.lit(True)})
 
     def _remember(self, deletes: "nw.LazyFrame[Any]", *, anew: bool) -> None:

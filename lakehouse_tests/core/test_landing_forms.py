@@ -2,9 +2,9 @@
 
 import datetime as dt
 import hashlib
-import itertools
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,16 +99,20 @@ def test_one_stream_in_all_forms_at_once(lake: Lake) -> None:
     assert len({tuple(v for k, v in row.items() if k != "id") for row in lake.rows(SPEC.bronze, "id", "nome", "valor", "ativo")}) == 1
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_landed_file_is_never_touched(lake: Lake, form: str) -> None:
-    path = lake.land("itens", "a", ROWS, form)
+def test_a_landed_file_is_never_touched(lake: Lake) -> None:
+    for form in FORMS:
+        lake.land("itens", form, ROWS, form)
     broken = lake.put("itens", "b.jsonl", "{no json\n")
-    before = [(p.stat().st_mtime_ns, p.stat().st_ino, hashlib.sha256(p.read_bytes()).digest()) for p in (path, broken)]
-    listing = sorted(p.name for p in path.parent.iterdir())
+    lake.put("itens", "c.csv.gz", "no gzip")
+
+    def landing() -> dict[str, tuple[int, int, bytes]]:
+        files = [file for file in broken.parents[2].rglob("*") if file.is_file()]
+        return {str(f): (f.stat().st_mtime_ns, f.stat().st_ino, hashlib.sha256(f.read_bytes()).digest()) for f in files}
+
+    before = landing()
     lake.run(SPEC)
     lake.run(SPEC)
-    assert [(p.stat().st_mtime_ns, p.stat().st_ino, hashlib.sha256(p.read_bytes()).digest()) for p in (path, broken)] == before
-    assert sorted(p.name for p in path.parent.iterdir()) == listing
+    assert landing() == before and len(before) == len(FORMS) + 2
 
 
 NAMES = [
@@ -136,7 +140,8 @@ def test_names_of_files_are_just_names(lake: Lake, form: str) -> None:
 
 
 def test_the_lake_may_be_in_a_folder_with_such_a_name(tmp_path: Path) -> None:
-    lake = Lake(tmp_path / "pasta [1] de * teste?" / "é#%20'")
+    lake = Lake(tmp_path / "pasta [1] de * teste" / "é%'")
+    (tmp_path / "pasta 1 de x teste" / "é%'").mkdir(parents=True)  # what such a pattern would find
     lake.land("itens", "a", ROWS)
     lake.run(SPEC)
     lake.land("itens", "b", [{**ROWS[0], "nome": "novo", "updated_at": "2026-02-01"}])
@@ -162,14 +167,14 @@ def test_fields_that_differ_in_case_only(lake: Lake, form: str) -> None:
     assert row["id"] == "1" and json.loads(row["_extra"]) == {"ID": "100", "Id": "10"}
 
 
-def test_which_files_are_read_together_does_not_change_a_record(make_lake: "itertools.count[Lake]") -> None:
+def test_which_files_are_read_together_does_not_change_a_record(make_lake: Callable[[], Lake]) -> None:
     """A stream that changes the case of a field over time; each record says the same whoever else is in its batch."""
     rows = [{"Id": 1, "nome": "a"}, {"id": 2, "Nome": "b"}, {"ID": 3, "Nome": "c", "nome": "d"}, {"id": None, "Id": 4, "ID": 5}]
     names = ("_airbyte_raw_id", "id", "nome", "_extra")
     results = []
     chance = random.Random(3)
     for rounds in ([range(4)], [[0], [1], [2], [3]], [chance.sample(range(4), 4)[:2], range(4)]):
-        lake = make_lake()  # type: ignore[operator]
+        lake = make_lake()
         for chosen in rounds:
             for n in chosen:
                 lake.put("itens", f"{n}.jsonl", file_content([rows[n]], first=n))
@@ -238,7 +243,7 @@ def test_extraction_times_as_text_and_numbers_of_json_are_kept_exactly(lake: Lak
 def test_data_as_text_is_opened(lake: Lake) -> None:
     lake.put("itens", "a.jsonl", json.dumps({"_airbyte_raw_id": "r", "_airbyte_data": json.dumps(ROWS[0])}) + "\n")
     lake.ingest(SPEC)
-    assert texts(lake) == [{**TEXTS[0], "detalhe": '{"x":[1,2],"y":"é"}'}]
+    assert texts(lake) == [TEXTS[0]]
 
 
 def test_very_long_values(lake: Lake) -> None:

@@ -162,18 +162,6 @@ def test_only_marts_that_read_a_changed_table_are_computed_again(lake):
     assert (published(result), current(result)) == ({"clientes_rfm"}, MARTS - {"clientes_rfm"})
 
 
-def test_only_marts_whose_model_or_tests_changed_are_computed_again(lake, strict):
-    result = lake.run(dbt=strict)
-    assert current(result) == MARTS - {"vendas_diarias", "vendas_mensais"}
-
-
-def test_a_mart_is_replaced_whole(lake):
-    lake.silver(VENDAS, [sale(9, created_date="2025-01-01")])
-    assert lake.run().success
-    assert [str(row["data"]) for row in lake.rows("vendas_diarias")] == ["2025-01-01"]
-    assert len(DeltaTable(str(lake.root / "gold" / "vendas_diarias"), version=1).to_pyarrow_table()) == 2
-
-
 def test_empty_silver_gives_empty_marts_once(lake):
     for spec in (VENDAS, PRODUTOS, CLIENTES):
         lake.silver(spec, [])
@@ -182,67 +170,63 @@ def test_empty_silver_gives_empty_marts_once(lake):
     assert current(lake.run()) == MARTS
 
 
-def test_a_mart_asked_for_alone_is_built_alone_and_dbt_runs_once(lake, monkeypatch):
-    lake.silver(VENDAS, [sale(9)])
+def test_a_mart_asked_for_alone_is_replaced_whole_by_one_dbt_run_and_says_what_it_is_made_of(lake, monkeypatch):
+    lake.silver(VENDAS, [sale(9, created_date="2025-01-01")])
     calls = []
     invoke = gold_module.invoke
     monkeypatch.setattr(gold_module, "invoke", lambda arguments, **how: calls.append(arguments) or invoke(arguments, **how))
-    result = lake.run("vendas_mensais")
-    assert result.success
-    assert published(result) == {"vendas_mensais"}
-    assert {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()} == {"vendas_mensais"}
-    assert lake.versions() == {**dict.fromkeys(MARTS, 1), "vendas_mensais": 2}
-    assert calls == [["build", "--select", "stg_vendas", "vendas_mensais"]]
-    calls.clear()
-    assert published(lake.run()) == MARTS - {"vendas_mensais"}
-    assert len(calls) == 1
-
-
-def test_a_mart_shows_which_silver_columns_it_is_made_of(lake):
-    lake.silver(VENDAS, [sale(9)])
     result = lake.run("vendas_diarias")
+    assert result.success
+    assert published(result) == {"vendas_diarias"}
+    assert {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()} == {"vendas_diarias"}
+    assert lake.versions() == {**dict.fromkeys(MARTS, 1), "vendas_diarias": 2}
+    assert calls == [["build", "--select", "stg_vendas", "vendas_diarias"]]
+    assert [str(row["data"]) for row in lake.rows("vendas_diarias")] == ["2025-01-01"]
+    assert len(DeltaTable(str(lake.root / "gold" / "vendas_diarias"), version=1).to_pyarrow_table()) == 2
+
     (event,) = result.get_asset_materialization_events()
     lineage = event.materialization.metadata["dagster/column_lineage"].value.deps_by_column
     assert lineage["receita"] == [dg.TableColumnDep(dg.AssetKey(["silver", "vendas"]), "total")]
     assert lineage["data"] == [dg.TableColumnDep(dg.AssetKey(["silver", "vendas"]), "created_date")]
     assert event.materialization.metadata["dbt_seconds"].value > 0
 
+    assert published(lake.run()) == MARTS - {"vendas_diarias"}  # it is current, the others see the same silver
+    assert len(calls) == 2
+
 
 # --- failing tests and models ----------------------------------------------------------------------------------------
 
 
-def test_a_failing_test_keeps_its_mart_back_and_a_warning_does_not(lake, strict):
-    lake.silver(VENDAS, [sale(4, pais="Peru")], mode="append")
-    before = lake.rows("vendas_diarias")
+def test_a_failing_test_keeps_its_mart_back_until_it_passes_and_a_warning_does_not(lake, strict):
     result = lake.run(dbt=strict)
     assert not result.success
     assert not retried(result)
-    assert unpassed(result)["sells_nothing"] == dg.AssetCheckSeverity.ERROR
-    assert unpassed(result)["has_no_month"] == dg.AssetCheckSeverity.WARN
-    assert published(result) == MARTS - {"vendas_diarias"}
-    assert lake.versions() == {**dict.fromkeys(MARTS, 2), "vendas_diarias": 1}
-    assert lake.rows("vendas_diarias") == before
+    assert unpassed(result) == {"sells_nothing": dg.AssetCheckSeverity.ERROR, "has_no_month": dg.AssetCheckSeverity.WARN}
+    assert published(result) == {"vendas_mensais"}
+    assert current(result) == MARTS - {"vendas_diarias", "vendas_mensais"}  # neither their models nor their tests changed
+    assert lake.versions()["vendas_diarias"] == 1
 
-    mended = lake.run()  # with the test gone, the mart catches up
+    again = lake.run(dbt=strict)  # the failure is judged again, the warning stands although there is nothing to do
+    assert unpassed(again) == unpassed(result)
+    assert not again.success
+    assert current(again) == MARTS - {"vendas_diarias"}
+    assert lake.versions()["vendas_diarias"] == 1
+    _nothing_is_left(lake)
+
+    lake.silver(VENDAS, [sale(4)], mode="append")
+    mended = lake.run("vendas_diarias")
     assert mended.success
-    assert "vendas_diarias" in published(mended)
     assert sum(row["linhas"] for row in lake.rows("vendas_diarias")) == 4
 
 
-def test_a_failing_test_is_judged_again_by_every_run_until_it_passes(lake, strict):
-    for _ in range(2):
-        result = lake.run(dbt=strict)
-        assert unpassed(result)["sells_nothing"] == dg.AssetCheckSeverity.ERROR
-        assert not result.success
-    assert lake.versions()["vendas_diarias"] == 1
-
-
-def test_a_warning_still_stands_when_there_is_nothing_to_do(lake, strict):
-    lake.run("vendas_mensais", dbt=strict)
-    result = lake.run("vendas_mensais", dbt=strict)
-    assert result.success
-    assert current(result) == {"vendas_mensais"}
-    assert unpassed(result) == {"has_no_month": dg.AssetCheckSeverity.WARN}
+def _nothing_is_left(lake: Lake) -> None:
+    """No scratch database, and no data file that was staged and not committed."""
+    assert list((lake.root / ".spill").iterdir()) == []
+    for mart in MARTS:
+        log = (lake.root / "gold" / mart / "_delta_log").glob("*.json")
+        actions = [json.loads(line) for file in log for line in file.read_text().splitlines()]
+        known = {action["add"]["path"] for action in actions if "add" in action}
+        assert {path.name for path in (lake.root / "gold" / mart).iterdir() if path.is_file()} == known
 
 
 def test_a_model_that_does_not_run_is_named_with_the_reason_and_the_other_marts_are_published(lake, wrong):
@@ -258,6 +242,7 @@ def test_a_model_that_does_not_run_is_named_with_the_reason_and_the_other_marts_
     named = {check.check_name for check in result.get_asset_check_evaluations() if check.asset_key.path[-1] == "vendas_por_pais"}
     assert named
     assert named <= set(unpassed(result))  # its tests were not run, so they have not passed
+    _nothing_is_left(lake)
 
 
 def test_a_project_that_does_not_parse_is_an_error_that_names_the_file(lake, tmp_path):
@@ -273,19 +258,7 @@ def test_gold_without_silver_says_what_to_materialise(tmp_path):
     assert "Gold needs silver/clientes, which does not exist. Materialise silver/clientes first." in error(result)
 
 
-def test_nothing_is_left_of_the_scratch_database(lake, strict, wrong):
-    lake.silver(VENDAS, [sale(4)], mode="append")
-    for dbt in (strict, wrong):
-        lake.run(dbt=dbt)
-        assert list((lake.root / ".spill").iterdir()) == []
-        for mart in MARTS:
-            log = (lake.root / "gold" / mart / "_delta_log").glob("*.json")
-            actions = [json.loads(line) for file in log for line in file.read_text().splitlines()]
-            known = {action["add"]["path"] for action in actions if "add" in action}
-            assert {path.name for path in (lake.root / "gold" / mart).iterdir() if path.is_file()} == known
-
-
-def test_the_exit_code_is_1_and_the_failed_dbt_test_is_named(lake, strict, monkeypatch, tmp_path, capfd):
+def test_other_marts_move_on_the_exit_code_is_1_and_the_failed_dbt_test_is_named(lake, strict, monkeypatch, tmp_path, capfd):
     home = tmp_path / "dagster"
     home.mkdir()
     shutil.copy(project_folder() / "dagster.yaml", home)
@@ -294,9 +267,12 @@ def test_the_exit_code_is_1_and_the_failed_dbt_test_is_named(lake, strict, monke
     monkeypatch.setenv("LAKEHOUSE_ROOT", str(lake.root))
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setattr(project, "project_dir", lambda: strict)
+    before = lake.rows("vendas_diarias")
     lake.silver(VENDAS, [sale(4)], mode="append")
     assert runs.trigger("medallion_etl") == 1
     said = capfd.readouterr().err
     assert "failed check: gold/vendas_diarias sells_nothing\n" in said
     assert "failed check: gold/vendas_mensais has_no_month" not in said
+    assert lake.versions() == {**dict.fromkeys(MARTS, 2), "vendas_diarias": 1}
+    assert lake.rows("vendas_diarias") == before
     assert not (lake.root / "reports" / "vendas").exists()  # the report waits for its marts

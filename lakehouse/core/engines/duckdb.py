@@ -47,6 +47,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(path: str) -> str:
+    """A path as DuckDB reads that one file: `[`, `*` and `?` in it would select others."""
+    return re.sub(r"([\[*?])", r"[\1]", path)
+
+
 class DuckDBSession:
     """A private in-memory database. See `core/engines/__init__.py` for the contract of each method."""
 
@@ -82,7 +87,7 @@ class DuckDBSession:
         relation = self.connection.sql(
             f"SELECT *{_VIRTUAL if place else ''} "  # noqa: S608 - a constant
             "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)",
-            params=[list(paths), path_column or _PATH],
+            params=[[literal(path) for path in paths], path_column or _PATH],
         )
         present = set(relation.columns)
         texts = {n: quoted(n) if n in present else f"CAST(NULL AS {sql_type(kind)})" for n, kind in wanted.items()}

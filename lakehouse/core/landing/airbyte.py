@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ import duckdb
 import narwhals as nw
 
 from lakehouse.core.delta import DataFile, discard
-from lakehouse.core.engines.duckdb import DuckDBSession, bounded, quoted
+from lakehouse.core.engines.duckdb import DuckDBSession, bounded, literal, quoted
 from lakehouse.core.names import column_name
 from lakehouse.core.storage import LandedFile
 
@@ -58,8 +59,11 @@ _UNREADABLE = (
 )
 _GROUP = 1_000
 _BRONZE_FILE_MB = 64
-#: The longest line that is read, in bytes. DuckDB sizes its buffers by it.
-_MAX_LINE = 32_000_000
+#: The longest line that is read, in bytes; a file with a longer line than the first is read with the second. DuckDB takes
+#: two buffers of 16 such lines for a compressed file; with smaller buffers, and beyond a line that fills one, it loses
+#: records without a word.
+_LINE, _LONG_LINE, _BUFFER = 1 << 21, 32_000_000, 16 * 32_000_000
+_CHUNK = 1 << 20
 #: `YYYY_MM_DD_<epoch ms>_<part>` is the destination's default file name.
 _SYNC_INSTANT = re.compile(r"\d{4}_\d{2}_\d{2}_(\d{13})_\d+")
 
@@ -79,6 +83,8 @@ class _Form:
     """What one scan can read: the same format and, for CSV and Parquet, the same columns of the same types."""
 
     kind: Literal["json", "csv", "parquet"]
+    zipped: bool = False
+    long: bool = False
     names: tuple[str, ...] = ()
     types: str = ""
 
@@ -154,19 +160,21 @@ def _form(path: str) -> _Form | None:
         import pyarrow.parquet as pq
 
         schema = pq.read_schema(path).remove_metadata()
-        return _Form("parquet", _distinct(schema.names), str(schema))
+        return _Form("parquet", names=_distinct(schema.names), types=str(schema))
     if not name.endswith((".jsonl", ".json", ".ndjson", ".csv")):
         return None
     zipped = path.lower().endswith(".gz")
-    _check_compression(path, zipped=zipped)
+    longest = _longest_line(path, zipped=zipped, quoted=name.endswith(".csv"))
+    if longest > _BUFFER:
+        raise ValueError(f"A line in it is longer than {_BUFFER:,} bytes.")
     if not name.endswith(".csv"):
-        return _Form("json")
+        return _Form("json", zipped, longest > _LINE)
     # Only the names are read here: a bad byte further on is the matter of its record.
     with (gzip.open if zipped else open)(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as lines:
         header = next(csv.reader(lines), [])
     if not header or "\ufffd" in "".join(header):
         raise ValueError("The first line is not a header.")
-    return _Form("csv", _distinct(header))
+    return _Form("csv", zipped, longest > _LINE, _distinct(header))
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
@@ -175,16 +183,28 @@ def _distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_compression(path: str, *, zipped: bool) -> None:
-    """DuckDB takes a gzip file under another name for lines, and ignores gzip's checksum: a flipped bit would become data."""
-    if zipped:
-        with gzip.open(path, "rb") as content:
-            while content.read(1 << 20):
-                pass
-        return
-    with Path(path).open("rb") as content:
-        if content.read(2) == b"\x1f\x8b":
-            raise ValueError("Its content is gzip, and its name does not end in .gz.")
+def _longest_line(path: str, *, zipped: bool, quoted: bool) -> int:
+    """An upper bound of the longest line, in bytes; a line end between quotes ends no line of a CSV file.
+
+    Reads to the end, which gzip's checksum needs: DuckDB ignores it, and would take a flipped bit for data.
+    """
+    longest = without = 0
+    inside = False
+    with gzip.open(path, "rb") if zipped else Path(path).open("rb") as content:
+        chunk = content.read(_CHUNK)
+        if chunk[:2] == b"\x1f\x8b":
+            raise ValueError("Its content is gzip, and its name does not say so." if not zipped else "It is gzip within gzip.")
+        while chunk:
+            ends = _ends_line(chunk[: 1 << 16], inside) or _ends_line(chunk, inside) if quoted else b"\n" in chunk
+            without = 0 if ends else without + 1
+            longest = max(longest, without)
+            inside ^= quoted and chunk.count(b'"') % 2 == 1
+            chunk = content.read(_CHUNK)
+    return (longest + 2) * _CHUNK
+
+
+def _ends_line(chunk: bytes, inside: bool) -> bool:
+    return any(b"\n" in part for number, part in enumerate(chunk.split(b'"')) if (number % 2 == 1) == inside)
 
 
 def _stage_group(
@@ -198,22 +218,17 @@ def _stage_group(
     stamp: Mapping[str, object],
     frozen: frozenset[str] | None,
 ) -> None:
+    again = partial(_stage_group, session, form, out=out, landing=landing, folder=folder, stamp=stamp, frozen=frozen, line=line)
     staged: list[DataFile] = []
+    rejects: list[Reject] = []
     part = _Part(session, [(f"{landing.rstrip('/')}/{file.path}", file) for file in group])
     try:
         found = part.open(form)
         refused = {} if frozen is None else found.files_beyond(frozen)
-        if refused:
-            names = ", ".join(sorted({name for fields in refused.values() for name in fields}))
-            reason = f"It holds the new fields {names}, and the table's drift policy is freeze."
-            out.rejects += [Reject(file.path, "schema_drift", reason) for file in group if file.path in refused]
-            rest = [file for file in group if file.path not in refused]
-            if rest:
-                _stage_group(session, form, rest, out, landing=landing, folder=folder, stamp=stamp, frozen=frozen)
-            return
-        columns = {**ENVELOPE, **dict.fromkeys(found.columns, "string")}
-        staged = session.write(found.bronze(stamp), folder, columns=columns, file_mb=_BRONZE_FILE_MB)
-        rejects = found.rejects()
+        if not refused:
+            columns = {**ENVELOPE, **dict.fromkeys(found.columns, "string")}
+            staged = session.write(found.bronze(stamp), folder, columns=columns, file_mb=_BRONZE_FILE_MB)
+            rejects = found.rejects()
     except duckdb.Error as error:
         discard(folder, staged)
         if not _blames_file(error):
@@ -224,8 +239,16 @@ def _stage_group(
             out.rejects.append(Reject(group[0].path, "readable_file", _sentence(error)))
             return
         half = len(group) // 2
-        for part_group in (group[:half], group[half:]):
-            _stage_group(session, form, part_group, out, landing=landing, folder=folder, stamp=stamp, frozen=frozen)
+        again(group[:half])
+        again(group[half:])
+        return
+    if refused:
+        names = ", ".join(sorted({name for fields in refused.values() for name in fields}))
+        reason = f"It holds the new fields {names}, and the table's drift policy is freeze."
+        out.rejects += [Reject(file.path, "schema_drift", reason) for file in group if file.path in refused]
+        rest = [file for file in group if file.path not in refused]
+        if rest:
+            again(rest)
         return
     out.files += staged
     out.rejects += rejects
@@ -257,8 +280,8 @@ class _Part:
         # Columns are read by position: their names may be anything, and DuckDB does not tell `id` from `Id`.
         places = {name: f"c{position}" for position, name in enumerate(form.names)}
         if form.kind == "json":
-            return self._lines()
-        relation = self._csv(places) if form.kind == "csv" else self._parquet(places)
+            return self._lines(form)
+        relation = self._csv(form, places) if form.kind == "csv" else self._parquet(places)
         envelope = {name: place for name, place in places.items() if name in _ENVELOPE_NAMES and name != _DATA}
         if _DATA in places:
             data = places[_DATA]
@@ -271,10 +294,9 @@ class _Part:
         shapes = [(path, tuple(fields), rows) for path, rows, _ in counts]
         return _Found(self, relation, envelope, shapes, fields, content=[*places.values()])
 
-    def _lines(self) -> "_Found":
-        relation = self._read_csv(
-            {"line": "VARCHAR"}, header=False, delimiter="\x1f", quotechar="", escapechar="", strict_mode=False
-        )
+    def _lines(self, form: _Form) -> "_Found":
+        options = {"delimiter": "\x1f", "quotechar": "", "escapechar": "", "strict_mode": False}
+        relation = self._read_csv(form, {"line": "VARCHAR"}, header=False, **options)
         relation = relation.filter("line IS NOT NULL AND trim(line) <> ''")
         relation = relation.select(_sql(_OPENED), _sql("line").alias("_payload"), _document("line").alias("_line"))
         kind = f"json_type(_line, '/{_DATA}')"
@@ -283,18 +305,18 @@ class _Part:
         relation = relation.select("*", _sql(f"CASE WHEN {kind} IS NULL THEN _line ELSE {data} END").alias("_document"))
         return self._documents(relation, {name: f"(_line ->> '/{name}')" for name in _ENVELOPE_NAMES})
 
-    def _csv(self, places: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
-        return self._read_csv(
-            dict.fromkeys(places.values(), "VARCHAR"), header=True, delimiter=",", quotechar='"', escapechar='"'
-        )
+    def _csv(self, form: _Form, places: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
+        columns = dict.fromkeys(places.values(), "VARCHAR")
+        return self._read_csv(form, columns, header=True, delimiter=",", quotechar='"', escapechar='"')
 
-    def _read_csv(self, columns: Mapping[str, str], **options: Any) -> duckdb.DuckDBPyRelation:
+    def _read_csv(self, form: _Form, columns: Mapping[str, str], **options: Any) -> duckdb.DuckDBPyRelation:
         return self.connection.read_csv(
-            [path for path, _ in self.files],  # type: ignore[arg-type]  # the stub knows one path only
+            [literal(path) for path, _ in self.files],  # type: ignore[arg-type]  # the stub knows one path only
             columns=dict(columns),
             auto_detect=False,
+            compression="gzip" if form.zipped else "none",  # DuckDB takes what follows a `?` for no part of the name
             filename=_OPENED,
-            max_line_size=_MAX_LINE,
+            max_line_size=_LONG_LINE if form.long else _LINE,
             ignore_errors=True,
             store_rejects=True,
             rejects_table=self.rejects_table,
@@ -305,7 +327,7 @@ class _Part:
     def _parquet(self, places: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
         relation = self.connection.sql(
             "FROM read_parquet($1, filename = $2, hive_partitioning = false)",
-            params=[[path for path, _ in self.files], _OPENED],
+            params=[[literal(path) for path, _ in self.files], _OPENED],
         )
         found = zip(relation.columns, relation.types, [*places.values(), _OPENED], strict=True)
         return relation.select(*[_as_text(name, kind).alias(place) for name, kind, place in found])
