@@ -13,6 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -99,12 +100,17 @@ class Snapshot:
 
     def commit_info(self, *, since: int = -1) -> list[dict[str, Any]]:
         """Our own metadata of the commits after version `since`, oldest first, each with its `version` and `timestamp` (ms)."""
+        # Not deltalake's history(): it returns the newest commits of the table as it is now, numbered from this snapshot.
         entries = []
-        for entry in self.table.history(max(self.version - since, 1)):
-            if entry.get("version", -1) > since:
-                own = {key[len(META) :]: value for key, value in entry.items() if key.startswith(META)}
-                entries.append({**own, "version": entry["version"], "timestamp": entry.get("timestamp", 0)})
-        return sorted(entries, key=lambda entry: entry["version"])
+        for version in range(since + 1, self.version + 1):
+            try:
+                lines = Path(self.uri, "_delta_log", f"{version:020}.json").read_text().splitlines()
+            except FileNotFoundError:  # cleaned up; a checkpoint holds no commit information
+                continue
+            for info in (json.loads(line)["commitInfo"] for line in lines if line.startswith('{"commitInfo"')):
+                own = {key[len(META) :]: value for key, value in info.items() if key.startswith(META)}
+                entries.append({**own, "version": version, "timestamp": info.get("timestamp", 0)})
+        return entries
 
     def last_info(self) -> dict[str, Any]:
         """Our metadata of the newest commit that carries any, `{}` when none of the last 20 does (maintenance may follow)."""
@@ -215,12 +221,21 @@ def open_existing(uri: str, *, version: int | None = None) -> Snapshot | None:
 
 def open_table(uri: str, columns: Mapping[str, str], *, partition_by: Sequence[str] = ()) -> Snapshot:
     """The table at `uri`, made empty with these columns when it is not there. Two makers at once get the same table."""
-    from deltalake import DeltaTable
+    from deltalake import CommitProperties, DeltaTable
+    from deltalake.exceptions import CommitFailedError
 
     found = open_existing(uri)
     if found is None:
         Path(uri).mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(uri, delta_schema(columns), mode="ignore", partition_by=list(partition_by) or None)
+        # The second of two makers must fail: rebased, it would put its columns over what the first has done since.
+        with suppress(CommitFailedError):
+            DeltaTable.create(
+                uri,
+                delta_schema(columns),
+                mode="ignore",
+                partition_by=list(partition_by) or None,
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
         found = open_existing(uri)
     if found is None:
         raise BrokenTableError(f"The table {uri} could not be created.", remedy="Check the folder's permissions.")

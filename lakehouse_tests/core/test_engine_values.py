@@ -4,6 +4,7 @@ The texts are those that break casts elsewhere; the list is the contract that an
 """
 
 import datetime as dt
+import itertools
 from decimal import Decimal
 from typing import Any
 
@@ -111,7 +112,7 @@ CASTS: dict[str, dict[str, Any]] = {
         "now": None,
         "": None,
     },
-    "string": {"": "", " a ": " a ", "NULL": "NULL", 'q"\'\\\x00é😀': 'q"\'\\\x00é😀'},
+    "string": {"": "", " a ": " a ", "NULL": "NULL", "q\"'\\\x00é😀": "q\"'\\\x00é😀"},
 }
 
 
@@ -172,14 +173,17 @@ def test_python_values_come_back(session: DuckDBSession, count: int) -> None:
     columns = {"i": "bigint", "s": "string", "d": "decimal(12,2)", "t": "timestamp", "b": "boolean", "f": "double", "e": "date"}
     at = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
     rows = [
-        {"i": n, "s": f"x\x00'{n}", "d": Decimal("1.25"), "t": at, "b": n % 2 == 0, "f": n / 4, "e": at.date()} for n in range(count)
+        {"i": n, "s": f"x\x00'{n}", "d": Decimal("1.25"), "t": at, "b": n % 2 == 0, "f": n / 4, "e": at.date()}
+        for n in range(count)
     ]
     rows += [{"i": -1}] if count else []
     back = session.rows(session.table(rows, columns).sort("i"))
     assert back == [tuple(row.get(name) for name in columns) for row in sorted(rows, key=lambda row: row["i"])]
 
 
-def test_a_column_that_a_file_lacks_is_null_and_files_may_differ(session: DuckDBSession, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_column_that_a_file_lacks_is_null_and_files_may_differ(
+    session: DuckDBSession, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     folder = tmp_path_factory.mktemp("files")
     first = session.write(session.table([{"a": 1}], {"a": "bigint"}), str(folder), columns={"a": "bigint"})
     both = {"a": "bigint", "b": "string"}
@@ -216,11 +220,13 @@ def test_a_failed_write_leaves_nothing_behind(session: DuckDBSession, tmp_path_f
 
 def test_sorted_files_do_not_overlap(session: DuckDBSession, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("files")
-    frame = nw.from_native(session.connection.sql("SELECT (range * 7919) % 900001 AS id, md5(range::VARCHAR) AS t FROM range(900000)"))
+    frame = nw.from_native(
+        session.connection.sql("SELECT (range * 7919) % 900001 AS id, md5(range::VARCHAR) AS t FROM range(900000)")
+    )
     files = session.write(frame, str(folder), columns={"id": "bigint", "t": "string"}, sort_by=("id",), file_mb=3)
     bounds = sorted((file.lower["id"], file.upper["id"]) for file in files)
     assert len(files) > 2 and sum(file.rows for file in files) == 900_000
-    assert all(upper < lower for (_, upper), (lower, _) in zip(bounds, bounds[1:], strict=False))
+    assert all(upper < lower for (_, upper), (lower, _) in itertools.pairwise(bounds))
 
 
 def test_a_session_that_outgrows_its_memory_spills_and_leaves_no_folder(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -79,9 +79,7 @@ def test_every_form_gives_the_same_texts(lake: Lake, form: str) -> None:
     assert found == expected
     envelopes = lake.rows(SPEC.bronze, "_airbyte_raw_id", "_airbyte_extracted_at", "_source_file", "_batch_id", "_extra")
     at = dt.datetime.fromtimestamp(EXTRACTED / 1000, tz=dt.UTC)
-    assert [tuple(row.values()) for row in envelopes] == [
-        (f"raw-{n}", at, f"raw/itens/{path.name}", 1, None) for n in range(3)
-    ]
+    assert [tuple(row.values()) for row in envelopes] == [(f"raw-{n}", at, f"raw/itens/{path.name}", 1, None) for n in range(3)]
     generation = {(_compact(row["_airbyte_meta"] or "null"), row["_airbyte_generation_id"]) for row in lake.rows(SPEC.bronze)}
     assert generation == ({("null", None)} if form.startswith("v1") else {('{"sync_id":7,"changes":[]}', 3)})
 
@@ -96,7 +94,10 @@ def test_one_stream_in_all_forms_at_once(lake: Lake) -> None:
     entry = lake.ingest(SPEC).entry
     assert entry is not None and entry.written == len(FORMS)
     assert {row["id"] for row in lake.rows(SPEC.bronze, "id")} == {str(n) for n in range(len(FORMS))}
-    assert len({tuple(v for k, v in row.items() if k != "id") for row in lake.rows(SPEC.bronze, "id", "nome", "valor", "ativo")}) == 1
+    assert (
+        len({tuple(v for k, v in row.items() if k != "id") for row in lake.rows(SPEC.bronze, "id", "nome", "valor", "ativo")})
+        == 1
+    )
 
 
 def test_a_landed_file_is_never_touched(lake: Lake) -> None:
@@ -116,7 +117,19 @@ def test_a_landed_file_is_never_touched(lake: Lake) -> None:
 
 
 NAMES = [
-    *("com espaço", "acentuação é ü", "aspas'simples", 'aspas"duplas', "cerquilha#", "cento%20", "[0-9]", "[a", "a*", "a?", "{a,b}"),
+    *(
+        "com espaço",
+        "acentuação é ü",
+        "aspas'simples",
+        'aspas"duplas',
+        "cerquilha#",
+        "cento%20",
+        "[0-9]",
+        "[a",
+        "a*",
+        "a?",
+        "{a,b}",
+    ),
     *("a#1", "~til", "contra\\barra", "x^y", "<>|", "ponto.ponto", "quebra\nde linha", "a;b", "$HOME", "`x`", "a=b", "😀"),
 ]
 
@@ -186,7 +199,15 @@ def test_which_files_are_read_together_does_not_change_a_record(make_lake: Calla
 
 
 def test_a_delivered_field_may_be_called_like_one_of_ours(lake: Lake) -> None:
-    ours = {"_opened": "a", "_source_file": "b", "_fallback": "c", "_document": "d", "filename": "e", "_batch_id": "f", "_line": "g"}
+    ours = {
+        "_opened": "a",
+        "_source_file": "b",
+        "_fallback": "c",
+        "_document": "d",
+        "filename": "e",
+        "_batch_id": "f",
+        "_line": "g",
+    }
     for form in ("v2-jsonl-flat", "v2-csv-flat", "v2-parquet-flat", "v2-jsonl"):
         lake.land("itens", form, [{"id": 1, **ours}], form)
     lake.ingest(SPEC)

@@ -64,7 +64,7 @@ class Nursery:
             cwd=project_folder(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=open("/tmp/exp/nursery.err","w"),
             text=True,
         )
 

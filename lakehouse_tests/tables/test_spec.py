@@ -125,7 +125,10 @@ def test_a_spec_is_frozen() -> None:
 def test_a_key_is_never_null_without_saying_so_and_is_not_judged_twice() -> None:
     assert [rule.name for rule in spec().row_rules] == ["not_null_id"]
     said = spec(rules=(not_null("id", action="fail"), not_null("updated_at")))
-    assert [(rule.name, rule.action) for rule in said.row_rules] == [("not_null_id", "fail"), ("not_null_updated_at", "quarantine")]
+    assert [(rule.name, rule.action) for rule in said.row_rules] == [
+        ("not_null_id", "fail"),
+        ("not_null_updated_at", "quarantine"),
+    ]
 
 
 def test_calculated_columns_may_use_those_before_them() -> None:

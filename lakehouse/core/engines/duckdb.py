@@ -254,7 +254,9 @@ def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
     elif kind == "timestamp":
         begin, end = (_instant(value) for value in (low, high))
         if begin is not None and end is not None:
-            out |= {"min": _millis(begin), "max": _millis(end + dt.timedelta(microseconds=999)), "low": begin, "high": end}
+            # Rounded up; the last millisecond that there is cannot be (readers that follow the protocol add one).
+            last_instant = end if end.year == dt.MAXYEAR else end + dt.timedelta(microseconds=999)
+            out |= {"min": _millis(begin), "max": _millis(last_instant), "low": begin, "high": end}
     elif kind == "date":
         if re.fullmatch(_DATE, low) and re.fullmatch(_DATE, high):
             out |= {"min": low, "max": high, "low": dt.date.fromisoformat(low), "high": dt.date.fromisoformat(high)}
@@ -267,7 +269,7 @@ def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
 
 def _instant(value: str) -> dt.datetime | None:
     """DuckDB's text of an instant in UTC; None for one that Python and Delta's statistics cannot hold."""
-    if not re.fullmatch(_DATE + r" [\d:.]+\+00", value) or value.startswith("9999-12-31"):
+    if not re.fullmatch(_DATE + r" [\d:.]+\+00", value):
         return None
     return dt.datetime.fromisoformat(value + ":00")
 

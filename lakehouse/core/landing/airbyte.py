@@ -218,7 +218,7 @@ def _stage_group(
     stamp: Mapping[str, object],
     frozen: frozenset[str] | None,
 ) -> None:
-    again = partial(_stage_group, session, form, out=out, landing=landing, folder=folder, stamp=stamp, frozen=frozen, line=line)
+    again = partial(_stage_group, session, form, out=out, landing=landing, folder=folder, stamp=stamp, frozen=frozen)
     staged: list[DataFile] = []
     rejects: list[Reject] = []
     part = _Part(session, [(f"{landing.rstrip('/')}/{file.path}", file) for file in group])

@@ -1,0 +1,103 @@
+"""Places follow from names, a folder is held by one process at a time, and a file is put there whole or not at all."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lakehouse.core.errors import BusyError, DeclarationError
+from lakehouse.core.names import TableRef
+from lakehouse.core.storage import STAGING, Storage, hold
+
+
+def test_a_table_is_below_the_root_or_below_the_root_of_its_layer(tmp_path: Path) -> None:
+    storage = Storage(root="/lake/", landing="/landing", layers={"bronze": "/fast/bronze/"})
+    assert storage.uri(TableRef("silver", "vendas")) == "/lake/silver/vendas"
+    assert storage.uri(TableRef("bronze", "vendas")) == "/fast/bronze/vendas"
+    assert storage.landed_path("raw/vendas/a.csv") == "/landing/raw/vendas/a.csv"
+
+
+@pytest.mark.parametrize("place", ["lake", "./lake", "s3://bucket/lake", "", "/a%20b", "/a#b", "/a?b", "/a\\b", "/a\nb"])
+def test_a_place_that_cannot_be_is_refused(place: str) -> None:
+    for given in ({"root": place, "landing": "/l"}, {"root": "/l", "landing": "/l", "layers": {"gold": place}}):
+        with pytest.raises(DeclarationError) as refusal:
+            Storage(**given)  # type: ignore[arg-type]
+        assert refusal.value.remedy
+
+
+@pytest.mark.parametrize("place", ["landing", "s3://bucket/landing"])
+def test_landing_is_a_folder(place: str) -> None:
+    with pytest.raises(DeclarationError, match="is not an absolute folder"):
+        Storage(root="/lake", landing=place)
+
+
+def test_landed_files_are_listed_in_order_with_sub_folders_and_links(tmp_path: Path) -> None:
+    storage = Storage(root=str(tmp_path / "lake"), landing=str(tmp_path / "landing"))
+    assert storage.landed("vendas") == []
+    stream = tmp_path / "landing" / "raw" / "vendas"
+    for name in ("b.csv", "a.csv", "2026/01/c.csv", "_temporary/d.csv", ".e.csv", "_f.csv"):
+        (stream / name).parent.mkdir(parents=True, exist_ok=True)
+        (stream / name).write_text("id\n1\n")
+    (stream / "empty.csv").write_text("")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "g.csv").write_text("id\n1\n")
+    (stream / "linked").symlink_to(elsewhere)
+    (stream / "loop").symlink_to(stream)
+    (stream / "broken.csv").symlink_to(elsewhere / "none")
+    os.utime(stream / "a.csv", (1_700_000_000, 1_700_000_000.5))
+    found = storage.landed("vendas")
+    assert [file.path for file in found] == [f"raw/vendas/{name}" for name in ("2026/01/c.csv", "a.csv", "b.csv", "linked/g.csv")]
+    assert (found[1].size, found[1].version, found[1].modified) == (5, "5-1700000000500000", 1_700_000_000.5)
+
+
+def test_a_report_is_put_whole_and_left_alone_when_it_is_the_same(tmp_path: Path) -> None:
+    storage = Storage(root=str(tmp_path), landing=str(tmp_path))
+    ref = TableRef("reports", "vendas")
+    path = Path(storage.put(ref, "2026-01-01/index.html", b"one"))
+    assert path == tmp_path / "reports" / "vendas" / "2026-01-01" / "index.html" and path.read_bytes() == b"one"
+    before = path.stat().st_mtime_ns, path.stat().st_ino
+    storage.put(ref, "2026-01-01/index.html", b"one")
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+    storage.put(ref, "2026-01-01/index.html", b"two")
+    assert path.read_bytes() == b"two" and [file.name for file in path.parent.iterdir()] == ["index.html"]
+
+
+HOLDER = """
+import sys, time
+from lakehouse.core.storage import hold
+with hold(sys.argv[1], wait=0):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> "subprocess.Popen[str]":
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "table")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    yield process  # type: ignore[misc]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_held_table_is_busy_and_says_by_whom(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    with pytest.raises(BusyError, match=f"process {holder.pid}") as busy, hold(str(tmp_path / "table"), wait=0.2):
+        pass
+    assert busy.value.retryable
+
+
+def test_a_killed_holder_holds_no_longer_and_what_it_staged_goes(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
+    left = tmp_path / "table" / f"{STAGING}x"
+    left.mkdir()
+    (left / "data.parquet").write_text("half a file")
+    holder.kill()
+    holder.wait()
+    started = time.monotonic()
+    with hold(str(tmp_path / "table"), wait=5):
+        assert time.monotonic() - started < 1
+        assert list((tmp_path / "table").iterdir()) == [], "no lock file, nothing half written"
