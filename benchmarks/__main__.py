@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure here")
     arguments = parser.parse_args()
     BENCH.mkdir(parents=True, exist_ok=True)
+    busy = os.getloadavg()[0] > 0.5
     bench = Bench(rows=arguments.rows, rounds=arguments.rounds)
     print(f"{bench.rows:,} rows, {bench.rounds} rounds, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     print(_line("case", "what", "ours", "bare", "ratio", "bound", ""))
@@ -44,6 +45,8 @@ def main() -> int:
             failures.append(f"{name}: {error}")
             print(_line(name, "failed", "", "", "", "", "FAILED"), flush=True)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
+    if busy:
+        print("Other work was running when this began: times and their ratios are poor figures, CPU and memory are fair ones.")
     for failure in failures:
         print(failure, file=sys.stderr)
     if arguments.json:

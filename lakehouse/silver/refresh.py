@@ -456,8 +456,8 @@ class _Work:
             new = new.join(have, on=list(columns), how="anti")
         add = self.session.write(new, self.deletes.uri, columns=columns, sort_by=self.key)
         remove = self.deletes.files if anew else ()
-        if add or remove:
-            other = [*self.deletes.columns.items()] != [*columns.items()]
+        other = [*self.deletes.columns.items()] != [*columns.items()]  # the key or the order was declared anew
+        if add or remove or other:
             candidate = Candidate(snapshot=self.deletes, add=add, remove=remove, info={"operation": "deletes"})
             candidate.columns = columns if other else None
             candidate.commit()

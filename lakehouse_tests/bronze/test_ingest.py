@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from deltalake import DeltaTable
 
 from lakehouse.bronze import ingest
 from lakehouse.bronze.ingest import stage_batch
@@ -285,10 +286,6 @@ def test_tables_of_one_lake_do_not_mind_each_other(lake: Lake) -> None:
 
 def test_maintenance_in_between_changes_nothing(lake: Lake) -> None:
     """Compaction, checkpoint, vacuum and log clean-up of every table, between any two runs."""
-    from datetime import timedelta
-
-    from deltalake import DeltaTable
-
     for n in range(1, 4):
         lake.land("itens", f"f{n}", [item(n), item(100, f"v{n}"), item(-n)])
         lake.run(SPEC)
@@ -299,6 +296,7 @@ def test_maintenance_in_between_changes_nothing(lake: Lake) -> None:
             table.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
             table.alter.set_table_properties({"delta.logRetentionDuration": "interval 0 seconds"})
             DeltaTable(str(lake.folder / "lake" / name)).cleanup_metadata()
+    assert not Path(lake.storage.uri(SPEC.bronze), "_delta_log", f"{0:020}.json").exists(), "the log was cleaned up"
     assert ids(lake) == [-3, -2, -1, 1, 2, 3, 100, 100, 100]
     assert [row["id"] for row in lake.rows(SPEC.silver, "id")] == [1, 2, 3, 100]
     assert len(lake.quarantined(SPEC)) == 3 and sorted(

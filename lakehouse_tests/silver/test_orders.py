@@ -1,0 +1,217 @@
+"""The table follows from the set of records, never from the order in which they arrived.
+
+Small landings with everything that makes an order matter: ties in the declared order, in the extraction time and in both,
+deletes, late old versions, rows that come back, null orders, composite keys, records that are refused. Each is delivered in
+another order and grouping, and the table is that of plain Python and of a full rebuild, in every row and column.
+"""
+
+import datetime as dt
+import json
+import random
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range
+from lakehouse_tests.conftest import EXTRACTED, Lake, Row, file_content, plain
+from lakehouse_tests.silver.model import newest
+
+SPEC = TableSpec(
+    name="itens",
+    source=AirbyteStream("itens"),
+    columns=(
+        Column("loja", "string"),
+        Column("id", "bigint"),
+        Column("nome", "string", source="Nome Completo"),
+        Column("quantidade", "bigint"),
+        Column("valor", "decimal(12,2)"),
+        Column("situacao", "string"),
+        Column("em", "timestamp"),
+        Column("total", "decimal(18,2)", expression="quantidade * valor"),
+    ),
+    key=("loja", "id"),
+    order=("em",),
+    deleted="situacao = 'apagado'",
+    rules=(in_range("quantidade", minimum=0),),
+    max_loss=1.0,
+)
+COLUMNS = [column.name for column in SPEC.columns] + ["_extracted_at"]
+
+
+def delivered(seed: int, *, records: int = 60) -> list[Row]:
+    """Records that collide in every way there is."""
+    chance = random.Random(seed)
+    days = [None, *(f"2026-01-{day:02d}T00:00:00Z" for day in range(1, 5))]
+    return [
+        {
+            "loja": chance.choice(["a", "b", "é"]),
+            "id": chance.choice([1, 2, 3, 4, 5]),
+            "Nome Completo": chance.choice([None, "", "x", "y", "Z", "é"]),
+            "quantidade": chance.choice([None, 1, 2, 3, -1]),
+            "valor": chance.choice([None, "1.50", "2.25", "10"]),
+            "situacao": chance.choice([None, "vivo", "vivo", "vivo", "apagado"]),
+            "em": chance.choice(days),
+            "_at": EXTRACTED + chance.choice([0, 0, 0, 1, 2]) * 1000,
+        }
+        for _ in range(records)
+    ]
+
+
+def expected(rows: Sequence[Row]) -> list[Row]:
+    records = []
+    for row in rows:
+        quantity, value, deleted = row["quantidade"], row["valor"], row["situacao"] == "apagado"
+        if quantity is not None and quantity < 0 and not deleted:
+            continue  # refused by the rule
+        record = {
+            "loja": row["loja"],
+            "id": row["id"],
+            "nome": row["Nome Completo"],
+            "quantidade": quantity,
+            "valor": None if value is None else Decimal(value).quantize(Decimal("0.01")),
+            "situacao": row["situacao"],
+            "em": None if row["em"] is None else dt.datetime.fromisoformat(row["em"]),
+            "total": None if quantity is None or value is None else (quantity * Decimal(value)).quantize(Decimal("0.01")),
+            "_extracted_at": dt.datetime.fromtimestamp(row["_at"] / 1000, tz=dt.UTC),
+            "_deleted": deleted,
+        }
+        records.append(record)
+    return [plain(row) for row in newest(records, key=SPEC.key, order=SPEC.order, columns=COLUMNS)]
+
+
+def table(lake: Lake) -> list[Row]:
+    return [plain(row) for row in lake.rows(SPEC.silver, *COLUMNS)]
+
+
+def in_order(rows: list[Row]) -> list[str]:
+    return sorted(json.dumps(row, ensure_ascii=False) for row in rows)
+
+
+def deliver(lake: Lake, rows: Sequence[Row], groups: Sequence[Sequence[int]]) -> None:
+    """One file per group, one run per file."""
+    for number, group in enumerate(groups):
+        lake.put("itens", f"{number:03d}.jsonl", file_content([rows[n] for n in group]))
+        assert not lake.run(SPEC).stopped
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_ten_landings_each_in_an_order_of_its_own(lake: Lake, seed: int) -> None:
+    rows, chance = delivered(seed), random.Random(-seed)
+    order = chance.sample(range(len(rows)), len(rows))
+    cuts = sorted(chance.sample(range(1, len(rows)), chance.choice([2, 3, 4])))
+    deliver(lake, rows, [order[a:b] for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True)])
+    assert in_order(table(lake)) == in_order(expected(rows))
+    increments = table(lake)
+    assert lake.refresh(SPEC, rebuild=True).candidate is not None
+    assert table(lake) == increments, "a rebuild gives the identical table"
+
+
+def test_one_landing_in_many_orders(make_lake: Callable[[], Lake]) -> None:
+    rows = delivered(99, records=24)
+    for seed in range(4):
+        lake, chance = make_lake(), random.Random(seed)
+        order = chance.sample(range(len(rows)), len(rows))
+        deliver(lake, rows, [order[n : n + 5] for n in range(0, len(order), 5)])
+        assert in_order(table(lake)) == in_order(expected(rows)), seed
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_ties(lake: Lake, at_once: bool, backwards: bool) -> None:
+    """Equal in the declared order: the later extraction; equal in that too: the delete; no delete: the greater content."""
+    base: Row = {"loja": "a", "Nome Completo": "n", "quantidade": 1, "valor": "1", "situacao": "vivo", "em": "2026-01-01"}
+    rows = [
+        {**base, "id": 1, "valor": "9", "_at": EXTRACTED},
+        {**base, "id": 1, "valor": "1", "_at": EXTRACTED + 1},
+        {**base, "id": 2, "_at": EXTRACTED},
+        {**base, "id": 2, "situacao": "apagado", "_at": EXTRACTED},
+        {**base, "id": 3, "Nome Completo": "a", "_at": EXTRACTED},
+        {**base, "id": 3, "Nome Completo": "b", "_at": EXTRACTED},
+        {**base, "id": 4, "em": None, "_at": EXTRACTED + 5},
+        {**base, "id": 4, "Nome Completo": "dated", "_at": EXTRACTED},
+        {**base, "id": 5, "em": None, "Nome Completo": "first", "_at": EXTRACTED},
+        {**base, "id": 5, "em": None, "Nome Completo": "later", "_at": EXTRACTED + 1},
+        {**base, "id": 6, "situacao": "apagado", "_at": EXTRACTED},
+        {**base, "id": 6, "_at": EXTRACTED + 1},
+    ]
+    order = range(len(rows))[::-1] if backwards else range(len(rows))
+    deliver(lake, rows, [order] if at_once else [[n] for n in order])
+    found = [(row["id"], row["nome"], row["valor"]) for row in table(lake)]
+    assert found == [(1, "n", "1.00"), (3, "b", "1.00"), (4, "dated", "1.00"), (5, "later", "1.00"), (6, "n", "1.00")]
+
+
+def version(day: int, situation: str = "vivo", name: str = "n") -> Row:
+    at = EXTRACTED + day * 1000
+    return {
+        "loja": "a",
+        "id": 1,
+        "Nome Completo": name,
+        "quantidade": 1,
+        "valor": "1",
+        "situacao": situation,
+        "em": f"2026-01-{day:02d}",
+        "_at": at,
+    }
+
+
+HISTORIES: dict[str, tuple[list[Row], list[Any]]] = {
+    "a late old version stays deleted": ([version(1), version(3, "apagado"), version(2)], []),
+    "a delete before any version": ([version(3, "apagado"), version(1), version(2)], []),
+    "only a delete, and then a newer version": ([version(3, "apagado"), version(4, name="novo")], ["novo"]),
+    "back after the delete": ([version(1), version(3, "apagado"), version(5, name="de volta")], ["de volta"]),
+    "back, and a version from between": ([version(3, "apagado"), version(5, name="de volta"), version(4)], ["de volta"]),
+    "back, deleted again, and all of it late": (
+        [version(1), version(3, "apagado"), version(5), version(7, "apagado"), version(6), version(2), version(4, "apagado")],
+        [],
+    ),
+    "a late delete does not touch what is newer": ([version(5, name="novo"), version(3, "apagado"), version(4)], ["novo"]),
+    "the same delete twice": ([version(1), version(3, "apagado"), version(3, "apagado"), version(2)], []),
+}
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_deletes_are_remembered(lake: Lake, history: str) -> None:
+    rows, names = HISTORIES[history]
+    deliver(lake, rows, [[n] for n in range(len(rows))])
+    assert [row["nome"] for row in table(lake)] == names
+    lake.refresh(SPEC, rebuild=True)
+    assert [row["nome"] for row in table(lake)] == names
+    lake.put("itens", "late.jsonl", file_content([version(2, name="late again")]))
+    lake.run(SPEC)
+    assert [row["nome"] for row in table(lake)] == names, "also after a rebuild"
+
+
+def test_a_delete_that_a_dead_run_has_remembered_is_still_applied(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deletes are remembered before the table is committed. Here nothing but the key and the order distinguishes them."""
+    from lakehouse.core.delta import Candidate
+    from lakehouse.core.errors import ConflictError
+
+    spec = TableSpec(
+        name="itens",
+        source=AirbyteStream("itens"),
+        columns=(Column("id", "bigint"), Column("valor", "bigint"), Column("em", "timestamp")),
+        key=("id",),
+        order=("em",),
+        deleted="valor IS NULL",
+        max_loss=1.0,
+    )
+    lake.land("itens", "a", [{"id": 1, "valor": 1, "em": "2026-01-01"}, {"id": 2, "valor": 1, "em": "2026-01-01"}])
+    lake.run(spec)
+    lake.land("itens", "b", [{"id": 1, "valor": None, "em": "2026-01-02"}])
+    lake.ingest(spec)
+    commit = Candidate.commit
+
+    def die(self: Candidate, info: Any = None) -> int:
+        if "/silver/" in self.snapshot.uri:
+            raise ConflictError("Dead.", remedy="Run it again.")
+        return commit(self, info)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Candidate, "commit", die)
+        with pytest.raises(ConflictError):
+            lake.refresh(spec)
+    assert len(lake.rows(spec.silver)) == 2
+    lake.refresh(spec)
+    assert [row["id"] for row in lake.rows(spec.silver, "id")] == [2]
