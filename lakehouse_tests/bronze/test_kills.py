@@ -18,6 +18,9 @@ from lakehouse.settings import project_folder
 from lakehouse_tests.bronze.kill_driver import RETRYABLE, SPEC
 from lakehouse_tests.conftest import Lake, Row, file_content
 
+#: Plan, quarantine, bronze, its ledger row, quarantine, deletes, silver, its ledger row.
+COMMITS = 8
+
 
 def item(number: int, name: str, day: int = 1, situation: str = "vivo") -> Row:
     return {"id": number, "nome": name, "situacao": situation, "em": f"2026-01-{day:02d}T00:00:00Z"}
@@ -69,22 +72,20 @@ def expected(prepared: Lake) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def killed(prepared: Lake) -> list[tuple[str, Lake, int]]:
-    """For every write of a run, a lake in which a run was killed before it, and one in which it was killed after it."""
+    """For every write of a run a lake in which a run was killed after it, and for some one in which it was killed before."""
     parent = prepared.folder.parent
-
-    def copy(name: str) -> str:
-        return str(shutil.copytree(prepared.folder, parent / name))
-
-    counts = drive(parent, [{"do": "count", "folder": copy("count"), "point": "commit"}])
-    assert counts[0] >= 8, "plan, two quarantines, bronze, two ledger rows, deletes and silver are eight commits"
-    points = [("stage", 1), ("add_columns", 1), *(("commit", nth) for nth in range(1, counts[0] + 1))]
-    names = [(f"{point}-{nth}-after", point, nth, "after") for point, nth in points]
-    names += [(f"{point}-{nth}-before", point, nth, "before") for point, nth in points if point == "add_columns" or nth % 2]
-    orders = [
-        {"do": "kill", "folder": copy(name), "point": point, "nth": nth, "before": when == "before"}
-        for name, point, nth, when in names
-    ]
-    return [(name, Lake(parent / name), code) for (name, *_), code in zip(names, drive(parent, orders), strict=True)]
+    points = [("stage", 1), ("add_columns", 1), *(("commit", nth) for nth in range(1, COMMITS + 1))]
+    cases = [(point, nth, False) for point, nth in points]
+    cases += [("add_columns", 1, True), ("commit", 3, True), ("commit", COMMITS - 1, True)]
+    orders = []
+    for point, nth, before in cases:
+        folder = shutil.copytree(prepared.folder, parent / f"{point}-{nth}-{'before' if before else 'after'}")
+        orders.append({"do": "kill", "folder": str(folder), "point": point, "nth": nth, "before": before})
+    codes = drive(
+        parent, [*orders, {"do": "count", "folder": str(shutil.copytree(prepared.folder, parent / "count")), "point": "commit"}]
+    )
+    assert codes.pop() == COMMITS, "a run makes other commits than it did: name them above"
+    return [(Path(order["folder"]).name, Lake(Path(order["folder"])), code) for order, code in zip(orders, codes, strict=True)]
 
 
 def test_the_next_run_after_a_kill_leaves_the_exact_tables(

@@ -257,9 +257,14 @@ def test_the_report_is_dated_by_the_newest_sale_and_made_again_it_is_the_same_fi
 
 def test_a_run_after_one_more_delivery_works_on_what_it_touches_and_on_nothing_else(lake, good):
     before = lake.versions()
+    left = [lake.root / "silver" / "vendas" / ".staged_x", lake.root / ".spill" / "x"]  # by a process that was killed
+    for folder in left:
+        folder.mkdir()
+        (folder / "data_0.parquet").touch()
     lake.land(1)
     result = lake.run()
     assert result.success
+    assert [folder.exists() for folder in left] == [False, False]
     idle = {key for key, metadata in told(result).items() if metadata.get("nothing_to_do")}
     assert idle == {f"{layer}/{stream}" for layer in ("bronze", "silver") for stream in ("produtos", "clientes")}
     after = lake.versions()
