@@ -95,7 +95,7 @@ def unique(
     total = repeated = 0
     for group in _overlapping(files, columns[0]):
         frame = session.read(candidate.snapshot.paths(group), wanted)
-        distinct = frame.group_by(*columns).agg(nw.len().alias("n"))
+        distinct = frame.group_by(*columns).agg(nw.len().alias("_n"))
         rows = sum(file.rows for file in group)
         total += rows
         repeated += rows - session.rows(distinct.select(nw.len().alias("n")))[0][0]

@@ -95,7 +95,7 @@ def _merge(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFr
         raise DeclarationError("A merge needs a key.", remedy="Give Write(key=...).")
     rows = session.keep(frame.select(*write.columns))
     key = list(write.key)
-    repeated = rows.group_by(*key).agg(nw.len().alias("n")).filter(nw.col("n") > 1)
+    repeated = rows.group_by(*key).agg(nw.len().alias("_n")).filter(nw.col("_n") > 1)
     if session.rows(repeated.head(1)):
         raise RefusedWriteError(
             f"Two rows of the merge into {snapshot.uri} have the same {', '.join(key)}.",

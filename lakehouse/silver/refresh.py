@@ -12,11 +12,13 @@ all of bronze through one sort, and only keys that occur more than once, or in a
 Pure: no dagster, engine-neutral. The watermark is the application transaction `from:bronze/<table>` of the silver commit.
 """
 
+import hashlib
 import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import narwhals as nw
@@ -65,7 +67,10 @@ def silver_columns(spec: TableSpec) -> dict[str, str]:
 
 def tombstones_ref(target: TableRef) -> TableRef:
     """Where the deletes of a silver table are remembered."""
-    return TableRef("ops", f"deletes_{target.table}"[:63])
+    name = f"deletes_{target.table}"
+    if len(name) > 63:  # the longest name; two long ones must not share their beginning
+        name = f"{name[:54]}_{hashlib.sha256(target.table.encode()).hexdigest()[:8]}"
+    return TableRef("ops", name)
 
 
 def stage_refresh(
@@ -255,16 +260,16 @@ class _Work:
         raw = [c.bronze_name for c in self.spec.columns if c.expression is None]
         frame = refused.with_columns(**{f"_is_{name}": flag.fill_null(False) for name, flag in reasons.items()})
         names = [nw.when(nw.col(f"_is_{name}")).then(nw.lit(name)) for name in reasons]
-        frame = frame.with_columns(nw.concat_str(*names, separator=", ", ignore_nulls=True).alias("rules"))
+        frame = frame.with_columns(nw.concat_str(*names, separator=", ", ignore_nulls=True).alias("_rules"))
         frame = frame.drop(*[name for name in self.types if f"_raw_{name}" not in frame.columns])
         frame = frame.with_columns(**{name: nw.col(f"_raw_{name}") for name in dict.fromkeys(raw)})
-        frame = self.session.documents(frame, "record", list(dict.fromkeys(raw)))
+        frame = self.session.documents(frame, "_record", list(dict.fromkeys(raw)))
         now = datetime.now(UTC)
         return frame.select(
             nw.lit("silver").alias("layer"),
-            nw.col("rules"),
-            nw.concat_str(nw.lit("It violates "), nw.col("rules"), nw.lit(".")).alias("reason"),
-            nw.col("record"),
+            nw.col("_rules").alias("rules"),
+            nw.concat_str(nw.lit("It violates "), nw.col("_rules"), nw.lit(".")).alias("reason"),
+            nw.col("_record").alias("record"),
             nw.col("_source_file").alias("source_file"),
             nw.col("_airbyte_raw_id").alias("raw_id"),
             nw.col("_batch_id").alias("batch_id"),
@@ -468,7 +473,7 @@ def _proven(file: DataFile, rule: RowRule) -> bool:
     if rule.kind == "not_null":
         return file.nulls.get(rule.column) == 0
     low, high = file.lower.get(rule.column), file.upper.get(rule.column)
-    if rule.kind != "range" or low is None or high is None:
+    if rule.kind != "range" or not isinstance(low, int | float | Decimal) or not isinstance(high, int | float | Decimal):
         return False
     return bool((rule.minimum is None or low >= rule.minimum) and (rule.maximum is None or high <= rule.maximum))
 

@@ -78,7 +78,8 @@ class Column:
 
 @dataclass(frozen=True)
 class RowRule:
-    """A condition that every row must meet. A row on which `condition` is null meets it; only false violates it.
+    """A condition that every row must meet. A row on which `condition` is null meets it; false violates it, and so does a
+    value with which it cannot be evaluated (a cast, an overflow).
 
     `kind` and what follows it say the condition again where a file's statistics can prove it.
     """
@@ -243,6 +244,13 @@ class TableSpec:
                 raise DeclarationError(
                     f"Table {self.name!r}: {role} {listed} is not made of its columns.",
                     remedy=f"Name at least one of {', '.join(names)}.",
+                )
+        allowed = [*(not_null(name) for name in self.key), *(not_null(name, action="fail") for name in self.key)]
+        for rule in self.rules:
+            if rule.name in {own.name for own in allowed} and rule not in allowed:
+                raise DeclarationError(
+                    f"Table {self.name!r}: by its rule {rule.name!r} the key might be null.",
+                    remedy="Use not_null(...) with the action quarantine or fail, or leave it out: a key is never null.",
                 )
         self._check_expressions(names)
 

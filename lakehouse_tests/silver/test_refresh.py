@@ -21,7 +21,7 @@ from lakehouse.core.errors import BrokenTableError, RefusedWriteError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
 from lakehouse.silver.checks import declared_rules
-from lakehouse.silver.refresh import Refresh, stage_refresh
+from lakehouse.silver.refresh import Refresh, stage_refresh, tombstones_ref
 from lakehouse.tables.spec import (
     AirbyteStream,
     Column,
@@ -206,6 +206,33 @@ def test_a_transform_that_loses_records_is_caught(lake: Lake, monkeypatch: pytes
     refresh = lake.run(spec)
     assert refresh.stopped and finding(refresh, "ledger").failed == 1 and lake.rows(spec.silver) == []
     assert lake.stray_files() == []
+
+
+def test_columns_may_be_called_like_anything_of_ours(lake: Lake) -> None:
+    names = ("rules", "record", "reason", "layer", "n", "pair", "raw_id", "batch_id", "path", "k", "v", "d", "s", "file_index")
+    columns = (Column("id", "bigint"), Column("em", "timestamp"), *(Column(name, "string") for name in names))
+    spec = replace(SPEC, columns=columns, rules=(unique("n", "k"), not_null("rules", action="warn"), not_null("v")))
+    values = {name: f"<{name}>" for name in names}
+    lake.land(
+        "itens", "a", [{**values, **item(1), "1x": "aside"}, {**values, **item("x")}, {**values, **item(2), "v": None, "n": "2"}]
+    )
+    lake.run(spec)
+    lake.land("itens", "b", [{**values, **item(1, 2), "n": "3"}])
+    checked(lake.run(spec), spec)
+    (row,) = lake.rows(spec.silver, *names)
+    assert row == {**values, "n": "3"}
+    found = {record["id"]: (row["rules"], record) for row in lake.quarantined(spec) for record in [json.loads(row["record"])]}
+    assert {key: rules for key, (rules, _) in found.items()} == {"x": "castable_id, not_null_id", "2": "not_null_v"}
+    assert all(
+        {name: record[name] for name in values if name not in ("n", "v")}.items() <= values.items()
+        for _, record in found.values()
+    )
+
+
+def test_deletes_of_tables_with_long_names_are_kept_apart() -> None:
+    long = "a" * 60
+    refs = {str(tombstones_ref(TableRef("silver", name))) for name in (long + "b", long + "c", "a" * 55, "a" * 56, "b")}
+    assert len(refs) == 5
 
 
 def test_a_table_of_nothing_but_its_key_and_order(lake: Lake) -> None:

@@ -84,6 +84,8 @@ REFUSED: dict[str, Callable[[], object]] = {
     "volume drop of nothing": lambda: volume_drop(0),
     "volume drop of more than all": lambda: volume_drop(1.1),
     "rule column": lambda: not_null("Id"),
+    "key that may be null with a warning": lambda: spec(rules=(not_null("id", action="warn"),)),
+    "key with another rule of that name": lambda: spec(rules=(expression("not_null_id", "id > 0"),)),
     "two tables of one name": lambda: check_unique(spec(), spec()),
     "two silver tables of one name": lambda: check_unique(spec(), spec(name="outros", silver_name="itens")),
 }

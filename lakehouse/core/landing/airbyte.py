@@ -441,7 +441,7 @@ class _Found:
         names = duckdb.FunctionExpression("list_value", *[duckdb.ConstantExpression(name) for name in self.extra])
         pairs = duckdb.FunctionExpression("list_zip", names, duckdb.FunctionExpression("list_value", *self.extra.values()))
         relation = relation.select(*columns, pairs.alias("_pairs"))
-        given = "list_filter(_pairs, lambda pair: pair[2] IS NOT NULL)"
+        given = "list_filter(_pairs, lambda _pair: _pair[2] IS NOT NULL)"
         text = f"CASE WHEN len({given}) > 0 THEN CAST(to_json(map_from_entries({given})) AS VARCHAR) END"
         return nw.from_native(relation.select(_sql("* EXCLUDE (_pairs)"), _sql(text).alias("_extra")))
 
