@@ -34,9 +34,12 @@ class Expression:
     columns: frozenset[str]
     safe: bool = False
 
-    def sql(self, dialect: Dialect = "duckdb") -> str:
-        """The expression for one engine, every column quoted, comments dropped."""
-        return _print(self.text, dialect)
+    def sql(self, dialect: Dialect = "duckdb", *, instants: Collection[str] = ()) -> str:
+        """The expression for one engine, every column quoted, comments dropped.
+
+        The day of a column in `instants` is taken from its microseconds (DuckDB only): it is the day in UTC.
+        """
+        return _print(self.text, dialect, instants)
 
 
 def parse(text: str, *, columns: Collection[str]) -> Expression:
@@ -79,11 +82,15 @@ def _is_safe(node: Any) -> bool:
     return name in _SAFE or (name == "Literal" and bool(node.args.get("is_string")))
 
 
-def _print(text: str, dialect: Dialect) -> str:
+def _print(text: str, dialect: Dialect, instants: Collection[str] = ()) -> str:
     import sqlglot
     from sqlglot import exp
 
     tree = sqlglot.parse_one(text, read="duckdb")
     for column in tree.find_all(exp.Column):
         column.this.set("quoted", True)
+    for node in tree.find_all(exp.Cast):
+        column = node.this
+        if node.to.is_type("date") and isinstance(column, exp.Column) and column.name in instants:
+            node.set("this", exp.func("make_timestamp", exp.func("epoch_us", column.copy())))
     return tree.sql(dialect=dialect, comments=False)

@@ -38,8 +38,13 @@ class Session(Protocol):
         """
         ...
 
-    def cast(self, frame: "nw.LazyFrame[Any]", casts: Mapping[str, tuple[str, str]]) -> "nw.LazyFrame[Any]":
-        """Add columns `{name: (text column, type)}`. What is no value of its type becomes null; decimals round half up."""
+    def cast(
+        self, frame: "nw.LazyFrame[Any]", casts: Mapping[str, tuple[str, str]], *, exact: bool = True
+    ) -> "nw.LazyFrame[Any]":
+        """Add columns `{name: (text column, type)}`. What is no value of its type becomes null; decimals round half up.
+
+        Not `exact`, for choosing candidates: a text that is no value may become one ('6.7' the integer 7).
+        """
         ...
 
     def compute(
@@ -59,6 +64,11 @@ class Session(Protocol):
 
     def keep(self, frame: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
         """Compute a frame once and hold the result until the session ends, on disk when it outgrows the memory limit."""
+        ...
+
+    def stretches(self, paths: Sequence[str], key: Sequence[str]) -> list[tuple[Any, Any]] | None:
+        """First and last key of stretches of rows that are strictly ascending and together are all rows of the files; None
+        where the rows are not ordered like that, or a key is null."""
         ...
 
     def rows(self, frame: "nw.LazyFrame[Any]") -> list[tuple[Any, ...]]:
