@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser dev trigger materialize rebuild check format sync lock bench clean summary sample
+.PHONY: help setup run test test-browser dev trigger materialize rebuild quarantine redrive release check format sync lock bench clean summary sample
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,7 +51,16 @@ materialize: setup ## Materialise assets here: SELECT='group:silver'
 	@$(BIN)/python -m lakehouse materialize '$(SELECT)'
 
 rebuild: setup ## Compute a silver table again from all of bronze: TABLE=vendas
-	@$(BIN)/python -m lakehouse rebuild '$(TABLE)'
+	@$(BIN)/python -m lakehouse rebuild '$(TABLE)' $(if $(REASON),--reason "$$REASON") $(if $(ACTION),--action '$(ACTION)')
+
+quarantine: setup ## What was delivered and is not in the tables: TABLE=vendas [LIMIT=20]
+	@$(BIN)/python -m lakehouse quarantine '$(TABLE)' $(if $(LIMIT),--limit '$(LIMIT)')
+
+redrive: setup ## Judge that again, after a rule, a type or a file was mended: TABLE=vendas
+	@$(BIN)/python -m lakehouse redrive '$(TABLE)'
+
+release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...' [ACTION=accept]
+	@$(BIN)/python -m lakehouse release '$(TABLE)' "$$REASON" $(if $(ACTION),--action '$(ACTION)')
 
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary

@@ -3,17 +3,23 @@
     trigger JOB           run a job here and now; exit code 1 when a step or an error-severity check fails
     materialize SELECT    the same for an asset selection
     rebuild TABLE         compute a silver table again from all of bronze
+    quarantine TABLE      what was delivered and is not in the tables, with rule, reason and payload
+    redrive TABLE         judge that again, after a rule, a type or a file was mended
+    release TABLE REASON  take in the batch that a rule with action `fail` stops
     summary               what is in the lake
 
 Errors are one sentence with the remedy; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
 """
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lakehouse.core.errors import LakehouseError
+
+if TYPE_CHECKING:
+    from lakehouse.core.rules import Release
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -38,12 +44,59 @@ def materialize(select: Annotated[str, typer.Argument(help='asset selection, e.g
     raise typer.Exit(runs.materialize(select))
 
 
-@app.command()
-def rebuild(table: Annotated[str, typer.Argument(help="a declared table, e.g. vendas")]) -> None:
-    """Compute a silver table again from all of bronze."""
-    from lakehouse import runs
+Table = Annotated[str, typer.Argument(help="a declared table, e.g. vendas")]
+Accept = Annotated[str, typer.Option(help="quarantine: put offenders there; accept: take in all of it")]
 
-    raise typer.Exit(runs.rebuild(table))
+
+@app.command()
+def rebuild(
+    table: Table,
+    reason: Annotated[str, typer.Option(help="why it may pass the rules with action fail; without it they hold")] = "",
+    action: Accept = "quarantine",
+) -> None:
+    """Compute a silver table again from all of bronze."""
+    from lakehouse import repair
+
+    raise typer.Exit(repair.rebuild(table, permission=_permission(reason, action) if reason else None))
+
+
+@app.command()
+def quarantine(
+    table: Table,
+    limit: Annotated[int, typer.Option(min=0, help="how many records")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object per record")] = False,
+) -> None:
+    """List what is in quarantine. Personal columns are masked."""
+    from lakehouse import repair
+
+    raise typer.Exit(repair.show(table, limit=limit, as_json=as_json))
+
+
+@app.command()
+def redrive(table: Table) -> None:
+    """Judge again what is in quarantine."""
+    from lakehouse import repair
+
+    raise typer.Exit(repair.redrive(table))
+
+
+@app.command()
+def release(
+    table: Table, reason: Annotated[str, typer.Argument(help="why; kept in the commit")], action: Accept = "quarantine"
+) -> None:
+    """Take in the batch that a rule with action fail stops."""
+    from lakehouse import repair
+
+    raise typer.Exit(repair.release(table, _permission(reason, action)))
+
+
+def _permission(reason: str, action: str) -> "Release":
+    from lakehouse.core.errors import DeclarationError
+    from lakehouse.core.rules import Release
+
+    if action not in ("quarantine", "accept"):
+        raise DeclarationError(f"There is no action {action[:40]!r}.", remedy="Use ACTION=quarantine or ACTION=accept.")
+    return Release(reason, accept=action == "accept")
 
 
 @app.command()

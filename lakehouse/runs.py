@@ -17,7 +17,6 @@ from lakehouse.definitions import build_defs
 from lakehouse.resources import TableRequest
 from lakehouse.settings import load_settings
 from lakehouse.tables import ALL
-from lakehouse.tables.spec import TableSpec
 
 _LAYERS = ("bronze", "silver", "gold", "ops")
 
@@ -54,36 +53,6 @@ def materialize(select: str) -> int:
     return _execute(definitions.resolve_implicit_global_asset_job_def(), {}, keys=sorted(keys))
 
 
-def rebuild(table: str) -> int:
-    """Compute a silver table again from all of bronze, and print what came of it."""
-    from lakehouse.core.engines import open_session
-    from lakehouse.core.storage import hold
-    from lakehouse.lake import scratch
-    from lakehouse.silver.refresh import stage_refresh
-    from lakehouse.steps import findings_info, settle
-
-    spec, settings = _spec(table), load_settings()
-    storage = settings.storage
-    uri = storage.uri(spec.silver)
-    with (
-        hold(uri),
-        scratch(settings.spill) as spill,
-        open_session(settings.engine, memory_limit=settings.memory_bound, spill=spill) as session,
-    ):
-        refresh = stage_refresh(session, storage, spec, run_id="rebuild", rebuild=True)
-        for finding in refresh.findings:
-            if not finding.passed:
-                print(f"{finding.action}: {spec.silver} {finding.rule}: {finding.failed:,} of {finding.judged:,}")
-        if refresh.candidate is None or refresh.entry is None:
-            print(f"A rule stopped the rebuild; {spec.silver} keeps version {refresh.version}.", file=sys.stderr)
-            return 1
-        refresh.candidate.info = {**(refresh.candidate.info or {}), **findings_info(refresh.findings)}
-        version = refresh.candidate.commit({"run_id": "rebuild", "asset": str(spec.silver)})
-        settle(session, storage, spec.silver)
-    print(f"{spec.silver}: version {version}, {refresh.entry.rows_after:,} rows from {refresh.entry.records_in:,} records.")
-    return 0
-
-
 def summary() -> int:
     """Print the tables of the lake and the newest report."""
     settings = load_settings()
@@ -112,14 +81,6 @@ def newest_report(folder: str) -> str | None:
 def _gold_keys(settings: Any) -> Sequence[dg.AssetKey]:
     graph = build_defs(settings).resolve_asset_graph()
     return sorted(key for key in graph.materializable_asset_keys if key.path[0] == "gold")
-
-
-def _spec(table: str) -> TableSpec:
-    found = [spec for spec in ALL if table in (spec.name, spec.silver_name)]
-    if not found:
-        names = ", ".join(spec.name for spec in ALL)
-        raise DeclarationError(f"There is no table {table[:80]!r}.", remedy=f"Use one of {names}.")
-    return found[0]
 
 
 def _execute(job: dg.JobDefinition, config: dict[str, Any], *, keys: Iterable[dg.AssetKey] | None = None) -> int:

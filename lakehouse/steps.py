@@ -73,6 +73,13 @@ def standing_findings(uri: str, rules: Iterable[str]) -> list[Finding]:
     return out
 
 
+def stopped(finding: Finding, table: TableRef, version: int) -> str:
+    """What is said when a rule with action `fail` has stopped a batch: what happened, and what to type."""
+    counted = f"{finding.failed:,} of {finding.judged:,}" if finding.judged else "violated"
+    way = finding.detail.get("what_to_do", "Mend the source or the rule in lakehouse/tables/ and run again.")
+    return f"{finding.rule} ({counted}) stopped the batch: {table} keeps version {version}. {way}"
+
+
 def settle(session: Session, storage: Storage, table: TableRef, *, log: Callable[..., None] | None = None) -> None:
     """Copy the figures of a table's new commits to the ledger, and say them."""
     snapshot = open_existing(storage.uri(table))

@@ -30,7 +30,8 @@ from lakehouse.tables.spec import TableSpec
 if TYPE_CHECKING:  # every test folder imports this file, few of them run bronze and silver
     from lakehouse.bronze.ingest import Batch
     from lakehouse.core.engines.duckdb import DuckDBSession
-    from lakehouse.silver.refresh import Refresh
+    from lakehouse.core.rules import Release
+    from lakehouse.silver.refresh import Mode, Refresh
 
 Row = dict[str, Any]
 LEDGER = TableRef("ops", "ledger")
@@ -136,24 +137,30 @@ class Lake:
         suffix = form.split("-")[1]
         return self.put(stream, f"{name}.{suffix}", file_content(rows, form, at=at))
 
-    def ingest(self, spec: TableSpec) -> "Batch":
+    def ingest(self, spec: TableSpec, *, release: "Release | None" = None) -> "Batch":
         from lakehouse.bronze.ingest import stage_batch
 
         with self.session() as session:
-            batch = stage_batch(session, self.storage, spec, run_id="run")
+            batch = stage_batch(session, self.storage, spec, run_id="run", release=release)
             if batch.candidate is not None:
                 batch.candidate.commit()
                 self._settle(session, spec.bronze)
             return batch
 
-    def refresh(self, spec: TableSpec, *, rebuild: bool = False) -> "Refresh":
-        from lakehouse.silver.refresh import stage_refresh
+    def refresh(
+        self, spec: TableSpec, *, rebuild: bool = False, mode: "Mode" = "increment", release: "Release | None" = None
+    ) -> "Refresh":
+        from lakehouse.silver.refresh import settle_quarantine, stage_refresh
 
         with self.session() as session:
-            refresh = stage_refresh(session, self.storage, spec, run_id="run", rebuild=rebuild)
+            mode = "rebuild" if rebuild else mode
+            refresh = stage_refresh(session, self.storage, spec, run_id="run", mode=mode, release=release)
             if refresh.candidate is not None:
                 refresh.candidate.commit()
                 self._settle(session, spec.silver)
+                silver = open_existing(self.storage.uri(spec.silver))
+                assert silver is not None
+                settle_quarantine(session, self.storage, spec, silver)
             return refresh
 
     def run(self, spec: TableSpec) -> "Refresh":

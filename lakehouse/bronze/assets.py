@@ -17,6 +17,7 @@ from lakehouse.steps import (
     findings_info,
     settle,
     standing_findings,
+    stopped,
 )
 from lakehouse.tables.spec import TableSpec
 
@@ -45,6 +46,12 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
         uri = storage.uri(spec.bronze)
         with failures(), hold(uri), lake.duckdb() as session:
             batch = stage_batch(session, storage, spec, run_id=context.run.run_id)
+            if batch.stopped:
+                standing = [f for f in standing_findings(uri, _DESCRIPTIONS) if f.rule not in {g.rule for g in batch.findings}]
+                yield from check_results(spec.bronze.key, [*batch.findings, *standing])
+                for finding in batch.findings:
+                    context.log.error(stopped(finding, spec.bronze, batch.version))
+                return
             if batch.candidate is None:
                 yield from check_results(spec.bronze.key, standing_findings(uri, _DESCRIPTIONS))
                 context.log.info("Nothing landed since version %s of %s.", batch.version, spec.bronze)

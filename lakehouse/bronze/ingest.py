@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import narwhals as nw
+
 from lakehouse.core import ledger, quarantine
-from lakehouse.core.delta import Candidate, Snapshot, discard, open_table
+from lakehouse.core.delta import Candidate, Snapshot, discard, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import ConflictError
 from lakehouse.core.landing import airbyte
 from lakehouse.core.landing.airbyte import Reject, Staged
 from lakehouse.core.ledger import Entry, PlannedFile
-from lakehouse.core.rules import Finding
+from lakehouse.core.rules import Finding, Release
 from lakehouse.core.storage import LandedFile, Storage
 from lakehouse.tables.spec import TableSpec
 
@@ -35,17 +37,26 @@ RULES = (READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE)
 
 @dataclass
 class Batch:
-    """A bronze batch that is ready to be committed, or (`candidate` is None) the finding that nothing landed."""
+    """A bronze batch that is ready to be committed, or (`candidate` is None) the finding that nothing landed.
+
+    `stopped` says that the drift policy `freeze` was violated: nothing may be committed.
+    """
 
     version: int
     candidate: Candidate | None = None
     entry: Entry | None = None
     findings: list[Finding] = field(default_factory=list)
     files: int = 0
+    stopped: bool = False
 
 
-def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, run_id: str) -> Batch:
+def stage_batch(
+    session: DuckDBSession, storage: Storage, spec: TableSpec, *, run_id: str, release: Release | None = None
+) -> Batch:
     """Plan and stage the next batch of a table. The caller holds the table and commits the candidate.
+
+    Args:
+        release: lets the batch pass the drift policy `freeze`.
 
     Raises:
         ConflictError: another run took the batch, or a file changed while it was read; run again.
@@ -54,6 +65,7 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
     table = open_table(storage.uri(spec.bronze), airbyte.ENVELOPE)
     app = ledger.ingest_app(spec.bronze)
     done = table.transaction(app)
+    settle_quarantine(session, storage, spec)
     ledger.give_back(session, storage.uri(FILES), table=spec.bronze, snapshot=table)
     planned, known = ledger.planned_files(session, storage.uri(FILES), spec.bronze)
     ledger.check_numbers(spec.bronze, planned=planned, done=done)
@@ -71,7 +83,7 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
 
     present, vanished = _still_there(storage, files, landed)
     new_columns: frozenset[str] | None = None
-    if spec.drift == "freeze":
+    if spec.drift != "evolve" and not (spec.drift == "freeze" and release is not None and release.accept):
         declared = frozenset(c.bronze_name for c in spec.columns if c.expression is None)
         new_columns = declared | (frozenset(table.columns) - frozenset(airbyte.ENVELOPE))
     staged = airbyte.stage(
@@ -83,6 +95,10 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
         ingested_at=datetime.now(UTC),
         frozen=new_columns,
     )
+    drifted = [reject for reject in staged.rejects if reject.rule == DRIFT]
+    if drifted and spec.drift == "freeze" and release is None:
+        discard(table.uri, staged.files)
+        return Batch(table.version, findings=[_frozen(spec, drifted, judged=len(present))], stopped=True)
     try:
         _check_unchanged(storage, spec, present)
         staged.rejects += vanished
@@ -92,6 +108,7 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
     except BaseException:
         discard(table.uri, staged.files)
         raise
+    types: dict[str, str] = json.loads(table.last_info().get("types", "{}"))
     absent = sorted({file.path for file in files} - {file.path for file in present})
     records = sum(1 for reject in staged.rejects if reject.record is not None)
     entry = Entry(
@@ -110,10 +127,52 @@ def stage_batch(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ru
             "operation": "append",
             "landed_files": str(len(present)),
             **({"absent": json.dumps(absent)} if absent else {}),
+            **({"reason": release.reason} if release is not None else {}),
+            **({"types": json.dumps({**types, **staged.types})} if types or staged.types else {}),
             **entry.info(),
         },
     )
-    return Batch(table.version, candidate, entry, _findings(spec, staged, entry, added=added, first=done == 0), len(files))
+    return Batch(table.version, candidate, entry, _findings(spec, staged, entry, added=added, types=types), len(files))
+
+
+def settle_quarantine(session: DuckDBSession, storage: Storage, spec: TableSpec) -> None:
+    """Make final which files have left the quarantine to be read again."""
+    files = open_existing(storage.uri(FILES))
+    done = files.transaction(_redrive_app(spec)) if files is not None else 0
+    quarantine.settle(session, storage.uri(spec.quarantine), layer="bronze", done=done)
+
+
+def redrive_files(session: DuckDBSession, storage: Storage, spec: TableSpec, *, run_id: str) -> list[str]:
+    """Let the next batch read again the files that are in quarantine whole. Returns their paths below landing."""
+    settle_quarantine(session, storage, spec)
+    table = open_existing(storage.uri(spec.quarantine))
+    if table is None:
+        return []
+    whole = quarantine.waiting(session, table, layer="bronze").filter(nw.col("record").is_null())
+    rows = session.rows(whole.select("batch_id", "source_file").unique())
+    if not rows:
+        return []
+    app = _redrive_app(spec)
+    number = open_table(storage.uri(FILES), ledger.FILES).transaction(app) + 1
+    quarantine.mark_leaving(
+        session, storage.uri(spec.quarantine), layer="bronze", number=number, where=nw.col("record").is_null()
+    )
+    ledger.give_back_files(session, storage.uri(FILES), table=spec.bronze, files=rows, app=app, number=number, run_id=run_id)
+    settle_quarantine(session, storage, spec)
+    return sorted({path for _, path in rows})
+
+
+def _redrive_app(spec: TableSpec) -> str:
+    return f"redrive:{spec.bronze}"
+
+
+def _frozen(spec: TableSpec, drifted: Sequence[Reject], *, judged: int) -> Finding:
+    way = (
+        f"Declare the field in lakehouse/tables/ or change the table's drift policy, and run again. Or make release "
+        f"TABLE={spec.name} REASON='...' puts these files in quarantine; with ACTION=accept their new fields are taken in."
+    )
+    detail = {"files": [f"{reject.path}: {reject.reason}" for reject in drifted[:20]], "what_to_do": way}
+    return Finding(DRIFT, False, "fail", len(drifted), judged, detail)
 
 
 def _check_unchanged(storage: Storage, spec: TableSpec, files: Sequence[LandedFile]) -> None:
@@ -189,14 +248,22 @@ def _quarantine(
     )
 
 
-def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], first: bool) -> list[Finding]:
+def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], types: dict[str, str]) -> list[Finding]:
     declared = {column.bronze_name for column in spec.columns if column.expression is None}
     bad_files = [r for r in staged.rejects if r.record is None and r.rule != "schema_drift"]
     bad_records = sum(1 for r in staged.rejects if r.record is not None)
     refused = [r for r in staged.rejects if r.rule == "schema_drift"]
     beyond = sorted(set(added) - declared)
     missing = sorted(declared - set(staged.fields)) if staged.rows else []
-    drift = {"new_columns": beyond, "missing_columns": missing, "refused_files": [r.path for r in refused]}
+    first = entry.batch_from == 0
+    retyped = {n: _change(types[n], kind) for n, kind in staged.types.items() if types.get(n, kind) != kind}
+    drift = {
+        "new_columns": beyond,
+        "missing_columns": missing,
+        "perhaps_renamed": [*missing, *beyond] if len(missing) == len(beyond) == 1 and not first else [],
+        "types": retyped,
+        "refused_files": [r.path for r in refused],
+    }
     return [
         Finding(
             READABLE_FILES,
@@ -209,11 +276,19 @@ def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str,
         Finding(READABLE_RECORDS, not bad_records, "quarantine", bad_records, entry.records_in),
         Finding(
             DRIFT,
-            not (refused or missing or (beyond and not first)),
+            not (refused or missing or retyped or (beyond and not first)),
             "warn",
-            len(refused) + len(missing) + len(beyond),
+            len(refused) + len(missing) + len(retyped) + len(beyond),
             len(staged.fields),
             drift,
         ),
         Finding(BALANCE, entry.balanced, "fail", 0 if entry.balanced else 1, entry.records_in, vars(entry)),
     ]
+
+
+def _change(old: str, new: str) -> str:
+    """How a Parquet field's type changed. Bronze holds text, so nothing is cut off either way."""
+    sizes = ["int8", "int16", "int32", "int64", "float", "double", "string"]
+    known = old in sizes and new in sizes
+    word = ("widened" if sizes.index(new) > sizes.index(old) else "narrowed") if known else "changed"
+    return f"{word} from {old} to {new}"

@@ -155,10 +155,18 @@ def give_back(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot
     if not number or open_table(uri, FILES).transaction(app) >= number:
         return
     paths = [json.loads(e["absent"]) for e in snapshot.commit_info() if e.get("batch_to") == str(number) and "absent" in e]
+    files = [(number, path) for path in (paths[0] if paths else [])]
+    give_back_files(session, uri, table=table, files=files, app=app, number=number)
+
+
+def give_back_files(
+    session: Session, uri: str, *, table: TableRef, files: Sequence[tuple[int, str]], app: str, number: int, run_id: str = ""
+) -> None:
+    """Let go of planned files, each given as batch and path; what lands under their names is new."""
     now = datetime.now(UTC)
     rows = [
-        {"table": str(table), "batch_id": number, "path": path, "planned_at": now, "given_back": True}
-        for path in (paths[0] if paths else [])
+        {"table": str(table), "batch_id": batch, "path": path, "planned_at": now, "run_id": run_id, "given_back": True}
+        for batch, path in files
     ]
     append(session, uri, FILES, rows, app=app, number=number)
 
@@ -201,6 +209,7 @@ def total_read(session: Session, uri: str, table: TableRef) -> int:
         return 0
     frame = session.read(ledger.paths(), LEDGER)
     frame = frame.filter((nw.col("table") == table.table) & (nw.col("layer") == table.layer))
+    frame = frame.filter((nw.col("operation") != "redrive").fill_null(True))  # those records were read before
     rows = session.rows(frame.select("committed_at", "batch_from", "records_in"))
     starts = [at for at, first, _ in rows if first == 0]
     return sum(count for at, _, count in rows if starts and at >= max(starts))

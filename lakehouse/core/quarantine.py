@@ -2,11 +2,15 @@
 
 One Delta table per source table. What a batch puts there is replaced, not added to, when the batch is worked on again, so
 a crash between quarantine and table, or a mended rule, leaves each record in exactly one of the two.
+
+Records that leave because they are judged again (`redrive`, a rebuild) must not be gone before they have arrived. They are
+marked under a number, and what takes their place carries the same number; the commit that takes them in carries it as an
+application transaction, and `settle` then makes the change final, or takes the marks back when that commit never came.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from lakehouse.core.delta import Candidate, open_table
+from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
 from lakehouse.core.engines import Session
 
 if TYPE_CHECKING:
@@ -22,15 +26,31 @@ COLUMNS = {
     "batch_id": "bigint",
     "run_id": "string",
     "quarantined_at": "timestamp",
+    "entering": "bigint",
+    "leaving": "bigint",
 }
 
 
-def replace_after(session: Session, uri: str, *, layer: str, batch: int, until: int, records: "nw.LazyFrame[Any] | None") -> int:
+#: The application id under which a table's commits number the changes of its quarantine.
+REDRIVE = "redrive"
+
+
+def replace_after(
+    session: Session,
+    uri: str,
+    *,
+    layer: str,
+    batch: int,
+    until: int,
+    records: "nw.LazyFrame[Any] | None",
+    number: int | None = None,
+) -> int:
     """Let `records` be all that `layer` has in quarantine from the batches after `batch`. Returns how many were written.
 
     Args:
         until: the last of these batches; a run that was overtaken must not remove what later ones put here.
-        records: a frame of `COLUMNS`, or None for nothing.
+        records: a frame of `COLUMNS` without the marks, or None for nothing.
+        number: the change that this is part of; it is pending until `settle` sees that number.
     """
     import narwhals as nw
 
@@ -44,7 +64,53 @@ def replace_after(session: Session, uri: str, *, layer: str, batch: int, until: 
     stale = session.rows(before.select(mine.cast(nw.Int64).sum().alias("n")))[0][0] or 0
     if records is None and not stale:
         return 0
-    add = session.write(before.filter(~mine), uri, columns=COLUMNS) if touched else []
-    new = session.write(records.select(*COLUMNS), uri, columns=COLUMNS) if records is not None else []
+    kept = before.filter(~mine) if number is None else _marked(before, mine, number)
+    add = session.write(kept, uri, columns=COLUMNS) if touched else []
+    new: list[Any] = []
+    if records is not None:
+        marks = {"entering": nw.lit(number).cast(nw.Int64), "leaving": nw.lit(None).cast(nw.Int64)}
+        new = session.write(records.with_columns(**marks).select(*COLUMNS), uri, columns=COLUMNS)
     Candidate(snapshot=table, add=[*add, *new], remove=touched, info={"operation": "quarantine"}).commit()
     return sum(file.rows for file in new)
+
+
+def mark_leaving(session: Session, uri: str, *, layer: str, number: int, where: "nw.Expr") -> None:
+    """Mark what `layer` has in quarantine, and the condition selects, as leaving with the change `number`."""
+    import narwhals as nw
+
+    table = open_table(uri, COLUMNS)
+    before = session.keep(session.read(table.paths(), COLUMNS))
+    add = session.write(_marked(before, (nw.col("layer") == layer) & where, number), uri, columns=COLUMNS)
+    Candidate(snapshot=table, add=add, remove=table.files, info={"operation": "quarantine"}).commit()
+
+
+def _marked(frame: "nw.LazyFrame[Any]", mine: "nw.Expr", number: int) -> "nw.LazyFrame[Any]":
+    import narwhals as nw
+
+    return frame.with_columns(leaving=nw.when(mine).then(nw.lit(number)).otherwise(nw.col("leaving")))
+
+
+def settle(session: Session, uri: str, *, layer: str, done: int) -> None:
+    """Make pending changes up to the number `done` final, and take back those after it."""
+    import narwhals as nw
+
+    table = open_existing(uri)
+    pending = [f for f in table.files if any(f.nulls.get(mark) != f.rows for mark in ("entering", "leaving"))] if table else []
+    if table is None or not pending:
+        return
+    mine = nw.col("layer") == layer
+    marked = mine & (~nw.col("entering").is_null() | ~nw.col("leaving").is_null())
+    if not session.rows(session.read(table.paths(pending), COLUMNS).filter(marked).select("layer").head(1)):
+        return
+    gone = mine & ((nw.col("leaving") <= done) | (nw.col("entering") > done)).fill_null(False)
+    kept = session.read(table.paths(pending), COLUMNS).filter(~gone)
+    kept = kept.with_columns(**{m: nw.when(~mine).then(nw.col(m)).otherwise(nw.lit(None)) for m in ("entering", "leaving")})
+    add = session.write(kept, uri, columns=COLUMNS)
+    Candidate(snapshot=table, add=add, remove=pending, info={"operation": "settle"}).commit()
+
+
+def waiting(session: Session, snapshot: Snapshot, *, layer: str) -> "nw.LazyFrame[Any]":
+    """What a layer has in quarantine. Settle first."""
+    import narwhals as nw
+
+    return session.read(snapshot.paths(), COLUMNS).filter(nw.col("layer") == layer)

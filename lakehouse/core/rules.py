@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lakehouse.core.delta import Candidate, DataFile
 from lakehouse.core.engines import Session
+from lakehouse.core.errors import DeclarationError
 from lakehouse.core.expressions import Expression
 
 if TYPE_CHECKING:
@@ -34,6 +35,31 @@ class Finding:
     def stops(self) -> bool:
         """Whether nothing may be committed."""
         return self.action == "fail" and not self.passed
+
+
+@dataclass(frozen=True)
+class Release:
+    """A person's word that one batch may pass the rules with action `fail` that stop it.
+
+    Args:
+        reason: why; it is kept in the commit.
+        accept: take in what offends a rule. Else it goes to quarantine, and a rule of the table as a whole stands.
+    """
+
+    reason: str
+    accept: bool = False
+
+    def __post_init__(self) -> None:
+        if not 3 <= len(self.reason.strip()) <= 500 or not self.reason.isprintable():
+            raise DeclarationError(
+                "A release needs a reason that others will understand: 3 to 500 characters on one line.",
+                remedy="Give it as REASON='...'.",
+            )
+
+    @property
+    def action(self) -> Severity:
+        """What a row rule with action `fail` does meanwhile."""
+        return "warn" if self.accept else "quarantine"
 
 
 def violations(

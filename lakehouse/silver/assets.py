@@ -19,6 +19,7 @@ from lakehouse.steps import (
     findings_info,
     settle,
     standing_findings,
+    stopped,
 )
 from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
 
@@ -40,7 +41,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
         **arguments,
     )
     def silver(context: dg.AssetExecutionContext, lake: LakeResource, request: TableRequest) -> Iterator[Any]:
-        from lakehouse.silver.refresh import stage_refresh
+        from lakehouse.silver.refresh import settle_quarantine, stage_refresh
 
         storage = lake.storage
         with failures():
@@ -61,7 +62,9 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 return
             yield from check_results(spec.silver.key, refresh.findings)
             if refresh.candidate is None:
-                context.log.error("A rule stopped the batch: %s keeps version %s.", target, refresh.version)
+                for finding in refresh.findings:
+                    if finding.stops:
+                        context.log.error(stopped(finding, target, refresh.version))
                 return
             refresh.candidate.info = {**(refresh.candidate.info or {}), **findings_info(refresh.findings)}
             if elsewhere:
@@ -74,6 +77,9 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                     metadata={"dagster/column_lineage": _lineage(spec)},
                 )
             settle(session, storage, target, log=context.log.info)
+            committed = open_existing(uri)
+            if committed is not None and not elsewhere:
+                settle_quarantine(session, storage, spec, committed)
 
     return silver
 

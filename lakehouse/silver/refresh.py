@@ -15,28 +15,31 @@ Pure: no dagster, engine-neutral. The watermark is the application transaction `
 import hashlib
 import importlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 import narwhals as nw
 
 from lakehouse.core import ledger, quarantine, rules
 from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_existing, open_table
 from lakehouse.core.engines import Session
-from lakehouse.core.errors import BrokenTableError, LakehouseError
+from lakehouse.core.errors import BrokenTableError, LakehouseError, RefusedWriteError
 from lakehouse.core.landing.airbyte import ENVELOPE
 from lakehouse.core.ledger import Entry
 from lakehouse.core.names import TableRef
-from lakehouse.core.rules import Finding
+from lakehouse.core.rules import Finding, Release, Severity
 from lakehouse.core.storage import Storage
 from lakehouse.core.writes import files_near, replace_keys
 from lakehouse.silver.checks import BALANCE, COMPLETE, TYPES
-from lakehouse.tables.spec import EXTRACTED_AT, RowRule, TableSpec
+from lakehouse.tables.spec import EXTRACTED_AT, RowRule, TableRule, TableSpec
 
 LEDGER = ledger.LEDGER_TABLE
+#: `evolve` is chosen by the refresh itself: the declaration has grown, and all of bronze is read under the new one.
+Mode = Literal["increment", "rebuild", "redrive", "evolve"]
 _DELETED, _ACCEPTED, _ORIGIN = "_deleted", "_accepted", "_origin"
 _PLACE = ("_file", "_position")
 _TURN, _TIED = "_turn", "_tied"
@@ -81,36 +84,57 @@ def stage_refresh(
     *,
     run_id: str,
     target: TableRef | None = None,
-    rebuild: bool = False,
+    mode: Mode = "increment",
+    release: Release | None = None,
 ) -> Refresh:
     """Stage what the new bronze batches change in silver. The caller holds the table and commits the candidate.
 
     Args:
         target: the silver table, when it is not the spec's own.
-        rebuild: start from nothing and read all of bronze.
+        mode: `increment` reads new batches, `rebuild` starts from nothing and reads all of bronze, `redrive` judges again what
+            the rules have put in quarantine.
+        release: lets the new batches pass the rules that stop them.
 
     Raises:
-        BrokenTableError: silver is ahead of bronze, or its columns are not the declared ones.
+        BrokenTableError: silver is ahead of bronze, or its columns cannot become the declared ones in place.
+        RefusedWriteError: a release, and no rule stops the batch.
     """
-    work = _Work(session, storage, spec, target or spec.silver, run_id=run_id, rebuild=rebuild)
+    work = _Work(session, storage, spec, target or spec.silver, run_id=run_id, mode=mode, release=release)
     return work.stage()
+
+
+def settle_quarantine(session: Session, storage: Storage, spec: TableSpec, silver: Snapshot) -> None:
+    """Make final what a commit of silver changed in quarantine, and take back what a run that died had begun to change."""
+    quarantine.settle(session, storage.uri(spec.quarantine), layer="silver", done=silver.transaction(quarantine.REDRIVE))
 
 
 class _Work:
     """One refresh: the opened tables and the names that its steps share."""
 
     def __init__(
-        self, session: Session, storage: Storage, spec: TableSpec, target: TableRef, *, run_id: str, rebuild: bool
+        self,
+        session: Session,
+        storage: Storage,
+        spec: TableSpec,
+        target: TableRef,
+        *,
+        run_id: str,
+        mode: Mode,
+        release: Release | None,
     ) -> None:
         self.session, self.storage, self.spec, self.target = session, storage, spec, target
-        self.run_id, self.rebuild = run_id, rebuild
+        self.run_id, self.mode, self.release = run_id, mode, release
+        declared: list[RowRule | TableRule] = [*spec.row_rules, *spec.table_rules]
+        self.declared = {rule.name: rule.action for rule in declared}
+        self.actions = {rule.name: self._action(rule) for rule in declared}
         self.columns = silver_columns(spec)
         self.key = list(spec.key)
         self.types = {column.name: column.type for column in spec.columns}
         rest = [name for name in self.columns if name not in (*spec.key, *spec.order, EXTRACTED_AT)]
         self.order = [*spec.order, EXTRACTED_AT, _DELETED, *rest]
-        self.conditions = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules if rule.action != "warn"}
-        self.warnings = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules if rule.action == "warn"}
+        conditions = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules}
+        self.warnings = {name: condition for name, condition in conditions.items() if self.actions[name] == "warn"}
+        self.conditions = {name: condition for name, condition in conditions.items() if name not in self.warnings}
         self._bronze()
         self.silver = open_table(storage.uri(target), self.columns)
         self.deletes = open_table(storage.uri(tombstones_ref(target)), self._delete_columns())
@@ -131,25 +155,33 @@ class _Work:
         seen = self.silver.transaction(app)
         newest = self.bronze.transaction(ledger.ingest_app(self.spec.bronze))
         ledger.settle(self.session, self.storage.uri(LEDGER), table=self.target, snapshot=self.silver)
-        if self.rebuild:
+        if self.target == self.spec.silver:
+            settle_quarantine(self.session, self.storage, self.spec, self.silver)
+        if self.mode == "rebuild":
             seen = 0
-        elif seen == newest:
+        elif seen == newest and self.mode == "increment" and self._declared():
             return Refresh(self.silver.version)
         if seen > newest:
             raise BrokenTableError(
                 f"{self.target} has read batch {seen} of {self.spec.bronze}, which ends at {newest}.",
                 remedy=f"Bronze was replaced: run make rebuild TABLE={self.spec.name}.",
             )
-        identity = [*self.deletes.columns.items()] == [*self._delete_columns().items()]
-        if seen and not (self.silver.columns == self.columns and identity):
-            raise BrokenTableError(
-                f"The columns, key or order of {self.target} are not those that its spec declares.",
-                remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration.",
-            )
-        records = self._new_records(seen, newest)
+        if seen and not self._declared():
+            if not self._widens():
+                raise BrokenTableError(
+                    f"The columns, key or order of {self.target} cannot become those that its spec declares without a loss.",
+                    remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration.",
+                )
+            self.mode, seen = "evolve", 0
+        if self.mode == "redrive":
+            newest = seen
+            records = self._waiting(seen)
+            if records is None:
+                return Refresh(self.silver.version)
+        else:
+            records = self._new_records(seen, newest)
         judged, reasons = self._judged(records)
-        whole = self.rebuild or seen == 0
-        change = self._stage_whole(records, judged) if whole else self._stage_increment(judged)
+        change = self._stage_whole(records, judged) if seen == 0 else self._stage_increment(judged)
         try:
             return self._judge(change, records, judged, reasons, seen=seen, newest=newest, app=app)
         except BaseException:
@@ -162,6 +194,42 @@ class _Work:
         frame = self.session.read(self.bronze.paths(files), {**ENVELOPE, **fields}, place=_PLACE)
         return frame.filter((nw.col("_batch_id") > seen) & (nw.col("_batch_id") <= newest))
 
+    def _declared(self) -> bool:
+        """Whether the table is as its spec declares it."""
+        identity = [*self.deletes.columns.items()] == [*self._delete_columns().items()]
+        return self.silver.columns == self.columns and identity
+
+    def _widens(self) -> bool:
+        """Whether the declared columns hold all that the table's do, under the same key and order."""
+        have = self.silver.columns
+        kept = all(name in self.columns and _is_wider(kind, self.columns[name]) for name, kind in have.items())
+        return kept and [*self.deletes.columns] == [*self._delete_columns()]
+
+    def _waiting(self, seen: int) -> "nw.LazyFrame[Any] | None":
+        """The bronze records of what the rules have put in quarantine; None when that is nothing.
+
+        Raises:
+            BrokenTableError: one of them is no longer in bronze.
+        """
+        session = self.session
+        table = open_existing(self.storage.uri(self.spec.quarantine))
+        if table is None:
+            return None
+        waiting = quarantine.waiting(session, table, layer="silver").filter(nw.col("batch_id") <= seen)
+        names = {"_batch_id": "batch_id", "_source_file": "source_file", "_airbyte_raw_id": "raw_id"}
+        keys = session.keep(waiting.select(**{name: nw.col(column) for name, column in names.items()}))
+        count = self._count(keys)
+        if not count:
+            return None
+        # A record that shares its id and file with one of them is read again too; that changes nothing.
+        records = session.keep(self._new_records(0, seen).join(keys, on=list(names), how="semi"))
+        if self._count(records) < count:
+            raise BrokenTableError(
+                f"Of {count:,} records in {self.spec.quarantine} some are no longer in {self.spec.bronze}.",
+                remedy=f"Bronze was replaced: run make rebuild TABLE={self.spec.name}.",
+            )
+        return records
+
     # --- judging -------------------------------------------------------------------------------------------------
 
     def _judged(self, records: "nw.LazyFrame[Any]") -> "tuple[nw.LazyFrame[Any], dict[str, nw.Expr]]":
@@ -169,10 +237,11 @@ class _Work:
         spec = self.spec
         plain = [column for column in spec.columns if column.expression is None]
         raw = {name: f"_raw_{name}" for name in dict.fromkeys(column.bronze_name for column in plain)}
+        defaults = {column.bronze_name: column.default for column in plain if column.default is not None}
         frame = records.select(
             *[nw.col(name) for name in (*ENVELOPE, *_PLACE)],
             nw.col("_airbyte_extracted_at").alias(EXTRACTED_AT),
-            *[nw.col(name).alias(alias) for name, alias in raw.items()],
+            *[(nw.col(n).fill_null(defaults[n]) if n in defaults else nw.col(n)).alias(alias) for n, alias in raw.items()],
         )
         frame = self.session.cast(frame, {c.name: (raw[c.bronze_name], c.type) for c in plain})
         # Nearly every value casts, so the text is looked at only where it did not.
@@ -225,10 +294,26 @@ class _Work:
             flags = [nw.col(f"_is_{name}").cast(nw.Int64).sum().alias(name) for name in reasons]
             counts = dict(zip(reasons, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
         findings = self._findings(change, counts, judged=arrived)
-        stored = 0
+        findings = [self._explained(finding, bad) if finding.stops else finding for finding in findings]
+        released = [f.rule for f in findings if not f.passed and f.action != self.declared.get(f.rule, f.action)]
+        if self.release is not None and not released and not any(finding.stops for finding in findings):
+            change.candidate.discard()
+            raise nothing_to_release(self.target)
+        if self.mode == "redrive" and refused == arrived:  # nothing passes: not a new version
+            change.candidate.discard()
+            return Refresh(self.silver.version, findings=findings)
+        # Not an increment: then records leave the quarantine that are in no other table before the commit.
+        again = self.mode != "increment"
+        number = self.silver.transaction(quarantine.REDRIVE) + 1 if again and self.target == spec.silver else None
         if not any(finding.stops for finding in findings):
             stored = quarantine.replace_after(
-                session, self.storage.uri(spec.quarantine), layer="silver", batch=seen, until=newest, records=bad
+                session,
+                self.storage.uri(spec.quarantine),
+                layer="silver",
+                batch=0 if again else seen,
+                until=newest,
+                records=bad,
+                number=number,
             )
         else:
             stored = refused
@@ -247,11 +332,14 @@ class _Work:
             change.candidate.discard()
             return Refresh(self.silver.version, None, entry, findings, stopped=True)
         self._remember(change.deletes, anew=seen == 0)
-        change.candidate.transactions = {app: newest}
-        operation = "rebuild" if self.rebuild else "merge"
+        change.candidate.transactions = {app: newest, **({quarantine.REDRIVE: number} if number is not None else {})}
+        operation = "release" if released else "merge" if self.mode == "increment" else self.mode
         inputs = {str(spec.bronze): self.bronze.version}
         change.candidate.info = {"operation": operation, "inputs": json.dumps(inputs), **entry.info()}
-        change.candidate.max_loss, change.candidate.force = spec.max_loss, self.rebuild
+        if self.release is not None:
+            change.candidate.info |= {"released": ", ".join(released), "reason": self.release.reason}
+        accepted = self.release is not None and self.release.accept
+        change.candidate.max_loss, change.candidate.force = spec.max_loss, self.mode == "rebuild" or accepted
         if seen == 0 and self.silver.columns != self.columns:
             change.candidate.columns = self.columns
         written = {"files_added": len(change.candidate.add), "files_removed": len(change.candidate.remove)}
@@ -280,7 +368,7 @@ class _Work:
         )
 
     def _findings(self, change: "_Change", counts: Mapping[str, int], *, judged: int) -> list[Finding]:
-        if not judged and not self.rebuild:  # an empty increment changes nothing that a rule could judge
+        if not judged and self.mode == "increment":  # an empty increment changes nothing that a rule could judge
             names = [*(rule.name for rule in self.spec.row_rules), *(rule.name for rule in self.spec.table_rules)]
             return [Finding(name, True, "warn") for name in (TYPES, *names)]
         types = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if name.startswith(f"{TYPES}_")}
@@ -288,12 +376,13 @@ class _Work:
         found = [Finding(TYPES, not failed, "quarantine", failed, judged, {n: c for n, c in types.items() if c})]
         warned, of_written = self._warnings(change)
         for rule in self.spec.row_rules:
-            if rule.action == "warn":
+            if rule.name in self.warnings:
                 found.append(Finding(rule.name, not warned[rule.name], "warn", warned[rule.name], of_written))
             else:
-                found.append(Finding(rule.name, not counts[rule.name], rule.action, counts[rule.name], judged))
+                action = self.actions[rule.name]
+                found.append(Finding(rule.name, not counts[rule.name], action, counts[rule.name], judged))
         for declared in self.spec.table_rules:
-            name, action, candidate = declared.name, declared.action, change.candidate
+            name, action, candidate = declared.name, self.actions[declared.name], change.candidate
             if declared.kind == "min_rows":
                 found.append(rules.min_rows(candidate, name, int(declared.limit), action))
             elif declared.kind == "volume_drop":
@@ -319,7 +408,7 @@ class _Work:
             rows, counts = rules.count_violations(self.session, change.upserts, self.warnings)
             return counts, rows
         counts, files = {}, change.candidate.add
-        for rule in (rule for rule in self.spec.row_rules if rule.action == "warn"):
+        for rule in (rule for rule in self.spec.row_rules if rule.name in self.warnings):
             condition = self.warnings[rule.name]
             paths = self.silver.paths([file for file in files if not _proven(file, rule)])
             frame = self.session.read(paths, {name: self.columns[name] for name in sorted(condition.columns)})
@@ -327,13 +416,32 @@ class _Work:
             counts.update(found)
         return counts, sum(file.rows for file in files)
 
+    def _action(self, rule: RowRule | TableRule) -> Severity:
+        """What a rule does in this run. A key is never null, whatever is released."""
+        if rule.action != "fail" or self.release is None:
+            return rule.action
+        if isinstance(rule, TableRule):
+            return "warn" if self.release.accept else "fail"
+        return "quarantine" if rule.name in {f"not_null_{name}" for name in self.spec.key} else self.release.action
+
+    def _explained(self, finding: Finding, bad: "nw.LazyFrame[Any] | None") -> Finding:
+        """A finding that stops the batch, with some of its records and what to type."""
+        detail = dict(finding.detail)
+        if bad is not None and f"_is_{finding.rule}" in bad.collect_schema().names():
+            some = bad.filter(nw.col(f"_is_{finding.rule}")).select("source_file", "raw_id").head(5)
+            detail["examples"] = [f"{file} {raw_id}" for file, raw_id in self.session.rows(some)]
+        return replace(finding, detail={**detail, "what_to_do": how_to_release(self.spec, finding.rule, self.mode)})
+
     def _accounts(self, entry: Entry) -> list[Finding]:
         """The ledger's two promises: this batch adds up, and so does everything that was ever read."""
         gap = entry.records_in - entry.written - entry.deduplicated - entry.deleted - entry.quarantined
+        balance = Finding(BALANCE, entry.balanced, "fail", abs(gap), entry.records_in, dict(vars(entry)))
+        if self.mode == "redrive":  # nothing is read that was not read before
+            return [balance, Finding(COMPLETE, True, "fail")]
         before = 0 if entry.batch_from == 0 else ledger.total_read(self.session, self.storage.uri(LEDGER), self.target)
         missing = self.bronze.rows - before - entry.records_in
         return [
-            Finding(BALANCE, entry.balanced, "fail", abs(gap), entry.records_in, dict(vars(entry))),
+            balance,
             Finding(
                 COMPLETE,
                 not missing,
@@ -479,6 +587,38 @@ class _Work:
             candidate = Candidate(snapshot=self.deletes, add=add, remove=remove, info={"operation": "deletes"})
             candidate.columns = columns if other else None
             candidate.commit()
+
+
+def nothing_to_release(target: TableRef) -> RefusedWriteError:
+    """What is raised when a release was given for a table that no rule stops."""
+    return RefusedWriteError(
+        f"No rule stops {target}: there is nothing to release.", remedy="Run make trigger JOB=medallion_etl."
+    )
+
+
+def how_to_release(spec: TableSpec, rule: str, mode: Mode) -> str:
+    """What to type when a rule with action `fail` has stopped a batch."""
+    if mode == "redrive":
+        return "Mend the rule in lakehouse/tables/ and run it again; until then all stays in quarantine."
+    command = f"make {'release' if mode == 'increment' else 'rebuild'} TABLE={spec.name} REASON='...'"
+    if rule in {declared.name for declared in spec.table_rules}:
+        way = f"{command} ACTION=accept takes the batch in as it is."
+    else:
+        way = f"{command} puts the offending records in quarantine and takes in the rest; with ACTION=accept all of it."
+    return f"Mend the source or the rule in lakehouse/tables/ and run again. Or {way}"
+
+
+def _is_wider(old: str, new: str) -> bool:
+    """Whether every value of a type is one of another, without a digit lost."""
+    if new in (old, "string"):
+        return True
+    digits = {"int": (10, 0), "bigint": (19, 0)}
+    sizes = [digits.get(kind) or tuple(map(int, re.findall(r"\d+", kind))) for kind in (old, new)]
+    if old == "int" and new in ("bigint", "double"):
+        return True
+    if (old in digits or old.startswith("decimal")) and new.startswith("decimal"):
+        return sizes[1][0] - sizes[1][1] >= sizes[0][0] - sizes[0][1] and sizes[1][1] >= sizes[0][1]
+    return False
 
 
 def _proven(file: DataFile, rule: RowRule) -> bool:

@@ -21,7 +21,7 @@ from lakehouse.core.names import TableRef, check_name, column_name
 
 Action = Literal["warn", "quarantine", "fail"]
 TableAction = Literal["warn", "fail"]
-Drift = Literal["evolve", "freeze"]
+Drift = Literal["evolve", "quarantine", "freeze"]
 _TYPES = re.compile(r"string|bigint|int|double|boolean|date|timestamp|decimal\(([1-9]|[12]\d|3[0-8]),(\d|[12]\d|3[0-8])\)")
 #: Checks that silver tables have without declaring them (`silver/checks.py`).
 _OWN_CHECKS = ("castable", "ledger", "complete")
@@ -42,6 +42,8 @@ class Column:
         source: the field as delivered, when it is called otherwise (a rename).
         expression: for a calculated column; SQL over the columns declared before it. Such a column has no source.
         description: shown in Dagster and dbt.
+        default: what a record without a value gets, as text.
+        personal: says something about a person; `make quarantine` does not show it.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Column:
     source: str | None = None
     expression: str | None = None
     description: str = ""
+    default: str | None = None
+    personal: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "column name")
@@ -61,6 +65,10 @@ class Column:
         if decimal and int(decimal[2]) > int(decimal[1]):
             raise DeclarationError(
                 f"Column {self.name!r}: {self.type} has more decimals than digits.", remedy="Write decimal(digits,decimals)."
+            )
+        if self.default is not None and self.expression is not None:
+            raise DeclarationError(
+                f"Column {self.name!r} is calculated and has a default.", remedy="Put the default into the expression (COALESCE)."
             )
         if self.source is not None and self.expression is not None:
             raise DeclarationError(f"Column {self.name!r} has both a source and an expression.", remedy="Keep one of them.")
@@ -195,7 +203,8 @@ class TableSpec:
             upserts, then the content, so that the outcome never depends on the order in which files arrived.
         deleted: condition that marks a record as the deletion of its key.
         rules: judged before every commit.
-        drift: what a new source column does: `evolve` adds it to bronze, `freeze` puts the file in quarantine.
+        drift: what a new source field does: `evolve` adds it to bronze, `quarantine` puts the file in quarantine, `freeze`
+            stops the batch.
         transform: name of a module of `silver/transforms/` whose `transform(frame)` runs between casting and calculated
             columns.
         max_loss: the largest share of rows that one commit may remove before it is refused.
@@ -229,7 +238,7 @@ class TableSpec:
             check_name(tag, "tag")
         if self.transform is not None:
             check_name(self.transform, "transform")
-        _check_member(self.drift, ("evolve", "freeze"), f"Table {self.name!r}: drift")
+        _check_member(self.drift, ("evolve", "quarantine", "freeze"), f"Table {self.name!r}: drift")
         if not 0 <= self.max_loss <= 1 or self.file_mb < 1:
             raise DeclarationError(
                 f"Table {self.name!r}: max_loss {self.max_loss} or file_mb {self.file_mb} is out of range.",

@@ -287,9 +287,9 @@ def test_a_name_that_no_table_can_hold_is_named(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("form", ["v2-jsonl", "v2-csv-flat.gz", "v2-parquet-flat"])
-def test_freeze_refuses_the_file_with_a_new_field_and_no_other(lake: Lake, form: str) -> None:
+def test_the_file_with_a_new_field_goes_to_quarantine_and_no_other(lake: Lake, form: str) -> None:
     frozen = TableSpec(
-        name="itens", source=AirbyteStream("itens"), columns=SPEC.columns, key=("id",), order=("nome",), drift="freeze"
+        name="itens", source=AirbyteStream("itens"), columns=SPEC.columns, key=("id",), order=("nome",), drift="quarantine"
     )
     lake.land("itens", "a", GOOD, form)
     lake.land("itens", "b", [{"id": 1, "nome": "x", "Novo Campo": 2}], form)

@@ -20,9 +20,12 @@ import dagster as dg
 import duckdb
 import pytest
 from deltalake import DeltaTable
+from typer.testing import CliRunner
 
 import lakehouse.tables
-from lakehouse import runs
+from lakehouse import repair, runs
+from lakehouse.__main__ import app
+from lakehouse.core.errors import RefusedWriteError
 from lakehouse.definitions import build_defs
 from lakehouse.io_manager import DeltaIOManager
 from lakehouse.resources import build_resources
@@ -438,7 +441,7 @@ def test_a_rebuild_gives_the_identical_table_as_a_new_version(lake, environment,
     before, version = lake.sql("silver/vendas"), lake.version("silver/vendas")
     quarantined = lake.sql("quarantine/vendas", "SELECT count(*), any_value(rules) FROM t")
     assert quarantined == [(1, "not_null_quantidade")]
-    assert runs.rebuild("vendas") == 0
+    assert repair.rebuild("vendas") == 0
     assert lake.sql("silver/vendas") == before
     assert lake.version("silver/vendas") == version + 1
     assert lake.sql("quarantine/vendas", "SELECT count(*), any_value(rules) FROM t") == quarantined
@@ -452,11 +455,39 @@ def test_a_rule_stops_a_rebuild_too_and_the_exit_code_says_so(lake, environment,
     before = lake.sql("silver/vendas"), lake.version("silver/vendas")
     broken = replace(VENDAS, rules=(*VENDAS.rules, expression("only_returns", "quantidade < 0", action="fail")))
     declare(broken, *[spec for spec in ALL if spec is not VENDAS])
-    assert runs.rebuild("vendas") == 1
+    assert repair.rebuild("vendas") == 1
     said = capsys.readouterr()
-    assert "only_returns" in said.out
+    assert "only_returns (" in said.err and "make rebuild TABLE=vendas REASON=" in said.err
     assert f"silver/vendas keeps version {before[1]}" in said.err
     assert (lake.sql("silver/vendas"), lake.version("silver/vendas")) == before
+
+
+def test_a_night_with_a_stopped_batch_command_by_command(lake, environment, declare, capfd):
+    rest = [spec for spec in ALL if spec is not VENDAS]
+    personal = [replace(c, personal=True) if c.name == "cliente_id" else c for c in VENDAS.columns]
+    big = expression("no_bulk", "quantidade < 1000", action="fail")
+    declare(replace(VENDAS, columns=tuple(personal), rules=(*VENDAS.rules, big)), *rest)
+    rows = len(lake.sql("silver/vendas"))
+    lake.land(1, quantidade=5000, cliente_id=4711)
+    lake.land(2)
+    assert runs.materialize("key:bronze/vendas or key:silver/vendas") == 1
+    said = "".join(capfd.readouterr())
+    assert f"no_bulk (1 of 2) stopped the batch: silver/vendas keeps version {lake.version('silver/vendas')}" in said
+    assert "make release TABLE=vendas REASON=" in said
+    result = CliRunner().invoke(app, ["release", "vendas", "sale of the year, said Ana"])
+    assert (result.exit_code, len(lake.sql("silver/vendas"))) == (0, rows + 1)
+    listed = CliRunner().invoke(app, ["quarantine", "vendas"]).output
+    assert "no_bulk" in listed and '"quantidade": "5000"' in listed and "make redrive TABLE=vendas" in listed
+    assert '"cliente_id": "***"' in listed and "4711" not in listed
+    (line,) = CliRunner().invoke(app, ["quarantine", "vendas", "--json"]).output.splitlines()
+    assert json.loads(line)["rules"] == "no_bulk" and "4711" not in line
+    assert "Nothing of vendas can leave" in CliRunner().invoke(app, ["redrive", "vendas"]).output
+    declare(VENDAS, *rest)
+    assert "1 written" in CliRunner().invoke(app, ["redrive", "vendas"]).output
+    assert len(lake.sql("silver/vendas")) == rows + 2
+    assert CliRunner().invoke(app, ["quarantine", "vendas"]).output == "Nothing of vendas is in quarantine.\n"
+    assert isinstance(CliRunner().invoke(app, ["release", "vendas", "again"]).exception, RefusedWriteError)
+    assert runs.materialize("key:bronze/vendas or key:silver/vendas") == 0
 
 
 def test_the_exit_code_is_1_and_the_failed_check_is_named_when_a_rule_stops_a_table(lake, environment, declare, capfd):

@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -421,8 +422,9 @@ def test_there_is_no_silver_without_bronze(lake: Lake) -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        replace(SPEC, columns=(*SPEC.columns, Column("novo", "string"))),
         replace(SPEC, columns=(SPEC.columns[0], Column("nome", "bigint"), *SPEC.columns[2:])),
+        replace(SPEC, columns=(*SPEC.columns[:3], Column("em", "date"))),
+        replace(SPEC, columns=(SPEC.columns[0], *SPEC.columns[2:])),
         replace(SPEC, key=("id", "nome")),
         replace(SPEC, order=("em", "valor")),
         replace(SPEC, key=("nome",), order=("id",)),
@@ -442,6 +444,42 @@ def test_another_declaration_needs_a_rebuild_and_gets_one(lake: Lake, changed: T
     lake.land("itens", "c", [{**item(7, 5), "nome": "7", "novo": "z"}])
     assert lake.run(changed).candidate is not None
     assert 7 in [row["id"] for row in lake.rows(SPEC.silver, "id")]
+
+
+WIDER = {
+    "new column": (*SPEC.columns, Column("novo", "string")),
+    "new column with a default": (*SPEC.columns, Column("novo", "bigint", default="7")),
+    "new calculated column": (*SPEC.columns, Column("dobro", "decimal(9,2)", expression="valor * 2")),
+    "wider decimal": (*SPEC.columns[:2], Column("valor", "decimal(9,3)"), SPEC.columns[3]),
+    "decimal to string": (*SPEC.columns[:2], Column("valor", "string"), SPEC.columns[3]),
+    "bigint to decimal": (Column("id", "decimal(19,0)"), *SPEC.columns[1:]),
+}
+
+
+@pytest.mark.parametrize("columns", WIDER.values(), ids=WIDER)
+def test_a_declaration_that_has_grown_works_in_place(
+    lake: Lake, make_lake: Callable[[], Lake], columns: tuple[Column, ...]
+) -> None:
+    wider = replace(SPEC, columns=columns, deleted="nome = 'gone'")
+    before = replace(SPEC, deleted=wider.deleted)
+    deliveries = [
+        [item(1), item(2), item(3, valor="x")],
+        [item(1, 3, nome="gone"), item(2, 2, valor="2.5")],
+        [item(1, 2), item(3, 2, novo="9"), item(4)],
+    ]
+    whole = make_lake()
+    for number, rows in enumerate(deliveries):
+        lake.land("itens", f"p{number}", rows)
+        whole.land("itens", f"p{number}", rows)
+        refresh = lake.run(wider if number == 2 else before)
+    assert refresh.candidate is not None and refresh.candidate.info is not None
+    assert refresh.candidate.info["operation"] == "evolve"
+    whole.run(wider)
+    assert lake.rows(wider.silver) == whole.rows(wider.silver)
+    assert [r["record"] for r in lake.quarantined(wider)] == [r["record"] for r in whole.quarantined(wider)]
+    if "default" in {"default" for column in columns if column.default}:
+        assert [row["novo"] for row in lake.rows(wider.silver, "id", "novo")] == [7, 9, 7]
+    assert lake.refresh(wider).candidate is None
 
 
 def test_a_silver_table_of_another_name_and_one_on_demand(lake: Lake) -> None:

@@ -86,17 +86,19 @@ class _Form:
     zipped: bool = False
     long: bool = False
     names: tuple[str, ...] = ()
-    types: str = ""
+    types: tuple[str, ...] = ()
 
 
 @dataclass
 class Staged:
-    """What a batch of landed files became. `delivered` counts the records found in files that could be read."""
+    """What a batch of landed files became. `delivered` counts the records found in files that could be read; `types` has
+    the fields of Parquet files with their types as delivered."""
 
     files: list[DataFile] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     delivered: int = 0
     fields: dict[str, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -160,7 +162,7 @@ def _form(path: str) -> _Form | None:
         import pyarrow.parquet as pq
 
         schema = pq.read_schema(path).remove_metadata()
-        return _Form("parquet", names=_distinct(schema.names), types=str(schema))
+        return _Form("parquet", names=_distinct(schema.names), types=tuple(map(str, schema.types)))
     if not name.endswith((".jsonl", ".json", ".ndjson", ".csv")):
         return None
     zipped = path.lower().endswith(".gz")
@@ -244,7 +246,7 @@ def _stage_group(
         return
     if refused:
         names = ", ".join(sorted({name for fields in refused.values() for name in fields}))
-        reason = f"It holds the new fields {names}, and the table's drift policy is freeze."
+        reason = f"It holds the new fields {names}, which the table's drift policy does not let in."
         out.rejects += [Reject(file.path, "schema_drift", reason) for file in group if file.path in refused]
         rest = [file for file in group if file.path not in refused]
         if rest:
@@ -254,6 +256,7 @@ def _stage_group(
     out.rejects += rejects
     out.delivered += found.delivered
     out.fields |= dict.fromkeys(found.columns, "string")
+    out.types |= {name: kind for name, kind in zip(form.names, form.types, strict=False) if name not in _ENVELOPE_NAMES}
 
 
 def _blames_file(error: duckdb.Error) -> bool:
