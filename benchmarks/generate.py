@@ -1,7 +1,8 @@
-"""Generated sales as a bronze table: the input of the cases `full` and `incremental`. Nothing is measured here.
+"""Generated sales as a bronze table: the input of the cases `full`, `increment` and `spread`. Nothing is measured here.
 
     data/bench/sales-<rows>/bronze/vendas        ten batches: <rows> lines, 2 % delivered again, a tenth of these as deletes
     data/bench/sales-<rows>/bronze_next/vendas   the same table (hard links) and batch 11: 10,000 lines of the last seven days
+    data/bench/sales-<rows>/bronze_spread/vendas the same ten and a batch 11 of 10,000 newer versions, spread over all lines
     data/bench/sales-<rows>/complete.json        written last; a folder without it, or from another generator, is made again
 
 The table is the one that `lakehouse.bronze` would make: the envelope and the delivered fields as text, batches numbered by
@@ -30,10 +31,11 @@ from lakehouse.core.landing.airbyte import ENVELOPE
 from lakehouse.core.ledger import Entry, ingest_app
 from lakehouse.tables.vendas import VENDAS
 
-GENERATOR = 1  # raise when the same arguments would give other rows
+GENERATOR = 2  # raise when the same arguments would give other rows
 BATCHES = 10
 MIN_ROWS = 100_000
 _UPDATES, _INSERTS = 8_000, 2_000
+_SPREAD = 10_000
 _SECONDS_PER_LINE = 3
 _WEEK_LINES = 7 * 86_400 // _SECONDS_PER_LINE
 _BRONZE_FILE_MB = 64  # as lakehouse/core/landing/airbyte.py writes them
@@ -82,7 +84,7 @@ FROM versions
 
 
 def generate(folder: Path, rows: int) -> None:
-    """Make the two bronze tables below `folder`, unless they are there and complete.
+    """Make the bronze tables below `folder`, unless they are there and complete.
 
     Raises:
         ValueError: `rows` is below 100,000 or no multiple of 1,000.
@@ -100,6 +102,9 @@ def generate(folder: Path, rows: int) -> None:
         _first_batches(session, folder / "bronze" / "vendas", rows)
         shutil.copytree(folder / "bronze", folder / "bronze_next", copy_function=os.link)
         _next_batch(session, folder / "bronze_next" / "vendas", rows)
+        shutil.copytree(folder / "bronze", folder / "bronze_spread", copy_function=os.link)
+        spread = {"first": rows, "new": 0, "again": _SPREAD, "step": rows // _SPREAD, "base": 4, "kinds": 7}
+        _append(session, folder / "bronze_spread" / "vendas", BATCHES + 1, spread)
     finally:
         session.close()
     shutil.rmtree(folder / ".spill", ignore_errors=True)

@@ -148,7 +148,8 @@ def replace_keys(
     """Stage a table without the rows whose key is in `changed`, and with `rows`.
 
     Only files that hold a changed key are written again, one by one, so memory is bounded by a file and the others keep
-    their place in the order of keys. Small files that are written again take the new keys with them.
+    their place in the order of keys. A row takes the place of the one it replaces, so nothing is sorted; only the small
+    files that are written again are, together, and take the new keys with them.
 
     Args:
         changed: the keys, kept; `rows`: the new rows, kept, each with a key of `changed`.
@@ -164,24 +165,42 @@ def replace_keys(
     remove = [file for file in near if snapshot.paths([file])[0] in hit]
     small = [file for file in remove if file.size * 2 <= file_mb * 1_000_000]
     inserts = rows.join(place, on=key, how="anti")
-    groups: list[tuple[list[DataFile], bool]] = [([file], False) for file in remove if file not in small]
-    if small or session.rows(inserts.head(1)):
-        groups.append((small, True))
+    fate = changed.join(rows.with_columns(nw.lit(True).alias("_live")), on=key, how="left")
+    fate = session.keep(fate.select(*[nw.col(name).alias(f"_new_{name}") for name in columns], "_live", *key))
     add: list[DataFile] = []
     try:
-        for files, takes_inserts in groups:
-            paths = snapshot.paths(files)
-            parts = [inserts] if takes_inserts else []
-            if paths:
-                here = place.filter(nw.col(path).is_in(paths))
-                parts.append(session.read(paths, columns).join(changed, on=key, how="anti"))
-                parts.append(rows.join(here, on=key, how="semi"))
-            frame = nw.concat([part.select(*columns) for part in parts], how="vertical")
+        for file in (file for file in remove if file not in small):
+            frame = _in_place(session.read(snapshot.paths([file]), columns), fate, key=key, columns=columns)
+            add += session.write(frame, snapshot.uri, columns=columns, file_mb=file_mb)
+        if small or session.rows(inserts.head(1)):
+            parts = [inserts.select(*columns)]
+            if small:
+                frame = _in_place(session.read(snapshot.paths(small), columns), fate, key=key, columns=columns)
+                parts.append(frame)
+            frame = nw.concat(parts, how="vertical")
             add += session.write(frame, snapshot.uri, columns=columns, sort_by=key, file_mb=file_mb)
     except BaseException:
         discard(snapshot.uri, add)
         raise
     return add, remove
+
+
+def _in_place(
+    stored: "nw.LazyFrame[Any]", fate: "nw.LazyFrame[Any]", *, key: list[str], columns: Mapping[str, str]
+) -> "nw.LazyFrame[Any]":
+    """Stored rows in their order, those whose key is in `fate` replaced by its `_new_` columns, or gone where not `_live`."""
+    import narwhals as nw
+
+    keys = [f"_key_{name}" for name in key]
+    fate = fate.with_columns(nw.lit(True).alias("_changed")).rename(dict(zip(key, keys, strict=True)))
+    joined = stored.join(fate, left_on=key, right_on=keys, how="left")
+    joined = joined.filter(nw.col("_changed").is_null() | nw.col("_live").fill_null(False))
+    return joined.select(
+        *[
+            nw.when(nw.col("_changed").is_null()).then(nw.col(name)).otherwise(nw.col(f"_new_{name}")).alias(name)
+            for name in columns
+        ]
+    )
 
 
 def files_near(session: Session, snapshot: Snapshot, keys: "nw.LazyFrame[Any]", column: str) -> list[DataFile]:
