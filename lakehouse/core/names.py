@@ -11,6 +11,8 @@ from lakehouse.core.errors import DeclarationError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 Layer = Literal["landing", "bronze", "silver", "gold", "warehouse", "reports", "ml", "ops", "quarantine"]
+#: Columns that DuckDB gives to every Parquet file; one of that name in the file would take their place.
+_ENGINES_OWN = ("file_index", "file_row_number")
 LAYERS: tuple[str, ...] = get_args(Layer)
 
 
@@ -33,9 +35,11 @@ def column_name(delivered: str) -> str | None:
     """The column that a delivered field is stored under, or None when no legal name can be derived.
 
     Airbyte delivers whatever the source calls its fields (`dataHora`, `Valor Total`); bronze stores them in lower case
-    with underscores for everything else, and without leading underscores, which mark the lake's own columns.
+    with underscores for everything else, and without leading underscores, which mark the lake's own columns. A trailing
+    one tells a field from a column that the engine has itself.
     """
     candidate = re.sub(r"[^a-z0-9_]", "_", delivered.lower()).lstrip("_")
+    candidate = f"{candidate}_" if candidate in _ENGINES_OWN else candidate
     return candidate if NAME.fullmatch(candidate) else None
 
 

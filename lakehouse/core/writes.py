@@ -73,6 +73,8 @@ def stage_write(session: Session, uri: str, write: Write) -> Candidate:
 
 
 Staged = tuple[list[DataFile], list[DataFile]]
+#: The path of the file that a stored row is in.
+PATH = "_path"
 
 
 def _put(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFrame[Any]") -> list[DataFile]:
@@ -101,8 +103,12 @@ def _merge(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFr
             f"Two rows of the merge into {snapshot.uri} have the same {', '.join(key)}.",
             remedy="Keep the newest row of every key before returning the frame.",
         )
+    changed = rows.select(*key)
+    near = files_near(session, snapshot, changed, key[0])
+    stored = session.read(snapshot.paths(near), {name: write.columns[name] for name in key}, path_column=PATH)
+    place = session.keep(stored.join(changed, on=key, how="semi"))
     return replace_keys(
-        session, snapshot, changed=rows.select(*key), rows=rows, key=key, columns=write.columns, file_mb=write.file_mb
+        session, snapshot, changed=changed, rows=rows, place=place, key=key, columns=write.columns, file_mb=write.file_mb
     )
 
 
@@ -141,6 +147,7 @@ def replace_keys(
     *,
     changed: "nw.LazyFrame[Any]",
     rows: "nw.LazyFrame[Any]",
+    place: "nw.LazyFrame[Any]",
     key: Sequence[str],
     columns: Mapping[str, str],
     file_mb: int,
@@ -153,16 +160,14 @@ def replace_keys(
 
     Args:
         changed: the keys, kept; `rows`: the new rows, kept, each with a key of `changed`.
+        place: key and path (`PATH`) of stored rows, kept; at least of all whose key is in `changed`.
     """
     import narwhals as nw
 
     key = list(key)
-    near = files_near(session, snapshot, changed, key[0])
-    path = "_path"
-    stored = session.read(snapshot.paths(near), {name: columns[name] for name in key}, path_column=path)
-    place = session.keep(stored.join(changed, on=key, how="semi"))
-    hit = {row[0] for row in session.rows(place.select(path).unique())}
-    remove = [file for file in near if snapshot.paths([file])[0] in hit]
+    place = place.join(changed, on=key, how="semi")
+    hit = {row[0] for row in session.rows(place.select(PATH).unique())}
+    remove = [file for file in snapshot.files if snapshot.paths([file])[0] in hit]
     small = [file for file in remove if file.size * 2 <= file_mb * 1_000_000]
     inserts = rows.join(place, on=key, how="anti")
     fate = changed.join(rows.with_columns(nw.lit(True).alias("_live")), on=key, how="left")
@@ -171,7 +176,7 @@ def replace_keys(
     try:
         for file in (file for file in remove if file not in small):
             frame = _in_place(session.read(snapshot.paths([file]), columns), fate, key=key, columns=columns)
-            add += session.write(frame, snapshot.uri, columns=columns, file_mb=file_mb)
+            add += session.write(frame, snapshot.uri, columns=columns, file_mb=2 * file_mb)  # not one and a bit
         if small or session.rows(inserts.head(1)):
             parts = [inserts.select(*columns)]
             if small:

@@ -16,7 +16,7 @@ import hashlib
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -33,7 +33,7 @@ from lakehouse.core.ledger import Entry
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Release, Severity
 from lakehouse.core.storage import Storage
-from lakehouse.core.writes import files_near, replace_keys
+from lakehouse.core.writes import PATH, files_near, replace_keys
 from lakehouse.silver.checks import BALANCE, COMPLETE, TYPES
 from lakehouse.tables.spec import EXTRACTED_AT, RowRule, TableRule, TableSpec
 
@@ -459,16 +459,20 @@ class _Work:
         turn = nw.col(self.key[0]).cum_count(reverse=True).over(*self.key, order_by=order)
         return frame.with_columns(turn.alias(_TURN))
 
-    def _contest(self, contenders: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
-        """Key, order, place and turn of every version. Whole records are read and compared only where the order has ties."""
-        have = [*self._delete_columns(), _DELETED]
+    def _contest(self, contenders: "Callable[[Mapping[str, str]], nw.LazyFrame[Any]]") -> "nw.LazyFrame[Any]":
+        """Key, order, origin, place and turn of every version. Whole records are compared only where the order has ties.
+
+        Args:
+            contenders: the versions with the given columns, `_DELETED`, `_ORIGIN` and their place.
+        """
+        narrow = self._delete_columns()
+        have = [*narrow, _DELETED, _ORIGIN, *_PLACE]
         order = [name for name in self.order if name in have]
-        narrow = contenders.select(*have, *_PLACE)
         tied = nw.col(self.key[0]).count().over(*self.key, *order) > 1
-        turns = self.session.keep(self._turns(narrow, order).with_columns(tied.alias(_TIED)))
+        turns = self.session.keep(self._turns(contenders(narrow), order).with_columns(tied.alias(_TIED)))
         if self.session.rows(turns.filter(nw.col(_TIED)).head(1)):
-            wide = contenders.select(*self.columns, _DELETED, *_PLACE)
-            turns = self.session.keep(self._turns(wide, self.order).select(*have, *_PLACE, _TURN))
+            # Equal in everything: then the one that is there stands, and nothing has to be written.
+            turns = self.session.keep(self._turns(contenders(self.columns), [*self.order, _ORIGIN]).select(*have, _TURN))
         return turns
 
     def _count(self, frame: "nw.LazyFrame[Any]") -> int:
@@ -483,7 +487,8 @@ class _Work:
         ended = judged.filter(nw.col(_DELETED)).select(**{key: nw.col(name) for key, name in zip(keys, self.key, strict=True)})
         special = session.keep(nw.concat([repeated.select(*keys), ended], how="vertical"))
         some = keyed.join(special, on=keys, how="semi") if keys != self.key else records
-        turns = self._contest(session.sift(self._judged(some)[0], _ACCEPTED))
+        accepted = session.sift(self._judged(some)[0], _ACCEPTED).with_columns(nw.lit(_BATCH).alias(_ORIGIN))
+        turns = self._contest(lambda columns: accepted.select(*columns, _DELETED, _ORIGIN, *_PLACE))
         losers = turns.filter((nw.col(_TURN) > 1) | nw.col(_DELETED)).select(*_PLACE)
         remaining = records.join(losers, on=list(_PLACE), how="anti")
         add = session.write(
@@ -515,27 +520,39 @@ class _Work:
     def _stage_increment(self, judged: "nw.LazyFrame[Any]") -> "_Change":
         """Only what changes: compare the batch with the rows and deletes of its keys, rewrite the files these are in."""
         session, key = self.session, self.key
-        accepted = session.keep(session.sift(judged, _ACCEPTED).select(*self.columns, _DELETED))
+        place = [nw.col(name).cast(nw.Int64) for name in _PLACE]
+        accepted = session.keep(session.sift(judged, _ACCEPTED).select(*self.columns, _DELETED, *place))
         keys = accepted.select(*key)
         near = files_near(session, self.silver, keys, key[0])
-        stored = session.read(self.silver.paths(near), self.columns)
+        narrow = self._delete_columns()
+        stored = session.read(self.silver.paths(near), narrow, path_column=PATH)
         stored = session.keep(stored.join(keys, on=key, how="semi"))
-        remembered = session.read(self.deletes.paths(), self._delete_columns()).join(keys, on=key, how="semi")
-        fields = [*self.columns, _DELETED, _ORIGIN]
-        batch = accepted.with_columns(nw.lit(_BATCH).alias(_ORIGIN)).select(*fields)
-        rows = stored.with_columns(nw.lit(False).alias(_DELETED), nw.lit(_STORED).alias(_ORIGIN)).select(*fields)
-        gone = self._as_rows(remembered).with_columns(nw.lit(_REMEMBERED).alias(_ORIGIN)).select(*fields)
-        self.order.append(_ORIGIN)  # equal in everything: then nothing has to be written
-        turns = self._turns(nw.concat([batch, rows, gone], how="vertical"), self.order)
-        newest = session.keep(turns.filter(nw.col(_TURN) == 1).select(*fields))
-        changed = newest.filter(nw.col(_ORIGIN) == _BATCH)
-        upserts = session.keep(changed.filter(~nw.col(_DELETED)).select(*self.columns))
+        remembered = session.keep(session.read(self.deletes.paths(), narrow).join(keys, on=key, how="semi"))
+
+        def contenders(columns: Mapping[str, str]) -> "nw.LazyFrame[Any]":
+            """Versions of the batch's keys: its own, the rows that are there and the deletes that are remembered."""
+            batch = accepted.with_columns(nw.lit(_BATCH).alias(_ORIGIN))
+            rows = stored
+            if len(columns) > len(narrow):
+                rows = session.read(self.silver.paths(near), columns).join(keys, on=key, how="semi")
+            rows = rows.with_columns(nw.lit(False).alias(_DELETED), nw.lit(_STORED).alias(_ORIGIN))
+            gone = self._as_rows(remembered).with_columns(nw.lit(_REMEMBERED).alias(_ORIGIN))
+            nowhere = {name: nw.lit(None).cast(nw.Int64) for name in _PLACE}
+            fields = [*columns, _DELETED, _ORIGIN, *_PLACE]
+            frames = [batch, rows.with_columns(**nowhere), gone.with_columns(**nowhere)]
+            return nw.concat([frame.select(*fields) for frame in frames], how="vertical")
+
+        turns = self._contest(contenders)
+        changed = turns.filter((nw.col(_TURN) == 1) & (nw.col(_ORIGIN) == _BATCH))
+        live = changed.filter(~nw.col(_DELETED)).select(*_PLACE)
+        upserts = session.keep(accepted.join(live, on=list(_PLACE), how="semi").select(*self.columns))
         deletes = changed.filter(nw.col(_DELETED))
         add, remove = replace_keys(
             session,
             self.silver,
             changed=changed.select(*key),
             rows=upserts,
+            place=stored.select(*key, PATH),
             key=key,
             columns=self.columns,
             file_mb=self.spec.file_mb,

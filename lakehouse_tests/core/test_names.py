@@ -60,6 +60,14 @@ def test_what_is_no_text_is_no_name(value: object) -> None:
         check_name(value)  # type: ignore[arg-type]
 
 
+def test_a_field_named_like_a_column_of_the_engine_gets_another_name() -> None:
+    assert [column_name(name) for name in ("file_index", "File Row Number", "file_indexes")] == [
+        "file_index_",
+        "file_row_number_",
+        "file_indexes",
+    ]
+
+
 @given(st.text(max_size=200))
 def test_a_delivered_field_gets_a_legal_column_or_none(field: str) -> None:
     column = column_name(field)

@@ -19,7 +19,7 @@ import pytest
 
 from lakehouse.core.delta import Candidate, DataFile, open_existing
 from lakehouse.core.errors import BrokenTableError, RefusedWriteError
-from lakehouse.core.names import TableRef
+from lakehouse.core.names import TableRef, column_name
 from lakehouse.core.rules import Finding
 from lakehouse.silver.checks import declared_rules
 from lakehouse.silver.refresh import Refresh, stage_refresh, tombstones_ref
@@ -225,7 +225,7 @@ def test_columns_may_be_called_like_anything_of_ours(lake: Lake) -> None:
     found = {record["id"]: (row["rules"], record) for row in lake.quarantined(spec) for record in [json.loads(row["record"])]}
     assert {key: rules for key, (rules, _) in found.items()} == {"x": "castable_id, not_null_id", "2": "not_null_v"}
     assert all(
-        {name: record[name] for name in values if name not in ("n", "v")}.items() <= values.items()
+        {name: record[column_name(name)] for name in values if name not in ("n", "v")}.items() <= values.items()
         for _, record in found.values()
     )
 
