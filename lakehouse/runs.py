@@ -68,7 +68,7 @@ def rebuild(table: str) -> int:
     with (
         hold(uri),
         scratch(settings.spill) as spill,
-        open_session(settings.engine, memory_limit=settings.memory_bound, spill=spill) as session,
+        open_session(settings.engine, memory_limit=settings.memory_bound, spill=spill, folders=storage.folders()) as session,
     ):
         refresh = stage_refresh(session, storage, spec, run_id="rebuild", rebuild=True)
         for finding in refresh.findings:

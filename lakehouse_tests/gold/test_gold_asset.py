@@ -47,7 +47,7 @@ class Lake:
     def silver(self, spec, rows: list[dict], mode: str = "overwrite") -> None:
         columns = silver_columns(spec)
         write = Write(frame=lambda session: session.table(rows, columns), columns=columns, mode=mode, key=("id",))
-        with duckdb_session(memory_limit="500MB", spill=str(self.root / ".spill")) as session:
+        with duckdb_session(memory_limit="500MB", spill=str(self.root / ".spill"), folders=[str(self.root)]) as session:
             stage_write(session, str(self.root / "silver" / spec.silver_name), write).commit()
 
     def run(self, *marts: str, dbt: Path | None = None) -> dg.ExecuteInProcessResult:

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -53,10 +53,32 @@ def literal(path: str) -> str:
     return re.sub(r"([\[*?])", r"[\1]", path)
 
 
-class DuckDBSession:
-    """A private in-memory database. See `core/engines/__init__.py` for the contract of each method."""
+def confine(connection: duckdb.DuckDBPyConnection, folders: Sequence[str]) -> None:
+    """From here on this database reads and writes files below these folders alone (a file may be given too), loads no
+    extension that is not part of DuckDB, and no cursor can change its settings.
 
-    def __init__(self, *, memory_limit: str, spill: str, threads: int | None = None) -> None:
+    DuckDB resolves links, of the folders and of what is opened: a link that leads out of them is refused like any other file.
+    """
+    files = [folder for folder in folders if Path(folder).is_file()]
+    connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET autoload_known_extensions = false")
+    # Refused once external access is off, which cannot be turned on again.
+    connection.execute(f"SET allowed_directories = {_texts(folder for folder in folders if folder not in files)}")
+    connection.execute(f"SET allowed_paths = {_texts(files)}")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _texts(values: Iterable[str]) -> str:
+    """A list as SQL; settings take no parameters."""
+    return f"[{', '.join(chr(39) + value.replace(chr(39), chr(39) * 2) + chr(39) for value in values)}]"
+
+
+class DuckDBSession:
+    """A private in-memory database that sees its `folders` and no other file. See `core/engines/__init__.py` for the contract
+    of each method."""
+
+    def __init__(self, *, memory_limit: str, spill: str, folders: Sequence[str], threads: int | None = None) -> None:
         Path(spill).mkdir(parents=True, exist_ok=True)
         self._spill = tempfile.mkdtemp(prefix="duckdb-", dir=spill)
         config: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": self._spill}
@@ -68,6 +90,7 @@ class DuckDBSession:
         self.connection.execute("SET enable_progress_bar = false")
         # Give freed memory back at once: ....
         self.connection.execute("SET allocator_flush_threshold = '16MB'")
+        confine(self.connection, [*folders, spill])
 
     def close(self) -> None:
         self.connection.close()
