@@ -19,7 +19,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator
 
 from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
-from lakehouse.core.engines.duckdb import DuckDBSession
+from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, sql_type, text
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Severity
@@ -175,7 +175,7 @@ class _Build:
             return
         results = self._dbt(stale, silver)
         session = self.stack.enter_context(self.lake.duckdb())
-        session.connection.execute(f"ATTACH '{self.scratch}/{DATABASE}.duckdb' AS {DATABASE} (READ_ONLY)")
+        session.connection.execute(f"ATTACH {text(f'{self.scratch}/{DATABASE}.duckdb')} AS {DATABASE} (READ_ONLY)")
         for mart in stale:
             yield from self._publish(mart, published[mart.unique_id], results, versions, session)
         unbuilt = [f"{mart.ref} was not built: {_failure(mart, results)}" for mart in stale if not _built(mart, results)]
@@ -210,12 +210,12 @@ class _Build:
         )
 
     def _dbt(self, stale: list[Mart], silver: Mapping[str, Snapshot]) -> dict[str, Any]:
-        database = write_profile(self.scratch, memory_limit=self.lake.memory_limit)
+        database = write_profile(self.scratch, memory_limit=self.lake.memory_limit, folders=self.storage.folders())
         building = {mart.unique_id for mart in stale}
         referred = {uid for mart in stale for uid in mart.refers_to} - building
         with self.lake.duckdb() as session:
             connection = session.connection
-            connection.execute(f"ATTACH '{database}' AS {DATABASE}")
+            connection.execute(f"ATTACH {text(str(database))} AS {DATABASE}")
             connection.execute(f"USE {DATABASE}")
             for name, snapshot in silver.items():
                 _view(connection, "silver", name, snapshot)
@@ -305,11 +305,9 @@ def _view(connection: Any, schema: str, name: str, snapshot: Snapshot) -> None:
     """A view over a table's current files. Names come from the specs; paths are quoted as SQL text."""
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     if snapshot.files:
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in snapshot.paths())
+        listed = ", ".join(text(literal(path)) for path in snapshot.paths())
         source = f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
     else:
-        from lakehouse.core.engines.duckdb import quoted, sql_type
-
         nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
         source = f"SELECT {nulls} WHERE false"
     connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")

@@ -48,6 +48,11 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def text(value: str) -> str:
+    """A value as an SQL text, for statements that take no parameters."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def literal(path: str) -> str:
     """A path as DuckDB reads that one file: `[`, `*` and `?` in it would select others."""
     return re.sub(r"([\[*?])", r"[\1]", path)
@@ -63,15 +68,17 @@ def confine(connection: duckdb.DuckDBPyConnection, folders: Sequence[str]) -> No
     connection.execute("SET autoinstall_known_extensions = false")
     connection.execute("SET autoload_known_extensions = false")
     # Refused once external access is off, which cannot be turned on again.
-    connection.execute(f"SET allowed_directories = {_texts(folder for folder in folders if folder not in files)}")
+    # With what `literal` makes of them: DuckDB compares a pattern before it takes it apart.
+    allowed = {form for folder in folders if folder not in files for form in (folder, str(Path(folder).resolve()))}
+    connection.execute(f"SET allowed_directories = {_texts(sorted(allowed | set(map(literal, allowed))))}")
     connection.execute(f"SET allowed_paths = {_texts(files)}")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
 
 def _texts(values: Iterable[str]) -> str:
-    """A list as SQL; settings take no parameters."""
-    return f"[{', '.join(chr(39) + value.replace(chr(39), chr(39) * 2) + chr(39) for value in values)}]"
+    """A list as SQL."""
+    return f"[{', '.join(map(text, values))}]"
 
 
 class DuckDBSession:
