@@ -27,7 +27,8 @@ from lakehouse.core.storage import STAGING
 _TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
 _INTEGERS = ("bigint", "int")
 _PATH = "_lakehouse_path"
-_VIRTUAL = ", file_index AS _lakehouse_file, file_row_number AS _lakehouse_row"
+_READ = "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)"
+_PLACED = "SELECT *, file_index AS _lakehouse_file, file_row_number AS _lakehouse_row "
 _TEXT_STAT = 32
 _ROW_GROUP = 122_880
 _DATE = r"\d{4}-\d{2}-\d{2}"
@@ -115,8 +116,7 @@ class DuckDBSession:
         if not paths:
             return self.table([], wanted)
         relation = self.connection.sql(
-            f"SELECT *{_VIRTUAL if place else ''} "  # noqa: S608 - a constant
-            "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)",
+            (_PLACED if place else "") + _READ,
             params=[[literal(path) for path in paths], path_column or _PATH],
         )
         present = set(relation.columns)
@@ -167,7 +167,7 @@ class DuckDBSession:
             return []
         now = quoted(key[0]) if len(key) == 1 else f"row({', '.join(map(quoted, key))})"
         complete = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in key)
-        relation = self.connection.sql(f"SELECT *{_VIRTUAL} FROM read_parquet($1)", params=[[*map(literal, paths)]])  # noqa: S608
+        relation = self.connection.sql(_PLACED + "FROM read_parquet($1)", params=[[*map(literal, paths)]])
         # COPY may put the row groups of a file out of order. That each row follows the one before it is part of the proof.
         columns = {
             "now": now,
