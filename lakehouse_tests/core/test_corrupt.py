@@ -316,14 +316,22 @@ def test_silver_without_its_newest_commits_is_stopped_by_the_ledger_until_it_is_
 # --- checkpoints -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def checkpointed(lake: Lake) -> Lake:
-    """Both tables with a checkpoint and a commit after it."""
+@pytest.fixture(scope="module")
+def built_with_checkpoints(built: Lake, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Both tables with a checkpoint and a commit after it. Nobody changes it."""
+    lake = Lake(tmp_path_factory.mktemp("checkpoints"))
+    shutil.copytree(built.folder, lake.folder, dirs_exist_ok=True)
     for layer in ("bronze", "silver"):
         DeltaTable(str(place(lake, layer))).create_checkpoint()
     lake.land("itens", "f4", [item(6, "f", 5)])
     lake.run(SPEC)
     return lake
+
+
+@pytest.fixture
+def checkpointed(built_with_checkpoints: Lake, tmp_path: Path) -> Lake:
+    shutil.copytree(built_with_checkpoints.folder, tmp_path, dirs_exist_ok=True)
+    return Lake(tmp_path)
 
 
 SIX = {**EXPECTED, 6: "f"}
