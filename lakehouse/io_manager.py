@@ -109,7 +109,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             "files_removed": len(candidate.remove),
             "commit_seconds": round(time.monotonic() - started, 3),
         }
-        figures = {key: value for key, value in (candidate.info or {}).items() if key not in ("findings", "inputs")}
+        figures = {key: value for key, value in (candidate.info or {}).items() if key not in ("findings", "inputs", "input_ids")}
         inputs = json.loads((candidate.info or {}).get("inputs", "{}"))
         return {**describe(snapshot), **added, **_numbers(figures), **({"inputs": inputs} if inputs else {})}
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator
@@ -30,6 +30,8 @@ from lakehouse.gold.schema import mart_columns
 from lakehouse.io_manager import Unchanged
 from lakehouse.lake import LakeResource, scratch
 from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class _Build:
         published = {m.unique_id: open_table(self.storage.uri(m.ref), m.columns) for m in wanted}
         silver = self._silver(wanted)
         versions = {name: snapshot.version for name, snapshot in silver.items()}
+        self.ids = {name: snapshot.id for name, snapshot in silver.items()}
         stale = []
         for mart in wanted:
             if self._is_current(mart, published[mart.unique_id], versions):
@@ -194,10 +197,14 @@ class _Build:
 
     def _is_current(self, mart: Mart, published: Snapshot, versions: Mapping[str, int]) -> bool:
         info = published.last_info()
-        return info.get("mart_code") == mart.code and json.loads(info.get("inputs", "{}")) == self._inputs(mart, versions)
+        same = json.loads(info.get("inputs", "{}")) == self._inputs(mart, versions)
+        # A table that was made anew begins at version 0 again.
+        same = same and json.loads(info.get("input_ids", "{}")) == self._inputs(mart, self.ids)
+        return same and info.get("mart_code") == mart.code
 
-    def _inputs(self, mart: Mart, versions: Mapping[str, int]) -> dict[str, int]:
-        return {f"silver/{name}": versions[name] for name in mart.sources}
+    def _inputs(self, mart: Mart, values: Mapping[str, T]) -> dict[str, T]:
+        """What there is of each silver table that the mart reads, a version or an id, by asset."""
+        return {f"silver/{name}": values[name] for name in mart.sources}
 
     def _unchanged(self, mart: Mart, published: Snapshot) -> Iterator[Any]:
         names = [check.name for check in mart.checks.values()]
@@ -261,6 +268,7 @@ class _Build:
             info={
                 "operation": "overwrite",
                 "inputs": json.dumps(inputs),
+                "input_ids": json.dumps(self._inputs(mart, self.ids)),
                 "mart_code": mart.code,
                 **findings_info(findings),
             },
