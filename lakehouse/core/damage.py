@@ -193,6 +193,14 @@ def _restore(uri: str) -> str:
 
 
 def _without_backup(uri: str, *, readable: bool = False) -> str:
-    """How silver comes back without a backup; a rebuild reads its log, so one that is not readable has to go first."""
-    away = "" if readable else f"mv {shlex.quote(uri)} {shlex.quote(uri + '.broken')} && "
-    return f"Silver comes back from bronze too: {away}make rebuild TABLE={Path(uri).name}. For others see docs/operations.md."
+    """How a table comes back that is computed from others; those that are not are told of in the docs.
+
+    The layer is read from the folder: where a layer has a root of its own this is not known, and the docs are named.
+    """
+    place = Path(uri)
+    away = f"mv {shlex.quote(uri)} {shlex.quote(uri + '.broken')} && "
+    if place.parent.name == "silver":  # a rebuild reads the log and no data file
+        return f"Without one, compute it again from bronze: {'' if readable else away}make rebuild TABLE={place.name}"
+    if place.parent.name == "gold":
+        return f"Without one, compute it again from silver: {away}make materialize SELECT='key:\"gold/{place.name}\"'"
+    return "Without one, see docs/operations.md: A table is damaged."
