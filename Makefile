@@ -72,10 +72,11 @@ test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA w
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
 
-check: setup $(VENV)/.dev ## Lint, types, generated files, dbt parse, definitions load
+check: setup $(VENV)/.dev ## Lint, types, security, generated files, dbt parse, definitions load
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/bandit -q -r lakehouse benchmarks -c pyproject.toml
 	@$(BIN)/python -m lakehouse.sync --check
 	@$(BIN)/dagster definitions validate --log-level warning
 

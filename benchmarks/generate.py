@@ -97,7 +97,7 @@ def generate(folder: Path, rows: int) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    session = DuckDBSession(memory_limit="2GB", spill=str(folder / ".spill"))
+    session = DuckDBSession(memory_limit="2GB", spill=str(folder / ".spill"), folders=[str(folder)])
     try:
         _first_batches(session, folder / "bronze" / "vendas", rows)
         shutil.copytree(folder / "bronze", folder / "bronze_next", copy_function=os.link)

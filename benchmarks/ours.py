@@ -33,7 +33,10 @@ def refresh(bronze: str, lake: str, *, memory_limit: str) -> dict[str, object]:
     """
     storage = Storage(root=lake, landing=f"{lake}/landing", layers={"bronze": bronze})
     uri = storage.uri(VENDAS.silver)
-    with hold(uri), open_session("duckdb", memory_limit=memory_limit, spill=f"{lake}/.spill") as session:
+    with (
+        hold(uri),
+        open_session("duckdb", memory_limit=memory_limit, spill=f"{lake}/.spill", folders=storage.folders()) as session,
+    ):
         staged = stage_refresh(session, storage, VENDAS, run_id="benchmark")
         failed = [finding.rule for finding in staged.findings if not finding.passed]
         if staged.candidate is None or staged.entry is None or failed:

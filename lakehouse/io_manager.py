@@ -61,9 +61,10 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         ref = TableRef(key.path[0], key.path[1])  # type: ignore[arg-type]
         with failures():
             snapshot = self.snapshot(ref, version=(context.definition_metadata or {}).get("version"))
+            paths = snapshot.paths()
         if context.has_input_name:  # else it is asked for outside a step
             self._loaded.setdefault(context.step_context.step.key, {})[str(ref)] = snapshot.version
-        return self._session().read(snapshot.paths(), snapshot.columns)
+        return self._session().read(paths, snapshot.columns)
 
     def snapshot(self, ref: TableRef, *, version: int | None = None) -> Snapshot:
         """A table, now or at a version.
@@ -77,12 +78,18 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         return found
 
     def publish(self, ref: TableRef, obj: Candidate | Write | Unchanged, *, info: Mapping[str, str]) -> dict[str, Any]:
-        """Commit and return what was measured, as metadata."""
+        """Commit and return what was measured, as metadata.
+
+        Raises:
+            BrokenTableError: a data file that was to stay is damaged; found even when there is nothing to do.
+        """
         started = time.monotonic()
         storage: Storage = self.lake.storage
         if isinstance(obj, Unchanged):
-            measured = describe(open_existing(storage.uri(ref), version=obj.version))
-            return {"nothing_to_do": True, **measured, **obj.metadata}
+            found = open_existing(storage.uri(ref), version=obj.version)
+            if found is not None:
+                found.check()
+            return {"nothing_to_do": True, **describe(found), **obj.metadata}
         if isinstance(obj, Write):
             write = obj
 
@@ -102,7 +109,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             "files_removed": len(candidate.remove),
             "commit_seconds": round(time.monotonic() - started, 3),
         }
-        figures = {key: value for key, value in (candidate.info or {}).items() if key not in ("findings", "inputs")}
+        figures = {key: value for key, value in (candidate.info or {}).items() if key not in ("findings", "inputs", "input_ids")}
         inputs = json.loads((candidate.info or {}).get("inputs", "{}"))
         return {**describe(snapshot), **added, **_numbers(figures), **({"inputs": inputs} if inputs else {})}
 

@@ -35,13 +35,21 @@ class LakeResource(dg.ConfigurableResource):
     @contextmanager
     def session(self) -> Iterator[Session]:
         """An engine session that ends with the block."""
-        with scratch(self.spill) as spill, open_session(self.engine, memory_limit=self.memory_limit, spill=spill) as session:
+        folders = self.storage.folders()
+        with (
+            scratch(self.spill) as spill,
+            open_session(self.engine, memory_limit=self.memory_limit, spill=spill, folders=folders) as session,
+        ):
             yield session
 
     @contextmanager
     def duckdb(self) -> "Iterator[DuckDBSession]":
         """A DuckDB session, whatever the engine: landed files are read and gold is computed with it."""
-        with scratch(self.spill) as spill, duckdb_session(memory_limit=self.memory_limit, spill=spill) as session:
+        folders = [*self.storage.folders(links=True), self.spill]
+        with (
+            scratch(self.spill) as spill,
+            duckdb_session(memory_limit=self.memory_limit, spill=spill, folders=folders) as session,
+        ):
             yield session
 
 

@@ -123,7 +123,7 @@ class Lake:
         return Storage(root=str(self.folder / "lake"), landing=str(self.folder / "landing"))
 
     def session(self, memory_limit: str = "1GB") -> "AbstractContextManager[DuckDBSession]":
-        return duckdb_session(memory_limit=memory_limit, spill=str(self.folder / "spill"))
+        return duckdb_session(memory_limit=memory_limit, spill=str(self.folder / "spill"), folders=[str(self.folder.parent)])
 
     def put(self, stream: str, name: str, content: bytes | str) -> Path:
         """Land a file, whole."""

@@ -5,20 +5,22 @@
     snapshot.commit(add=files, remove=..., ...)    # compare-and-swap: fails if anyone committed since the snapshot
 
 delta-rs checks little on such a commit (experiment: missing files, wrong sizes and wrong types were all accepted), so sizes
-come from the file system and types from the contract that the files were cast to. Nothing here knows layers or specs.
+come from the file system and types from the contract that the files were cast to. What is damaged is refused by name when it
+is opened or read (`core/damage.py`). Nothing here knows layers or specs.
 """
 
 import json
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from lakehouse.core.damage import ACTIONS, check_files, check_log, check_no_data, commit_actions, explain
 from lakehouse.core.errors import BrokenTableError, ConflictError, LakehouseError, RefusedWriteError
 
 if TYPE_CHECKING:
@@ -53,6 +55,12 @@ def delta_schema(columns: Mapping[str, str]) -> "Schema":
     return Schema([Field(name, PrimitiveType(_PRIMITIVES.get(kind, kind)), nullable=True) for name, kind in columns.items()])
 
 
+def _spec_columns(schema: "Schema") -> dict[str, str]:
+    back = {delta: spec for spec, delta in _PRIMITIVES.items()}
+    kinds = {field.name: str(getattr(field.type, "type", field.type)) for field in schema.fields}
+    return {name: back.get(kind, kind) for name, kind in kinds.items()}
+
+
 class Snapshot:
     """A table as it was when it was opened. Read from it, stage against it, commit onto it; then open it again."""
 
@@ -66,7 +74,8 @@ class Snapshot:
     def files(self) -> tuple[DataFile, ...]:
         """The data files with their key statistics, in path order."""
         if self._files is None:
-            rows = self.table.get_add_actions(flatten=True).to_struct_array().to_pylist()
+            with _explained(self.uri, self.version):
+                rows = self.table.get_add_actions(flatten=True).to_struct_array().to_pylist()
             self._files = tuple(sorted((_data_file(row) for row in rows), key=lambda file: file.path))
         return self._files
 
@@ -86,13 +95,25 @@ class Snapshot:
     @property
     def columns(self) -> dict[str, str]:
         """`{column: type}` in the words of the specs."""
-        back = {delta: spec for spec, delta in _PRIMITIVES.items()}
-        kinds = {field.name: str(getattr(field.type, "type", field.type)) for field in self.table.schema().fields}
-        return {name: back.get(kind, kind) for name, kind in kinds.items()}
+        return _spec_columns(self.table.schema())
 
     def paths(self, files: Sequence[DataFile] | None = None) -> list[str]:
-        """Absolute paths of the given data files, or of all."""
-        return [f"{self.uri}/{file.path}" for file in (self.files if files is None else files)]
+        """Absolute paths of the given data files, or of all, to be read: each is there and has the size that the log says.
+
+        Raises:
+            BrokenTableError: one is missing or has another size.
+        """
+        chosen = self.files if files is None else files
+        self.check(chosen)
+        return [f"{self.uri}/{file.path}" for file in chosen]
+
+    def check(self, files: Sequence[DataFile] | None = None) -> None:
+        """Refuse damaged data files, of these or of all.
+
+        Raises:
+            BrokenTableError: one is missing or has another size.
+        """
+        check_files(self.uri, ((f.path, f.size, f.rows) for f in (self.files if files is None else files)))
 
     def transaction(self, app: str) -> int:
         """The last application transaction committed under `app`, 0 when there is none."""
@@ -104,10 +125,10 @@ class Snapshot:
         entries = []
         for version in range(since + 1, self.version + 1):
             try:
-                lines = Path(self.uri, "_delta_log", f"{version:020}.json").read_text().splitlines()
+                actions = commit_actions(Path(self.uri, "_delta_log", f"{version:020}.json"))
             except FileNotFoundError:  # cleaned up; a checkpoint holds no commit information
                 continue
-            for info in (json.loads(line)["commitInfo"] for line in lines if line.startswith('{"commitInfo"')):
+            for info in (cast("dict[str, Any]", action["commitInfo"]) for action in actions if "commitInfo" in action):
                 own = {key[len(META) :]: value for key, value in info.items() if key.startswith(META)}
                 entries.append({**own, "version": version, "timestamp": info.get("timestamp", 0)})
         return entries
@@ -170,8 +191,16 @@ class Snapshot:
 
         now = int(time.time() * 1000)
         commit_id = uuid.uuid4().hex
+        # What the commit will hold at least, so that one that was cut off later is known for it.
+        gone = remove if schema is None else self.files
+        held = {"add": len(add), "remove": len(gone), "txn": len(transactions or {})}
+        if schema is not None and _spec_columns(schema) != self.columns:
+            held["metaData"] = 1
         properties = CommitProperties(
-            custom_metadata={META + key: value for key, value in {"commit_id": commit_id, **(info or {})}.items()},
+            custom_metadata={
+                **{META + key: value for key, value in {"commit_id": commit_id, **(info or {})}.items()},
+                ACTIONS: json.dumps(held),
+            },
             max_commit_retries=0,  # a rebase would accept what was computed from an older version
             app_transactions=[Transaction(app, version) for app, version in (transactions or {}).items()],
         )
@@ -203,20 +232,28 @@ def open_existing(uri: str, *, version: int | None = None) -> Snapshot | None:
     """The table at `uri`, or None when there is none.
 
     Raises:
-        BrokenTableError: there is a log, but it cannot be read (or not at this version).
+        BrokenTableError: there is a log, but it cannot be read (or not at this version); or data files without one.
     """
     from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
 
     if not DeltaTable.is_deltatable(uri):
+        check_no_data(uri)
         return None
+    with _explained(uri, version):
+        found = Snapshot(DeltaTable(uri, version=version), uri)
+    check_log(uri, found.version)
+    return found
+
+
+@contextmanager
+def _explained(uri: str, version: int | None) -> Iterator[None]:
+    """Say what deltalake's errors mean."""
+    from deltalake.exceptions import DeltaError
+
     try:
-        return Snapshot(DeltaTable(uri, version=version), uri)
+        yield
     except (DeltaError, OSError, ValueError) as error:
-        raise BrokenTableError(
-            f"The Delta log of {uri} cannot be read{'' if version is None else f' at version {version}'}: {error}",
-            remedy="Compare its _delta_log with a backup; do not delete data files.",
-        ) from error
+        raise explain(uri, error, version=version) from error
 
 
 def open_table(uri: str, columns: Mapping[str, str], *, partition_by: Sequence[str] = ()) -> Snapshot:
@@ -276,6 +313,7 @@ class Candidate:
 
         Raises:
             RefusedWriteError: more rows would go than `max_loss` allows.
+            BrokenTableError: a data file that stays is damaged.
             ConflictError: another commit came first.
         """
         before = self.snapshot.rows
@@ -287,6 +325,8 @@ class Candidate:
                 remedy="If that is right, raise max_loss in the table's spec or rebuild it: make rebuild TABLE=<name>.",
             )
         try:
+            if self.columns is None:
+                self.snapshot.check(self.files)
             return self.snapshot.commit(
                 add=self.add,
                 remove=self.remove,
@@ -294,7 +334,7 @@ class Candidate:
                 info={**(self.info or {}), **(info or {})},
                 schema=delta_schema(self.columns) if self.columns is not None else None,
             )
-        except ConflictError:
+        except (BrokenTableError, ConflictError):
             self.discard()
             raise
 

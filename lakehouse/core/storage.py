@@ -66,6 +66,25 @@ class Storage:
         own = self.layers.get(ref.layer)
         return f"{own.rstrip('/')}/{ref.table}" if own else f"{self.root.rstrip('/')}/{ref.layer}/{ref.table}"
 
+    def folders(self, *, links: bool = False) -> list[str]:
+        """The folders of the lake and of landing: what work on it may read and write.
+
+        Args:
+            links: also what links below landing lead to, for whoever reads landed files.
+        """
+        out = [self.root, self.landing, *self.layers.values()]
+        seen: set[Path] = set()
+        for place, folders, names in os.walk(Path(self.landing) / "raw", followlinks=True) if links else ():
+            real = Path(place).resolve()
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            if Path(place).is_symlink():
+                out.append(str(real))
+            out += [str(path.resolve()) for name in names if (path := Path(place, name)).is_symlink()]
+        return out
+
     def landed(self, stream: str) -> list[LandedFile]:
         """Every file of a stream that holds something, sub-folders included, in path order.
 

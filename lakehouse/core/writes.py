@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lakehouse.core.delta import Candidate, DataFile, Snapshot, discard, open_table
 from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError, DeclarationError, RefusedWriteError
+from lakehouse.core.names import check_name
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -50,9 +51,12 @@ def stage_write(session: Session, uri: str, write: Write) -> Candidate:
     """Stage a write against the table as it is now.
 
     Raises:
+        DeclarationError: a column has a name that is not on the allow-list.
         BrokenTableError: the table has other columns and the mode keeps them.
         RefusedWriteError: rows outside the declared partition, or two rows of one key.
     """
+    for name in write.columns:
+        check_name(name.removeprefix("_"), "column name")  # the lake's own begin with one
     snapshot = open_table(uri, write.columns)
     same = snapshot.columns == dict(write.columns)
     if not same and write.mode != "overwrite":

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator
 
 from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
-from lakehouse.core.engines.duckdb import DuckDBSession
+from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, sql_type, text
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Severity
@@ -30,6 +30,8 @@ from lakehouse.gold.schema import mart_columns
 from lakehouse.io_manager import Unchanged
 from lakehouse.lake import LakeResource, scratch
 from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ class _Build:
         published = {m.unique_id: open_table(self.storage.uri(m.ref), m.columns) for m in wanted}
         silver = self._silver(wanted)
         versions = {name: snapshot.version for name, snapshot in silver.items()}
+        self.ids = {name: snapshot.id for name, snapshot in silver.items()}
         stale = []
         for mart in wanted:
             if self._is_current(mart, published[mart.unique_id], versions):
@@ -175,7 +178,7 @@ class _Build:
             return
         results = self._dbt(stale, silver)
         session = self.stack.enter_context(self.lake.duckdb())
-        session.connection.execute(f"ATTACH '{self.scratch}/{DATABASE}.duckdb' AS {DATABASE} (READ_ONLY)")
+        session.connection.execute(f"ATTACH {text(f'{self.scratch}/{DATABASE}.duckdb')} AS {DATABASE} (READ_ONLY)")
         for mart in stale:
             yield from self._publish(mart, published[mart.unique_id], results, versions, session)
         unbuilt = [f"{mart.ref} was not built: {_failure(mart, results)}" for mart in stale if not _built(mart, results)]
@@ -194,10 +197,14 @@ class _Build:
 
     def _is_current(self, mart: Mart, published: Snapshot, versions: Mapping[str, int]) -> bool:
         info = published.last_info()
-        return info.get("mart_code") == mart.code and json.loads(info.get("inputs", "{}")) == self._inputs(mart, versions)
+        same = json.loads(info.get("inputs", "{}")) == self._inputs(mart, versions)
+        # A table that was made anew begins at version 0 again.
+        same = same and json.loads(info.get("input_ids", "{}")) == self._inputs(mart, self.ids)
+        return same and info.get("mart_code") == mart.code
 
-    def _inputs(self, mart: Mart, versions: Mapping[str, int]) -> dict[str, int]:
-        return {f"silver/{name}": versions[name] for name in mart.sources}
+    def _inputs(self, mart: Mart, values: Mapping[str, T]) -> dict[str, T]:
+        """What there is of each silver table that the mart reads, a version or an id, by asset."""
+        return {f"silver/{name}": values[name] for name in mart.sources}
 
     def _unchanged(self, mart: Mart, published: Snapshot) -> Iterator[Any]:
         names = [check.name for check in mart.checks.values()]
@@ -210,12 +217,12 @@ class _Build:
         )
 
     def _dbt(self, stale: list[Mart], silver: Mapping[str, Snapshot]) -> dict[str, Any]:
-        database = write_profile(self.scratch, memory_limit=self.lake.memory_limit)
+        database = write_profile(self.scratch, memory_limit=self.lake.memory_limit, folders=self.storage.folders())
         building = {mart.unique_id for mart in stale}
         referred = {uid for mart in stale for uid in mart.refers_to} - building
         with self.lake.duckdb() as session:
             connection = session.connection
-            connection.execute(f"ATTACH '{database}' AS {DATABASE}")
+            connection.execute(f"ATTACH {text(str(database))} AS {DATABASE}")
             connection.execute(f"USE {DATABASE}")
             for name, snapshot in silver.items():
                 _view(connection, "silver", name, snapshot)
@@ -261,6 +268,7 @@ class _Build:
             info={
                 "operation": "overwrite",
                 "inputs": json.dumps(inputs),
+                "input_ids": json.dumps(self._inputs(mart, self.ids)),
                 "mart_code": mart.code,
                 **findings_info(findings),
             },
@@ -305,11 +313,9 @@ def _view(connection: Any, schema: str, name: str, snapshot: Snapshot) -> None:
     """A view over a table's current files. Names come from the specs; paths are quoted as SQL text."""
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     if snapshot.files:
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in snapshot.paths())
+        listed = ", ".join(text(literal(path)) for path in snapshot.paths())
         source = f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
     else:
-        from lakehouse.core.engines.duckdb import quoted, sql_type
-
         nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
         source = f"SELECT {nulls} WHERE false"
     connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")

@@ -75,8 +75,12 @@ def _parse(project: Path) -> Path:
     return target
 
 
-def write_profile(scratch: Path, *, memory_limit: str) -> Path:
-    """Write a profile whose database is a file in `scratch`, and return that file's path."""
+def write_profile(scratch: Path, *, memory_limit: str, folders: Sequence[str] = ()) -> Path:
+    """Write a profile whose database is a file in `scratch`, and return that file's path.
+
+    Args:
+        folders: those whose files models may read, besides `scratch`; all others are closed to them.
+    """
     database = scratch / f"{DATABASE}.duckdb"
     output = {
         "type": "duckdb",
@@ -84,7 +88,8 @@ def write_profile(scratch: Path, *, memory_limit: str) -> Path:
         "schema": "staging",
         "keep_open": False,
         "threads": max(os.cpu_count() or 1, 1),
-        "settings": {"memory_limit": memory_limit, "TimeZone": "UTC", "temp_directory": str(scratch / "spill")},
+        "config_options": {"memory_limit": memory_limit, "temp_directory": str(scratch / "spill")},
+        "plugins": [{"module": "lakehouse.gold.confined", "config": {"folders": [*folders, str(scratch)]}}],
     }
     profile = {PROFILE: {"target": DATABASE, "outputs": {DATABASE: output}}}
     (scratch / "profiles.yml").write_text(json.dumps(profile))  # JSON is YAML

@@ -45,8 +45,10 @@ _MADE = "made.json"
 def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     storage = lake.storage
     folder = Path(storage.uri(REPORT))
-    snapshots = {ref: open_existing(storage.uri(ref)) for ref in _tables()}
-    inputs = {str(ref): snapshot.version for ref, snapshot in snapshots.items() if snapshot}
+    with failures():
+        snapshots = {ref: open_existing(storage.uri(ref)) for ref in _tables()}
+    # With the id: a table that was made anew begins at version 0 again.
+    inputs = {str(ref): [snapshot.version, snapshot.id] for ref, snapshot in snapshots.items() if snapshot}
     made = _made(folder)
     unchanged = made.get("inputs") == inputs and (folder / str(made.get("page"))).is_file()
     if unchanged:

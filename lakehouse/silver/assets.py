@@ -46,9 +46,10 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
         storage = lake.storage
         with failures():
             target = request.target(spec)
+            standing = standing_findings(storage.uri(spec.silver), names) if target is None else []
         if target is None:
             context.log.info("This run is for %s.", request.source_table)
-            yield from check_results(spec.silver.key, standing_findings(storage.uri(spec.silver), names))
+            yield from check_results(spec.silver.key, standing)
             return
         uri = storage.uri(target)
         with failures(), hold(uri), lake.session() as session:

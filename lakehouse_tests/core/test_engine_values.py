@@ -231,7 +231,7 @@ def test_sorted_files_hardly_overlap(session: DuckDBSession, tmp_path_factory: p
 
 def test_a_session_that_outgrows_its_memory_spills_and_leaves_no_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     spill = tmp_path_factory.mktemp("spill")
-    session = DuckDBSession(memory_limit="60MB", spill=str(spill), threads=2)
+    session = DuckDBSession(memory_limit="60MB", spill=str(spill), folders=[], threads=2)
     try:
         frame = nw.from_native(session.connection.sql("SELECT range AS id, md5(range::VARCHAR) AS t FROM range(1500000)"))
         assert session.rows(session.keep(frame).select(nw.len()))[0][0] == 1_500_000

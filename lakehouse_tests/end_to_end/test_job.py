@@ -7,6 +7,7 @@ failing dbt tests (`lakehouse_tests/gold/`), the order of arrival (`lakehouse_te
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -496,6 +497,58 @@ def test_the_exit_code_is_1_and_the_failed_check_is_named_when_a_rule_stops_a_ta
     declare(broken, *[spec for spec in ALL if spec is not VENDAS])
     assert runs.materialize("key:bronze/vendas or key:silver/vendas") == 1
     assert "failed check: silver/vendas only_returns\n" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "damage", "select", "said"),
+    [
+        ("bronze/vendas", "data", 'key:"bronze/vendas"', "is missing; "),
+        ("silver/vendas", "log", 'key:"silver/vendas"', "is cut off or garbled"),
+        ("silver/vendas", "data", 'key:"gold/vendas_diarias"', "is missing; "),
+        ("gold/vendas_diarias", "log", 'key:"reports/vendas"', "is cut off or garbled"),
+    ],
+)
+def test_a_damaged_table_ends_the_run_with_a_sentence_that_names_the_file(lake, environment, capfd, table, damage, select, said):
+    """Also where there is nothing to do; and no retry, which cannot mend it."""
+    if table == "silver/vendas" and "gold" in select:
+        shutil.rmtree(lake.root / "gold")  # so that it is read
+    if damage == "data":
+        harmed = max((lake.root / table).glob("*.parquet"))
+        harmed.unlink()
+    else:
+        harmed = max((lake.root / table / "_delta_log").glob("*.json"))
+        harmed.write_bytes(harmed.read_bytes()[:100])
+    assert runs.materialize(select) == 1
+    err = capfd.readouterr().err
+    lines = [line for line in err.splitlines() if str(harmed) in line]
+    assert lines
+    layer, name = table.split("/")
+    for line in lines:
+        assert said in line
+        assert "Put it back from a backup." in line
+        assert line.endswith(
+            {
+                "bronze": "see docs/operations.md: A table is damaged.",
+                "silver": f"make rebuild TABLE={name}",
+                "gold": f"make materialize SELECT='key:\"gold/{name}\"'",
+            }[layer]
+        )
+    assert "Traceback" not in err
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs()
+        assert not instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_UP_FOR_RETRY)
+
+
+def test_a_damaged_mart_comes_back_as_the_message_says(lake, environment, capfd):
+    rows = lake.sql("gold/vendas_mensais")
+    max((lake.root / "gold" / "vendas_mensais" / "_delta_log").glob("*.json")).write_text("")
+    select = 'key:"gold/vendas_mensais"'
+    assert runs.materialize(select) == 1
+    move, _, make = capfd.readouterr().err.splitlines()[-2].partition("from silver: ")[2].partition(" && ")
+    assert make == f"make materialize SELECT='{select}'"
+    subprocess.run(shlex.split(move), check=True)
+    assert runs.materialize(select) == 0
+    assert lake.sql("gold/vendas_mensais") == rows
 
 
 def test_the_summary_lists_every_table_with_its_rows_and_the_report(lake, environment, capsys):

@@ -47,7 +47,7 @@ class Lake:
     def silver(self, spec, rows: list[dict], mode: str = "overwrite") -> None:
         columns = silver_columns(spec)
         write = Write(frame=lambda session: session.table(rows, columns), columns=columns, mode=mode, key=("id",))
-        with duckdb_session(memory_limit="500MB", spill=str(self.root / ".spill")) as session:
+        with duckdb_session(memory_limit="500MB", spill=str(self.root / ".spill"), folders=[str(self.root)]) as session:
             stage_write(session, str(self.root / "silver" / spec.silver_name), write).commit()
 
     def run(self, *marts: str, dbt: Path | None = None) -> dg.ExecuteInProcessResult:
@@ -123,6 +123,17 @@ def strict(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def curious(tmp_path_factory) -> Path:
+    """The dbt project with a test that reads a file outside the lake, and one that would open the database to it."""
+    opens = "{% if execute %}{% do run_query('SET enable_external_access = true') %}{% endif %}"
+    tests = {
+        "tests/reads_a_file.sql": "SELECT 1 FROM {{ ref('vendas_diarias') }}, read_text('/etc/passwd')",
+        "tests/opens_the_database.sql": opens + "SELECT 1 FROM {{ ref('vendas_diarias') }} WHERE false",
+    }
+    return _copy(tmp_path_factory.mktemp("dbt") / "curious", tests)
+
+
+@pytest.fixture(scope="module")
 def wrong(tmp_path_factory) -> Path:
     """The dbt project with a model that does not run."""
     text = (project_folder() / "dbt_project" / "models" / "marts" / "vendas_por_pais.sql").read_text()
@@ -160,6 +171,16 @@ def test_only_marts_that_read_a_changed_table_are_computed_again(lake):
     lake.silver(CLIENTES, [customer], mode="append")
     result = lake.run()
     assert (published(result), current(result)) == ({"clientes_rfm"}, MARTS - {"clientes_rfm"})
+
+
+def test_a_silver_table_that_was_made_anew_is_another_one_although_its_version_is_the_same(lake):
+    shutil.rmtree(lake.root / "silver" / "vendas")
+    lake.silver(VENDAS, [sale(7, created_date="2025-01-01")])
+    assert DeltaTable(str(lake.root / "silver" / "vendas")).version() == 1
+    result = lake.run()
+    assert result.success
+    assert published(result) == MARTS
+    assert [str(row["data"]) for row in lake.rows("vendas_diarias")] == ["2025-01-01"]
 
 
 def test_empty_silver_gives_empty_marts_once(lake):
@@ -243,6 +264,17 @@ def test_a_model_that_does_not_run_is_named_with_the_reason_and_the_other_marts_
     assert named
     assert named <= set(unpassed(result))  # its tests were not run, so they have not passed
     _nothing_is_left(lake)
+
+
+def test_dbt_sees_the_lake_and_no_other_file_and_cannot_change_that(lake, curious):
+    lake.silver(VENDAS, [sale(4)], mode="append")
+    before = lake.versions()["vendas_diarias"]
+    result = lake.run("vendas_diarias", dbt=curious)
+    assert not result.success
+    said = {check.check_name: str(check.metadata.get("message")) for check in result.get_asset_check_evaluations()}
+    assert 'Cannot access file "/etc/passwd"' in said["reads_a_file"]
+    assert "the configuration has been locked" in said["opens_the_database"]
+    assert lake.versions()["vendas_diarias"] == before
 
 
 def test_a_project_that_does_not_parse_is_an_error_that_names_the_file(lake, tmp_path):

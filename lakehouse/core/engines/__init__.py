@@ -93,26 +93,27 @@ class Session(Protocol):
 
 
 @contextmanager
-def open_session(engine: str, *, memory_limit: str, spill: str) -> Iterator[Session]:
+def open_session(engine: str, *, memory_limit: str, spill: str, folders: Sequence[str]) -> Iterator[Session]:
     """A session on the named engine.
 
     Args:
         engine: `duckdb`.
         memory_limit: bound for intermediate results, e.g. `4GB`.
         spill: folder for what does not fit; its content goes with the session.
+        folders: those below which the session may read and write files; all others are closed to it.
     """
     if engine != "duckdb":
         raise DeclarationError(f"There is no engine {engine!r}.", remedy="Set LAKEHOUSE_ENGINE to duckdb.")
-    with duckdb_session(memory_limit=memory_limit, spill=spill) as session:
+    with duckdb_session(memory_limit=memory_limit, spill=spill, folders=folders) as session:
         yield session
 
 
 @contextmanager
-def duckdb_session(*, memory_limit: str, spill: str) -> "Iterator[DuckDBSession]":
+def duckdb_session(*, memory_limit: str, spill: str, folders: Sequence[str]) -> "Iterator[DuckDBSession]":
     """A DuckDB session, for what is DuckDB's whatever the engine: reading landed files, and gold."""
     from lakehouse.core.engines.duckdb import DuckDBSession
 
-    session = DuckDBSession(memory_limit=memory_limit, spill=spill)
+    session = DuckDBSession(memory_limit=memory_limit, spill=spill, folders=folders)
     try:
         yield session
     finally:

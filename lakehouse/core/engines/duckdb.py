@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,8 @@ from lakehouse.core.storage import STAGING
 _TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
 _INTEGERS = ("bigint", "int")
 _PATH = "_lakehouse_path"
-_VIRTUAL = ", file_index AS _lakehouse_file, file_row_number AS _lakehouse_row"
+_READ = "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)"
+_PLACED = "SELECT *, file_index AS _lakehouse_file, file_row_number AS _lakehouse_row "
 _TEXT_STAT = 32
 _ROW_GROUP = 122_880
 _DATE = r"\d{4}-\d{2}-\d{2}"
@@ -48,15 +49,44 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def text(value: str) -> str:
+    """A value as an SQL text, for statements that take no parameters."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 def literal(path: str) -> str:
     """A path as DuckDB reads that one file: `[`, `*` and `?` in it would select others."""
     return re.sub(r"([\[*?])", r"[\1]", path)
 
 
-class DuckDBSession:
-    """A private in-memory database. See `core/engines/__init__.py` for the contract of each method."""
+def confine(connection: duckdb.DuckDBPyConnection, folders: Sequence[str]) -> None:
+    """From here on this database reads and writes files below these folders alone (a file may be given too), loads no
+    extension that is not part of DuckDB, and no cursor can change its settings.
 
-    def __init__(self, *, memory_limit: str, spill: str, threads: int | None = None) -> None:
+    DuckDB resolves links, of the folders and of what is opened: a link that leads out of them is refused like any other file.
+    """
+    files = [folder for folder in folders if Path(folder).is_file()]
+    connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET autoload_known_extensions = false")
+    # Refused once external access is off, which cannot be turned on again.
+    # With what `literal` makes of them: DuckDB compares a pattern before it takes it apart.
+    allowed = {form for folder in folders if folder not in files for form in (folder, str(Path(folder).resolve()))}
+    connection.execute(f"SET allowed_directories = {_texts(sorted(allowed | set(map(literal, allowed))))}")
+    connection.execute(f"SET allowed_paths = {_texts(files)}")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _texts(values: Iterable[str]) -> str:
+    """A list as SQL."""
+    return f"[{', '.join(map(text, values))}]"
+
+
+class DuckDBSession:
+    """A private in-memory database that sees its `folders` and no other file. See `core/engines/__init__.py` for the contract
+    of each method."""
+
+    def __init__(self, *, memory_limit: str, spill: str, folders: Sequence[str], threads: int | None = None) -> None:
         Path(spill).mkdir(parents=True, exist_ok=True)
         self._spill = tempfile.mkdtemp(prefix="duckdb-", dir=spill)
         config: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": self._spill}
@@ -68,6 +98,7 @@ class DuckDBSession:
         self.connection.execute("SET enable_progress_bar = false")
         # Give freed memory back at once: ....
         self.connection.execute("SET allocator_flush_threshold = '16MB'")
+        confine(self.connection, [*folders, spill])
 
     def close(self) -> None:
         self.connection.close()
@@ -85,8 +116,7 @@ class DuckDBSession:
         if not paths:
             return self.table([], wanted)
         relation = self.connection.sql(
-            f"SELECT *{_VIRTUAL if place else ''} "  # noqa: S608 - a constant
-            "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)",
+            (_PLACED if place else "") + _READ,
             params=[[literal(path) for path in paths], path_column or _PATH],
         )
         present = set(relation.columns)
@@ -137,7 +167,7 @@ class DuckDBSession:
             return []
         now = quoted(key[0]) if len(key) == 1 else f"row({', '.join(map(quoted, key))})"
         complete = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in key)
-        relation = self.connection.sql(f"SELECT *{_VIRTUAL} FROM read_parquet($1)", params=[[*map(literal, paths)]])  # noqa: S608
+        relation = self.connection.sql(_PLACED + "FROM read_parquet($1)", params=[[*map(literal, paths)]])
         # COPY may put the row groups of a file out of order. That each row follows the one before it is part of the proof.
         columns = {
             "now": now,
