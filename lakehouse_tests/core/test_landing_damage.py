@@ -168,7 +168,7 @@ def test_the_longest_line_is_never_underrated(parts: list[bytes], quoted: bool) 
         file.write(content)
         file.flush()
         patch.setattr(airbyte, "_CHUNK", 16)
-        bound = airbyte._longest_line(file.name, zipped=False, quoted=quoted)
+        bound = airbyte._look(file.name, zipped=False, quoted=quoted).longest
     assert longest < bound <= longest + 4 * 16
 
 
