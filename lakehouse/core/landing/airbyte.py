@@ -50,8 +50,8 @@ _DATA = "_airbyte_data"
 _ENVELOPE_NAMES = frozenset((*(name for name in ENVELOPE if "airbyte" in name), *_V1_NAMES.values(), _DATA))
 #: The path that a row was read from; no delivered field has this process's own mark.
 _OPENED = f"opened_{uuid.uuid4().hex}"
-#: What DuckDB raises for a file's content, besides its plain `Error` (damaged Parquet pages). A binder, catalog or memory
-#: error is never the file's fault.
+#: What DuckDB raises for a file's content, besides its plain `Error` (damaged Parquet pages). A binder or catalog
+#: error is never the file's fault, a memory error that of a large file alone.
 _UNREADABLE = (
     duckdb.InvalidInputException,
     duckdb.IOException,
@@ -67,7 +67,9 @@ _BUFFER = 16 * _LINES[-1]
 _CHUNK = 1 << 20
 #: DuckDB keeps the lines that its parser refuses in memory while it reads, at a kilobyte beside each: a file may have so many
 #: bytes of them.
-_REFUSED, _REFUSED_EACH = 100_000_000, 1_000
+_REFUSED, _REFUSED_EACH = 200_000_000, 1_000
+#: A file with so many bytes of text, or a line that may be so long, can be more than the memory limit allows.
+_LARGE = 4 << 20
 #: More are no columns: an object used as a map, or values taken for a header.
 _FIELDS = 2_000
 #: `YYYY_MM_DD_<epoch ms>_<part>` is the destination's default file name.
@@ -305,11 +307,11 @@ def _stage_group(
             broken, refused_lines = found.broken()
     except (duckdb.Error, _TooMuchError) as error:
         discard(folder, staged)
-        if not _blames_file(error, form):
+        if _too_large(error, [texts[file.path] for file in group]):
+            error = _TooMuchError("Its lines are too long for the engine's memory limit.")
+        if not _blames_file(error):
             raise
         if len(group) == 1:
-            if isinstance(error, duckdb.OutOfMemoryException):
-                error = _TooMuchError("One of its lines is too long for the engine's memory limit.")
             if not isinstance(error, _TooMuchError) and part.readable(form):  # then it was not the file: a full disk, say
                 raise
             out.rejects.append(Reject(group[0].path, "readable_file", _sentence(error)))
@@ -336,10 +338,13 @@ class _TooMuchError(Exception):
     """Files hold more of something than is read at once; a file that does so alone is rejected."""
 
 
-def _blames_file(error: BaseException, form: _Form) -> bool:
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return form.line > _LINES[0]
+def _blames_file(error: BaseException) -> bool:
     return isinstance(error, (*_UNREADABLE, _TooMuchError)) or type(error) is duckdb.Error
+
+
+def _too_large(error: BaseException, texts: Sequence[_Text]) -> bool:
+    """Whether it was their lines that did not fit into memory: DuckDB reads 2,048 at once, each several times over."""
+    return isinstance(error, duckdb.OutOfMemoryException) and any(max(text.size, text.longest) > _LARGE for text in texts)
 
 
 # --- one group -------------------------------------------------------------------------------------------------------
@@ -434,7 +439,7 @@ class _Part:
         try:
             self.session.rows(self.open(form).bronze({}).select(nw.all().count()))
         except duckdb.Error as error:
-            if not _blames_file(error, form):
+            if not _blames_file(error):
                 raise
             return False
         return True
