@@ -265,7 +265,7 @@ def corpus() -> list[Delivery]:
 def write(folder: Path, deliveries: list[Delivery]) -> None:
     """Land the files below `<folder>/raw/itens`."""
     target = folder / "raw" / STREAM
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     for delivery in deliveries:
         (target / delivery.name).write_bytes(delivery.content)
 
@@ -288,10 +288,17 @@ def missed(delivery: Delivery, quarantined: list[tuple[str | None, str]]) -> lis
 
 
 def _zipped(parts: Iterator[bytes]) -> Iterator[bytes]:
-    packer = zlib.compressobj(9, wbits=31)
+    packer = zlib.compressobj(1, wbits=31)
     for part in parts:
         yield packer.compress(part)
     yield packer.flush()
+
+
+def _members(size: int) -> Iterator[bytes]:
+    """One line of so many bytes in many gzip members, of which one is made."""
+    yield gzip.compress(b'{"id":1,"nome":"')
+    yield from [gzip.compress(b"x" * 1_000_000)] * (size // 1_000_000)
+    yield gzip.compress(b'"}\n')
 
 
 def _one_line(size: int) -> Iterator[bytes]:
@@ -300,27 +307,52 @@ def _one_line(size: int) -> Iterator[bytes]:
     yield b'"}\n'
 
 
+def _long_lines(count: int) -> Iterator[bytes]:
+    yield from (b'{"id":%d,"nome":"%s"}\n' % (n, b"x" * 1_000_000) for n in range(count))
+
+
 def _lines(text: bytes, count: int) -> Iterator[bytes]:
     yield from (text * 10_000 for _ in range(count // 10_000))
 
 
-#: Written piece by piece: this process stays small, and so do its children's peaks.
-LARGE: dict[str, Callable[[], Iterator[bytes]]] = {
-    "line_of_100_mb.jsonl": lambda: iter([line("before"), *_one_line(100_000_000), line("after")]),
-    "line_of_100_mb.jsonl.gz": lambda: _zipped(_one_line(100_000_000)),
-    "bomb_of_one_line.jsonl.gz": lambda: _zipped(_one_line(2_000_000_000)),
-    "bomb_of_lines.jsonl.gz": lambda: _zipped(_lines(b'{"_airbyte_raw_id":"r","id":1,"nome":"%s"}\n' % (b"x" * 200), 8_000_000)),
-    "bomb_of_long_lines.jsonl.gz": lambda: _zipped(_lines(b'{"id":1,"nome":"%s"}\n' % (b"x" * 1_000), 10_000)),
-    "bomb_of_no_records.jsonl.gz": lambda: _zipped(_lines(b"{bad\n", 1_000_000)),
-    "bomb_of_bad_bytes.jsonl.gz": lambda: _zipped(_lines(b"{\xff\n", 5_000_000)),
-    "bomb_of_bad_rows.csv.gz": lambda: _zipped(iter([b"id,nome\n", *_lines(b"1,2,3\n", 5_000_000)])),
-}
+def _rows(text: bytes, count: int) -> Iterator[bytes]:
+    yield b"id,nome\n"
+    yield from _lines(text, count)
 
 
-def write_large(folder: Path, name: str) -> None:
-    """Land one of the large files."""
-    target = folder / "raw" / STREAM / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as out:
-        for part in LARGE[name]():
-            out.write(part)
+@dataclass(frozen=True)
+class Large:
+    """A large file, made piece by piece so that the process that writes it stays small, and its outcome under 512 MB."""
+
+    name: str
+    parts: Callable[[], Iterator[bytes]]
+    written: int = 0
+    records: int = 0
+    reason: str | None = None
+
+
+LARGE = [
+    Large(
+        "line_of_100_mb.jsonl", lambda: iter([line("before"), *_one_line(100_000_000), line("after")]), 2, 1, "Maximum line size"
+    ),
+    Large("line_of_100_mb.jsonl.gz", lambda: _zipped(_one_line(100_000_000)), reason="too long for the engine's memory"),
+    Large("bomb_of_one_line.jsonl.gz", lambda: _members(4_000_000_000), reason="longer than 512,000,000 bytes"),
+    Large("bomb_of_long_lines.jsonl.gz", lambda: _zipped(_long_lines(500)), reason="too long for the engine's memory"),
+    Large("bomb_of_no_records.jsonl.gz", lambda: _zipped(_lines(b"{bad\n", 1_000_000)), records=1_000_000, reason=_NO_OBJECT),
+    Large("bomb_of_bad_bytes.jsonl.gz", lambda: _zipped(_lines(b"{\xff\n", 5_000_000)), reason="More of its lines"),
+    Large("bomb_of_bad_rows.csv.gz", lambda: _zipped(_rows(b"1,2,3\n", 5_000_000)), reason="More of its lines"),
+]
+#: These take minutes.
+LARGEST = [
+    Large("bomb_of_lines.jsonl.gz", lambda: _zipped(_lines(line("r", nome="x" * 200), 8_000_000)), 8_000_000),
+    Large("bomb_of_no_records.jsonl.gz", lambda: _zipped(_lines(b"{bad\n", 20_000_000)), records=20_000_000, reason=_NO_OBJECT),
+]
+
+
+def write_large(folder: Path, files: list[Large]) -> None:
+    """Land large files below `<folder>/raw/itens`."""
+    target = folder / "raw" / STREAM
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        with (target / file.name).open("wb") as out:
+            out.writelines(file.parts())

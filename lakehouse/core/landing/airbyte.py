@@ -234,7 +234,8 @@ def _look(path: str, *, zipped: bool, quoted: bool) -> _Text:
             without = 0 if ends else without + 1
             longest = max(longest, without)
             inside ^= quoted and chunk.count(b'"') % 2 == 1
-            lines += chunk.count(b"\n") + chunk.count(b"\r") - chunk.count(b"\r\n")
+            returns = chunk.count(b"\r")
+            lines += chunk.count(b"\n") + returns - (chunk.count(b"\r\n") if returns else 0)
             size += len(chunk)
             last, chunk = chunk[-1:], content.read(_CHUNK)
         if size and last not in (b"\n", b"\r"):
