@@ -2,6 +2,7 @@
 
     full        bronze to silver of the generated sales, from nothing
     increment   10,000 lines of the last seven days merged into that table; only files with a changed key are rewritten
+    files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
     warm        the assets of medallion_etl once more in one process, nothing to do, beside as many
@@ -27,6 +28,7 @@ GB = 1_000_000_000
 BOUND_ROWS = 10_000_000
 FULL_RATIO, FULL_PEAK = 1.3, 2.5 * GB
 INCREMENT_SHARE = 0.15
+FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
 JOB_SECONDS = 90.0
@@ -37,7 +39,7 @@ _BATCH = 11
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the result. `limit` bounds `value`; None where nothing was promised. `unit` is s, GB, x or files."""
+    """One line of the result. `limit` bounds `value`; None where nothing was promised. `unit` is s, /s, GB, x or files."""
 
     case: str
     what: str
@@ -138,6 +140,22 @@ def increment(bench: Bench) -> Iterator[Figure]:
     )  # fmt: skip
 
 
+def files(bench: Bench) -> Iterator[Figure]:
+    """Many small files; the work per file decides."""
+    landing = BENCH / f"files-{FILES}"
+    run(["-m", "benchmarks.files", "write", str(landing), str(FILES)])
+
+    def ours() -> Run:
+        return run(["-m", "benchmarks.files", "ingest", str(landing), str(bench.fresh("files"))])
+
+    found = bench.keep("files", alternate({"ours": ours}, rounds=bench.rounds))["ours"]
+    rate = found.output["files"] / found.seconds
+    yield Figure("files", "files per second after the first listing", rate, unit="/s", value=-rate, limit=-FILES_PER_SECOND,
+                 bound=f">= {FILES_PER_SECOND}")  # fmt: skip
+    yield Figure("files", f"nothing new among {found.output['files']:,} files", found.output["again"])
+    yield Figure("files", "peak memory", found.peak / GB, unit="GB", limit=FILES_PEAK / GB, bound=f"<= {FILES_PEAK / GB} GB")
+
+
 def startup(bench: Bench) -> Iterator[Figure]:
     """Building the definitions, the dbt manifest parsed before."""
     home = _home(bench, "startup")
@@ -226,6 +244,7 @@ def job(bench: Bench) -> Iterator[Figure]:
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
+    "files": files,
     "startup": startup,
     "cli": cli,
     "warm": warm,
