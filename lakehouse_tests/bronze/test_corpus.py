@@ -98,6 +98,8 @@ def counted(lake: Lake, ref: TableRef, *columns: str) -> Counter[tuple[Any, ...]
 
     snapshot = open_existing(lake.storage.uri(ref))
     assert snapshot is not None
+    if not snapshot.files:
+        return Counter()
     with lake.session() as session:
         relation = session.connection.read_parquet(snapshot.paths())
         found = relation.aggregate(", ".join([*columns, "count(*)"])).fetchall()

@@ -258,6 +258,11 @@ def _refused_bytes(path: str, form: _Form) -> int:
     return found
 
 
+def _filled_lines(path: str, form: _Form) -> int:
+    with _content(path, zipped=form.zipped) as content:
+        return sum(bool(part.strip(b" ")) for line in content for part in line.rstrip(b"\r\n").split(b"\r"))
+
+
 def _is_text(line: bytes, longest: int) -> bool:
     if len(line) > longest or b"\x1f" in line:
         return False
@@ -306,6 +311,7 @@ def _stage_group(
             columns = {**ENVELOPE, **dict.fromkeys(found.columns, "string")}
             staged = session.write(found.bronze(stamp), folder, columns=columns, file_mb=_BRONZE_FILE_MB)
             broken, refused_lines = found.broken()
+            part.check_complete(form, texts, found.records + refused_lines)
     except (duckdb.Error, _TooMuchError) as error:
         discard(folder, staged)
         if _too_large(error, [texts[file.path] for file in group]):
@@ -336,7 +342,7 @@ def _stage_group(
 
 
 class _TooMuchError(Exception):
-    """Files hold more of something than is read at once; a file that does so alone is rejected."""
+    """Files hold more than is read from them; a file that does so alone is rejected."""
 
 
 def _blames_file(error: BaseException) -> bool:
@@ -375,6 +381,13 @@ class _Part:
         most = size + _REFUSED_EACH * (self.lines(form, texts) - records)
         if most > _REFUSED and (len(self.files) > 1 or _refused_bytes(self.files[0][0], form) > _REFUSED):
             raise _TooMuchError("More of its lines are no records than can be kept one by one.")
+
+    def check_complete(self, form: _Form, texts: Mapping[str, _Text], records: int) -> None:
+        """Raise when fewer records were read than there are lines of JSON: whatever the engine's reader did with the others."""
+        if form.kind == "json" and records != self.lines(form, texts):
+            filled = sum(_filled_lines(path, form) for path, _ in self.files)
+            if records != filled:
+                raise _TooMuchError(f"Of its {filled:,} lines {records:,} were read.")
 
     def open(self, form: _Form, *, refusals: bool = False) -> "_Found":
         """Count the records per file, and have them ready; with the lines that the parser refuses if they are asked for."""
@@ -446,16 +459,18 @@ class _Part:
         return True
 
     def _documents(self, relation: duckdb.DuckDBPyRelation, envelope: Mapping[str, str]) -> "_Found":
-        shapes = (
-            relation.select(_sql(_OPENED), _sql("json_keys(_document)").alias("k"))
-            .aggregate(f"{_OPENED}, k, count(*) AS n")
-            .fetchall()
-        )
-        found = [
-            (path, None if keys is None else tuple(k for k in keys if k not in _ENVELOPE_NAMES), rows)
-            for path, keys, rows in shapes
-        ]
-        names = list(dict.fromkeys(name for _, keys, _ in sorted(found, key=_shape_order) for name in keys or ()))
+        # Records that leave out what is null have as many shapes as there are records: those stay in the engine.
+        keys = relation.select(_sql(_OPENED), _sql("json_keys(_document)").alias("k")).aggregate(f"{_OPENED}, k, count(*) AS n")
+        shapes = self.session.keep(nw.from_native(keys)).to_native()
+        given = shapes.select(f"{_OPENED}, unnest(k) AS name, generate_subscripts(k, 1) AS place")
+        places = given.aggregate(f"{_OPENED}, name, min(place) AS place").fetchall()
+        by_file: dict[str, list[str]] = {}
+        for path, name, _ in sorted(places, key=lambda found: (found[0], found[2], found[1])):
+            if name not in _ENVELOPE_NAMES:
+                by_file.setdefault(path, []).append(name)
+        counts = shapes.aggregate(f"{_OPENED}, k IS NULL, sum(n)").fetchall()
+        found = [(path, None if broken else tuple(by_file.get(path, ())), int(rows)) for path, broken, rows in counts]
+        names = list(dict.fromkeys(name for given in by_file.values() for name in given))
         if len(names) > _FIELDS:
             raise _TooMuchError(_too_many(len(names)))
         pointers = [duckdb.ConstantExpression("/" + n.replace("~", "~0").replace("/", "~1")) for n in names]
@@ -618,10 +633,6 @@ def _instant(file: LandedFile) -> datetime:
     """When a file without extraction times was extracted: the instant in its name, else its own."""
     named = _SYNC_INSTANT.search(Path(file.path).name)
     return datetime.fromtimestamp(int(named.group(1)) / 1000 if named else file.modified, tz=UTC)
-
-
-def _shape_order(shape: tuple[str, tuple[str, ...] | None, int]) -> tuple[str, tuple[str, ...]]:
-    return shape[0], shape[1] or ()
 
 
 def _sentence(error: BaseException) -> str:
