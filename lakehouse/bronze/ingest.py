@@ -102,7 +102,7 @@ def stage_batch(
     try:
         _check_unchanged(storage, spec, present)
         staged.rejects += vanished
-        stored = _quarantine(session, storage, spec, batch=batch, rejects=staged.rejects, run_id=run_id)
+        stored = _quarantine(session, storage, spec, batch=batch, staged=staged, run_id=run_id)
         added = {name: kind for name, kind in staged.fields.items() if name not in table.columns}
         table = _with_columns(table, added, app=app, done=done)
     except BaseException:
@@ -110,13 +110,12 @@ def stage_batch(
         raise
     types: dict[str, str] = json.loads(table.last_info().get("types", "{}"))
     absent = sorted({file.path for file in files} - {file.path for file in present})
-    records = sum(1 for reject in staged.rejects if reject.record is not None)
     entry = Entry(
         batch_from=done,
         batch_to=batch,
         records_in=staged.delivered,
         written=staged.rows,
-        quarantined=stored - (len(staged.rejects) - records),
+        quarantined=stored - len(staged.rejects),
         rows_after=table.rows + staged.rows,
     )
     candidate = Candidate(
@@ -225,24 +224,14 @@ def _still_there(
     return present, vanished
 
 
-def _quarantine(
-    session: DuckDBSession, storage: Storage, spec: TableSpec, *, batch: int, rejects: Sequence[Reject], run_id: str
-) -> int:
-    now = datetime.now(UTC)
-    rows = [
-        {
-            "layer": "bronze",
-            "rules": r.rule,
-            "reason": r.reason,
-            "record": r.record,
-            "source_file": r.path,
-            "batch_id": batch,
-            "run_id": run_id,
-            "quarantined_at": now,
-        }
-        for r in rejects
-    ]
-    frame = session.table(rows, quarantine.COLUMNS) if rows else None
+def _quarantine(session: DuckDBSession, storage: Storage, spec: TableSpec, *, batch: int, staged: Staged, run_id: str) -> int:
+    files = [{"rules": r.rule, "reason": r.reason, "source_file": r.path} for r in staged.rejects]
+    delivered = ("rules", "reason", "record", "source_file")
+    found = [*staged.broken, *([session.table(files, dict.fromkeys(delivered, "string"))] if files else [])]
+    stamp = {"layer": "bronze", "raw_id": None, "batch_id": batch, "run_id": run_id, "quarantined_at": datetime.now(UTC)}
+    frame = None
+    if found:
+        frame = nw.concat(found).with_columns(*[nw.lit(value).alias(name) for name, value in stamp.items()])
     return quarantine.replace_after(
         session, storage.uri(spec.quarantine), layer="bronze", batch=batch - 1, until=batch, records=frame
     )
@@ -251,7 +240,7 @@ def _quarantine(
 def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], types: dict[str, str]) -> list[Finding]:
     declared = {column.bronze_name for column in spec.columns if column.expression is None}
     bad_files = [r for r in staged.rejects if r.record is None and r.rule != "schema_drift"]
-    bad_records = sum(1 for r in staged.rejects if r.record is not None)
+    bad_records = entry.quarantined
     refused = [r for r in staged.rejects if r.rule == "schema_drift"]
     beyond = sorted(set(added) - declared)
     missing = sorted(declared - set(staged.fields)) if staged.rows else []

@@ -6,7 +6,7 @@
 Every field is kept as the text that was delivered (typing is silver's work), so one stream may change its form, and the
 type of a field, from one file to the next. Files of one form are read together, streaming; when a group fails it is halved
 until the file that fails stands alone, and that file is rejected whole. Numbers in JSON are read as 64-bit integers or
-doubles, as Airbyte's own typed formats do.
+doubles, as Airbyte's own typed formats do. Memory does not grow with what was delivered, nor with how much of it is no record.
 
 Forms after https://docs.airbyte.com/integrations/destinations/s3 (v1: `_airbyte_ab_id`, `_airbyte_emitted_at`; v2:
 `_airbyte_raw_id`, `_airbyte_extracted_at`, `_airbyte_meta`, `_airbyte_generation_id`; not flattened: `_airbyte_data`).
@@ -21,8 +21,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
 import duckdb
 import narwhals as nw
@@ -49,8 +50,8 @@ _DATA = "_airbyte_data"
 _ENVELOPE_NAMES = frozenset((*(name for name in ENVELOPE if "airbyte" in name), *_V1_NAMES.values(), _DATA))
 #: The path that a row was read from; no delivered field has this process's own mark.
 _OPENED = f"opened_{uuid.uuid4().hex}"
-#: What DuckDB raises for a file's content, besides its plain `Error` (damaged Parquet pages). A binder, catalog or memory
-#: error is never the file's fault.
+#: What DuckDB raises for a file's content, besides its plain `Error` (damaged Parquet pages). A binder or catalog
+#: error is never the file's fault, a memory error that of a large file alone.
 _UNREADABLE = (
     duckdb.InvalidInputException,
     duckdb.IOException,
@@ -59,18 +60,25 @@ _UNREADABLE = (
 )
 _GROUP = 1_000
 _BRONZE_FILE_MB = 64
-#: The longest line that is read, in bytes; a file with a longer line than the first is read with the second. DuckDB takes
-#: two buffers of 16 such lines for a compressed file; with smaller buffers, and beyond a line that fills one, it loses
-#: records without a word.
-_LINE, _LONG_LINE, _BUFFER = 1 << 21, 32_000_000, 16 * 32_000_000
+#: The longest line that is read, in bytes: the first that holds a file's longest, else the last. DuckDB takes two buffers of
+#: 16 such lines for a compressed file; with smaller buffers, and beyond a line that fills one, it loses records without a word.
+_LINES = (1 << 21, 1 << 22, 1 << 23, 1 << 24, 32_000_000)
+_BUFFER = 16 * _LINES[-1]
 _CHUNK = 1 << 20
+#: DuckDB keeps the lines that its parser refuses in memory while it reads, at a kilobyte beside each: a file may have so many
+#: bytes of them.
+_REFUSED, _REFUSED_EACH = 200_000_000, 1_000
+#: A file with so many bytes of text, or a line that may be so long, can be more than the memory limit allows.
+_LARGE = 4 << 20
+#: More are no columns: an object used as a map, or values taken for a header.
+_FIELDS = 2_000
 #: `YYYY_MM_DD_<epoch ms>_<part>` is the destination's default file name.
 _SYNC_INSTANT = re.compile(r"\d{4}_\d{2}_\d{2}_(\d{13})_\d+")
 
 
 @dataclass(frozen=True)
 class Reject:
-    """Something delivered that did not become a bronze row: one record, or (`record` is None) a file as a whole."""
+    """A delivered file of which nothing became a bronze row. Single records are in `Staged.broken`."""
 
     path: str
     rule: str
@@ -84,16 +92,29 @@ class _Form:
 
     kind: Literal["json", "csv", "parquet"]
     zipped: bool = False
-    long: bool = False
+    line: int = _LINES[0]
     names: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What a look at the bytes of a text file tells: upper bounds of its longest line, in bytes, and of its lines."""
+
+    longest: int = 0
+    lines: int = 0
+    size: int = 0
 
 
 @dataclass
 class Staged:
     """What a batch of landed files became. `delivered` counts the records found in files that could be read; `types` has
-    the fields of Parquet files with their types as delivered."""
+    the fields of Parquet files with their types as delivered.
 
+    `broken` holds the records that are none, kept in the engine: rules, reason, record, source_file.
+    """
+
+    broken: "list[nw.LazyFrame[Any]]" = field(default_factory=list)
     files: list[DataFile] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     delivered: int = 0
@@ -124,9 +145,10 @@ def stage(
     """
     out = Staged()
     stamp = {"_batch_id": batch, "_ingested_at": ingested_at}
+    texts: dict[str, _Text] = {}
     try:
-        for form, group in _groups(files, landing, out):
-            _stage_group(session, form, group, out, landing=landing, folder=folder, stamp=stamp, frozen=frozen)
+        for form, group in _groups(files, landing, out, texts):
+            _stage_group(session, form, group, out, landing=landing, folder=folder, stamp=stamp, texts=texts, frozen=frozen)
     except BaseException:
         discard(folder, out.files)
         raise
@@ -136,12 +158,14 @@ def stage(
 # --- forms -----------------------------------------------------------------------------------------------------------
 
 
-def _groups(files: Sequence[LandedFile], landing: str, out: Staged) -> Iterator[tuple[_Form, list[LandedFile]]]:
-    """Files that one scan can read, at most so many at once."""
+def _groups(
+    files: Sequence[LandedFile], landing: str, out: Staged, texts: dict[str, _Text]
+) -> Iterator[tuple[_Form, list[LandedFile]]]:
+    """Files that one scan can read, at most so many at once; `texts` receives what was seen of each."""
     groups: dict[_Form, list[LandedFile]] = {}
     for file in files:
         try:
-            form = _form(f"{landing.rstrip('/')}/{file.path}")
+            form, texts[file.path] = _form(f"{landing.rstrip('/')}/{file.path}")
         except (OSError, EOFError, ValueError, NotImplementedError, zlib.error, csv.Error) as error:
             out.rejects.append(Reject(file.path, "readable_file", _sentence(error)))
             continue
@@ -155,54 +179,109 @@ def _groups(files: Sequence[LandedFile], landing: str, out: Staged) -> Iterator[
             yield form, members[start : start + _GROUP]
 
 
-def _form(path: str) -> _Form | None:
+def _form(path: str) -> tuple[_Form | None, _Text]:
     """The form of a file, None for a name that says nothing. A file that cannot be read raises what Python's readers do."""
     name = path.lower().removesuffix(".gz")
     if name.endswith(".parquet"):
         import pyarrow.parquet as pq
 
         schema = pq.read_schema(path).remove_metadata()
-        return _Form("parquet", names=_distinct(schema.names), types=tuple(map(str, schema.types)))
+        return _Form("parquet", names=_columns(schema.names), types=tuple(map(str, schema.types))), _Text()
     if not name.endswith((".jsonl", ".json", ".ndjson", ".csv")):
-        return None
+        return None, _Text()
     zipped = path.lower().endswith(".gz")
-    longest = _longest_line(path, zipped=zipped, quoted=name.endswith(".csv"))
-    if longest > _BUFFER:
+    text = _look(path, zipped=zipped, quoted=name.endswith(".csv"))
+    if text.longest > _BUFFER:
         raise ValueError(f"A line in it is longer than {_BUFFER:,} bytes.")
+    line = next((size for size in _LINES if text.longest <= size), _LINES[-1])
     if not name.endswith(".csv"):
-        return _Form("json", zipped, longest > _LINE)
+        return _Form("json", zipped, line), text
     # Only the names are read here: a bad byte further on is the matter of its record.
-    with (gzip.open if zipped else open)(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as lines:
-        header = next(csv.reader(lines), [])
+    with _content(path, zipped=zipped) as content:
+        header = next(csv.reader(TextIOWrapper(content, "utf-8-sig", errors="replace", newline="")), [])
     if not header or "\ufffd" in "".join(header):
         raise ValueError("The first line is not a header.")
-    return _Form("csv", zipped, longest > _LINE, _distinct(header))
+    return _Form("csv", zipped, line, _columns(header)), text
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+def _columns(names: Sequence[str]) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise ValueError("Two of its columns have the same name.")
+    if len(names) > _FIELDS:
+        raise ValueError(_too_many(len(names)))
     return tuple(names)
 
 
-def _longest_line(path: str, *, zipped: bool, quoted: bool) -> int:
-    """An upper bound of the longest line, in bytes; a line end between quotes ends no line of a CSV file.
+def _too_many(count: int) -> str:
+    return f"It has {count:,} fields, more than {_FIELDS:,}."
+
+
+def _content(path: str, *, zipped: bool) -> IO[bytes]:
+    return cast("IO[bytes]", gzip.open(path, "rb")) if zipped else Path(path).open("rb")
+
+
+def _look(path: str, *, zipped: bool, quoted: bool) -> _Text:
+    """See a text file's bytes; a line end between quotes ends no line of a CSV file. Gives up at a line that nothing reads.
 
     Reads to the end, which gzip's checksum needs: DuckDB ignores it, and would take a flipped bit for data.
     """
-    longest = without = 0
+    longest = without = lines = size = 0
     inside = False
-    with gzip.open(path, "rb") if zipped else Path(path).open("rb") as content:
+    with _content(path, zipped=zipped) as content:
         chunk = content.read(_CHUNK)
         if chunk[:2] == b"\x1f\x8b":
             raise ValueError("Its content is gzip, and its name does not say so." if not zipped else "It is gzip within gzip.")
-        while chunk:
+        while chunk and longest * _CHUNK <= _BUFFER:
             ends = _ends_line(chunk[: 1 << 16], inside) or _ends_line(chunk, inside) if quoted else b"\n" in chunk
             without = 0 if ends else without + 1
             longest = max(longest, without)
             inside ^= quoted and chunk.count(b'"') % 2 == 1
-            chunk = content.read(_CHUNK)
-    return (longest + 2) * _CHUNK
+            returns = chunk.count(b"\r")
+            lines += chunk.count(b"\n") + returns - (chunk.count(b"\r\n") if returns else 0)
+            size += len(chunk)
+            last, chunk = chunk[-1:], content.read(_CHUNK)
+        if size and last not in (b"\n", b"\r"):
+            lines += 1
+    return _Text((longest + 2) * _CHUNK, lines, size)
+
+
+def _refused_bytes(path: str, form: _Form) -> int:
+    """What the parser will keep of the lines that it refuses, in bytes; once that is too much, how much does not matter."""
+    found = 0
+    with _content(path, zipped=form.zipped) as content:
+        if form.kind == "json":
+            refused: Iterator[int] = (len(line) for line in content if not _is_text(line, form.line))
+        else:
+            refused = _refused_rows(content, len(form.names))
+        for size in refused:
+            found += size + _REFUSED_EACH
+            if found > _REFUSED:
+                break
+    return found
+
+
+def _filled_lines(path: str, form: _Form) -> int:
+    with _content(path, zipped=form.zipped) as content:
+        return sum(bool(part.strip(b" ")) for line in content for part in line.rstrip(b"\r\n").split(b"\r"))
+
+
+def _is_text(line: bytes, longest: int) -> bool:
+    if len(line) > longest or b"\x1f" in line:
+        return False
+    try:
+        return line.isascii() or bool(line.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _refused_rows(content: IO[bytes], columns: int) -> Iterator[int]:
+    before = csv.field_size_limit(_BUFFER)
+    try:
+        for row in csv.reader(TextIOWrapper(content, "utf-8-sig", errors="replace", newline="")):
+            if row and (len(row) != columns or "\ufffd" in "".join(row)):
+                yield sum(map(len, row)) + columns
+    finally:
+        csv.field_size_limit(before)
 
 
 def _ends_line(chunk: bytes, inside: bool) -> bool:
@@ -218,25 +297,31 @@ def _stage_group(
     landing: str,
     folder: str,
     stamp: Mapping[str, object],
+    texts: Mapping[str, _Text],
     frozen: frozenset[str] | None,
 ) -> None:
-    again = partial(_stage_group, session, form, out=out, landing=landing, folder=folder, stamp=stamp, frozen=frozen)
+    again = partial(_stage_group, session, form, out=out, landing=landing, folder=folder, stamp=stamp, texts=texts, frozen=frozen)
     staged: list[DataFile] = []
-    rejects: list[Reject] = []
     part = _Part(session, [(f"{landing.rstrip('/')}/{file.path}", file) for file in group])
     try:
         found = part.open(form)
+        if part.lines(form, texts) > found.records:
+            part.check_refusals(form, texts, found.records)
+            found = part.open(form, refusals=True)
         refused = {} if frozen is None else found.files_beyond(frozen)
         if not refused:
             columns = {**ENVELOPE, **dict.fromkeys(found.columns, "string")}
             staged = session.write(found.bronze(stamp), folder, columns=columns, file_mb=_BRONZE_FILE_MB)
-            rejects = found.rejects()
-    except duckdb.Error as error:
+            broken, refused_lines = found.broken()
+            part.check_complete(form, texts, found.records + refused_lines)
+    except (duckdb.Error, _TooMuchError) as error:
         discard(folder, staged)
+        if _too_large(error, [texts[file.path] for file in group]):
+            error = _TooMuchError("Its lines are too long for the engine's memory limit.")
         if not _blames_file(error):
             raise
         if len(group) == 1:
-            if part.readable(form):  # then it was not the file: the disk is full, say
+            if not isinstance(error, _TooMuchError) and part.readable(form):  # then it was not the file: a full disk, say
                 raise
             out.rejects.append(Reject(group[0].path, "readable_file", _sentence(error)))
             return
@@ -253,14 +338,23 @@ def _stage_group(
             again(rest)
         return
     out.files += staged
-    out.rejects += rejects
-    out.delivered += found.delivered
+    out.broken += broken
+    out.delivered += found.records + refused_lines
     out.fields |= dict.fromkeys(found.columns, "string")
     out.types |= {name: kind for name, kind in zip(form.names, form.types, strict=False) if name not in _ENVELOPE_NAMES}
 
 
-def _blames_file(error: duckdb.Error) -> bool:
-    return isinstance(error, _UNREADABLE) or type(error) is duckdb.Error
+class _TooMuchError(Exception):
+    """Files hold more than is read from them; a file that does so alone is rejected."""
+
+
+def _blames_file(error: BaseException) -> bool:
+    return isinstance(error, (*_UNREADABLE, _TooMuchError)) or type(error) is duckdb.Error
+
+
+def _too_large(error: BaseException, texts: Sequence[_Text]) -> bool:
+    """Whether it was their lines that did not fit into memory: DuckDB reads 2,048 at once, each several times over."""
+    return isinstance(error, duckdb.OutOfMemoryException) and any(max(text.size, text.longest) > _LARGE for text in texts)
 
 
 # --- one group -------------------------------------------------------------------------------------------------------
@@ -273,13 +367,34 @@ class _Part:
         self.session = session
         self.connection = session.connection
         self.files = files
+        self.refusals = False
         self.rejects_table = f"rejects_{uuid.uuid4().hex}"
         self.sources = session.table(
             [{_OPENED: path, "_source_file": file.path, "_fallback": _instant(file)} for path, file in files],
             {_OPENED: "string", "_source_file": "string", "_fallback": "timestamp"},
         ).to_native()
 
-    def open(self, form: _Form) -> "_Found":
+    def lines(self, form: _Form, texts: Mapping[str, _Text]) -> int:
+        """An upper bound of the records of these text files; 0 for others."""
+        return sum(texts[file.path].lines - (form.kind == "csv") for _, file in self.files)
+
+    def check_refusals(self, form: _Form, texts: Mapping[str, _Text], records: int) -> None:
+        """Raise when the lines that the parser will refuse are more than it can keep."""
+        size = sum(texts[file.path].size for _, file in self.files)
+        most = size + _REFUSED_EACH * (self.lines(form, texts) - records)
+        if most > _REFUSED and (len(self.files) > 1 or _refused_bytes(self.files[0][0], form) > _REFUSED):
+            raise _TooMuchError("More of its lines are no records than can be kept one by one.")
+
+    def check_complete(self, form: _Form, texts: Mapping[str, _Text], records: int) -> None:
+        """Raise when fewer records were read than there are lines of JSON: whatever the engine's reader did with the others."""
+        if form.kind == "json" and records != self.lines(form, texts):
+            filled = sum(_filled_lines(path, form) for path, _ in self.files)
+            if records != filled:
+                raise _TooMuchError(f"Of its {filled:,} lines {records:,} were read.")
+
+    def open(self, form: _Form, *, refusals: bool = False) -> "_Found":
+        """Count the records per file, and have them ready; with the lines that the parser refuses if they are asked for."""
+        self.refusals = refusals
         # Columns are read by position: their names may be anything, and DuckDB does not tell `id` from `Id`.
         places = {name: f"c{position}" for position, name in enumerate(form.names)}
         if form.kind == "json":
@@ -292,7 +407,7 @@ class _Part:
             return self._documents(relation, envelope)
         fields = {name: _sql(place) for name, place in places.items() if name not in _ENVELOPE_NAMES}
         # Every column is read for the count too: a line is refused for what is in its columns.
-        filled = " + ".join(["0", *(f"count({place})" for place in places.values())])
+        filled = f"list_sum([{', '.join(['0', *(f'count({place})' for place in places.values())])}])"
         counts = relation.aggregate(f"{_OPENED}, count(*) AS n, {filled} AS filled").fetchall()
         shapes = [(path, tuple(fields), rows) for path, rows, _ in counts]
         return _Found(self, relation, envelope, shapes, fields, content=[*places.values()])
@@ -313,17 +428,18 @@ class _Part:
         return self._read_csv(form, columns, header=True, delimiter=",", quotechar='"', escapechar='"')
 
     def _read_csv(self, form: _Form, columns: Mapping[str, str], **options: Any) -> duckdb.DuckDBPyRelation:
+        kept: dict[str, Any] = {}
+        if self.refusals:
+            kept = {"store_rejects": True, "rejects_table": self.rejects_table, "rejects_scan": f"{self.rejects_table}_scan"}
         return self.connection.read_csv(
             [literal(path) for path, _ in self.files],  # type: ignore[arg-type]  # the stub knows one path only
             columns=dict(columns),
             auto_detect=False,
             compression="gzip" if form.zipped else "none",  # DuckDB takes what follows a `?` for no part of the name
             filename=_OPENED,
-            max_line_size=_LONG_LINE if form.long else _LINE,
+            max_line_size=form.line,
             ignore_errors=True,
-            store_rejects=True,
-            rejects_table=self.rejects_table,
-            rejects_scan=f"{self.rejects_table}_scan",
+            **kept,
             **options,
         )
 
@@ -346,16 +462,20 @@ class _Part:
         return True
 
     def _documents(self, relation: duckdb.DuckDBPyRelation, envelope: Mapping[str, str]) -> "_Found":
-        shapes = (
-            relation.select(_sql(_OPENED), _sql("json_keys(_document)").alias("k"))
-            .aggregate(f"{_OPENED}, k, count(*) AS n")
-            .fetchall()
-        )
-        found = [
-            (path, None if keys is None else tuple(k for k in keys if k not in _ENVELOPE_NAMES), rows)
-            for path, keys, rows in shapes
-        ]
-        names = list(dict.fromkeys(name for _, keys, _ in sorted(found, key=_shape_order) for name in keys or ()))
+        # Records that leave out what is null have as many shapes as there are records: those stay in the engine.
+        keys = relation.select(_sql(_OPENED), _sql("json_keys(_document)").alias("k")).aggregate(f"{_OPENED}, k, count(*) AS n")
+        shapes = self.session.keep(nw.from_native(keys)).to_native()
+        given = shapes.select(f"{_OPENED}, unnest(k) AS name, generate_subscripts(k, 1) AS place")
+        places = given.aggregate(f"{_OPENED}, name, min(place) AS place").fetchall()
+        by_file: dict[str, list[str]] = {}
+        for path, name, _ in sorted(places, key=lambda found: (found[0], found[2], found[1])):
+            if name not in _ENVELOPE_NAMES:
+                by_file.setdefault(path, []).append(name)
+        counts = shapes.aggregate(f"{_OPENED}, k IS NULL, sum(n)").fetchall()
+        found = [(path, None if broken else tuple(by_file.get(path, ())), int(rows)) for path, broken, rows in counts]
+        names = list(dict.fromkeys(name for given in by_file.values() for name in given))
+        if len(names) > _FIELDS:
+            raise _TooMuchError(_too_many(len(names)))
         pointers = [duckdb.ConstantExpression("/" + n.replace("~", "~0").replace("/", "~1")) for n in names]
         if pointers:  # one parse for all fields of a record
             paths = duckdb.FunctionExpression("list_value", *pointers)
@@ -409,8 +529,9 @@ class _Found:
         self._malformed: list[Reject] | None = None
 
     @property
-    def delivered(self) -> int:
-        return sum(rows for _, _, rows in self.shapes) + len(self._unparsed())
+    def records(self) -> int:
+        """Records that the parser gives, those that are no documents included."""
+        return sum(rows for _, _, rows in self.shapes)
 
     def files_beyond(self, known: frozenset[str]) -> dict[str, set[str]]:
         """Landed paths that hold fields other than `known`, with those fields."""
@@ -448,39 +569,42 @@ class _Found:
         text = f"CASE WHEN len({given}) > 0 THEN CAST(to_json(map_from_entries({given})) AS VARCHAR) END"
         return nw.from_native(relation.select(_sql("* EXCLUDE (_pairs)"), _sql(text).alias("_extra")))
 
-    def rejects(self) -> list[Reject]:
-        """The records of this group that are no records, with what was delivered."""
-        out = self._unparsed()
+    def broken(self) -> "tuple[list[nw.LazyFrame[Any]], int]":
+        """The records of this group that are none, with what was delivered; and how many of them the parser refused."""
+        session, kept, count = self.part.session, [], 0
+        sources = self.part.sources.set_alias("s")
+        if self.part.refusals:
+            count, refused = self._refused(sources)
+            kept += [refused] if count else []
         if self.documents and any(fields is None for _, fields, _ in self.shapes):
-            paths = {opened: file.path for opened, file in self.part.files}
-            broken = self.relation.filter("_document IS NULL").select(_sql(_OPENED), _sql("_payload")).fetchall()
-            reason = "It is not a JSON object."
-            out = out + [Reject(paths[opened], "readable_record", reason, line or "") for opened, line in broken]
-        return out
+            broken = self.relation.filter("_document IS NULL").set_alias("d").join(sources, f"d.{_OPENED} = s.{_OPENED}")
+            reason = "'It is not a JSON object.'"
+            kept.append(session.keep(_rejected(broken, reason=reason, record="coalesce(_payload, '')")))
+        return kept, count
 
-    def _unparsed(self) -> list[Reject]:
+    def _refused(self, sources: duckdb.DuckDBPyRelation) -> "tuple[int, nw.LazyFrame[Any]]":
         """Lines that the CSV parser itself refused (bad encoding, too few or too many fields)."""
-        if self._malformed is None:
-            self._malformed = []
-            known = self.part.connection.execute(
-                "SELECT count(*) FROM duckdb_tables() WHERE table_name = ?", [self.part.rejects_table]
-            ).fetchall()
-            if known[0][0]:
-                errors = self.part.connection.table(self.part.rejects_table)
-                scans = self.part.connection.table(f"{self.part.rejects_table}_scan")
-                joined = errors.join(scans.select("scan_id", "file_id", "file_path"), "scan_id, file_id")
-                rows = joined.select("file_path", "line", "csv_line", "error_message").distinct().fetchall()
-                paths = {opened: file.path for opened, file in self.part.files}
-                lines = {(path, line): (record, message) for path, line, record, message in rows}
-                self._malformed = [
-                    Reject(paths[path], "readable_record", f"Line {line}: {message}", record or "")
-                    for (path, line), (record, message) in sorted(lines.items())
-                ]
-        return self._malformed
+        connection, errors = self.part.connection, self.part.rejects_table
+        joined = connection.table(errors).join(
+            connection.table(f"{errors}_scan").select("scan_id", "file_id", "file_path"), "scan_id, file_id"
+        )
+        joined = joined.set_alias("e").join(sources, f"e.file_path = s.{_OPENED}")
+        # A line may be refused for several reasons, and is by each scan.
+        once = joined.aggregate("_source_file, line, min(error_message) AS message, min(csv_line) AS record")
+        frame = _rejected(once, reason="concat('Line ', line, ': ', message)", record="coalesce(record, '')")
+        kept = self.part.session.keep(frame)
+        for table in (errors, f"{errors}_scan"):
+            connection.execute(f"DROP TABLE {table}")
+        return self.part.session.rows(kept.select(nw.len()))[0][0], kept
 
     def _envelope(self, name: str) -> str:
         present = [self.envelope[n] for n in (name, _V1_NAMES.get(name, "")) if n in self.envelope]
         return f"coalesce({', '.join(present)})" if present else "CAST(NULL AS VARCHAR)"
+
+
+def _rejected(relation: duckdb.DuckDBPyRelation, *, reason: str, record: str) -> "nw.LazyFrame[Any]":
+    columns = {"rules": "'readable_record'", "reason": reason, "record": record, "source_file": "_source_file"}
+    return nw.from_native(relation.select(*[_sql(text).alias(name) for name, text in columns.items()]))
 
 
 def _sql(text: str) -> duckdb.Expression:
@@ -512,10 +636,6 @@ def _instant(file: LandedFile) -> datetime:
     """When a file without extraction times was extracted: the instant in its name, else its own."""
     named = _SYNC_INSTANT.search(Path(file.path).name)
     return datetime.fromtimestamp(int(named.group(1)) / 1000 if named else file.modified, tz=UTC)
-
-
-def _shape_order(shape: tuple[str, tuple[str, ...] | None, int]) -> tuple[str, tuple[str, ...]]:
-    return shape[0], shape[1] or ()
 
 
 def _sentence(error: BaseException) -> str:
