@@ -96,7 +96,7 @@ class DuckDBSession:
         self.connection.execute("SET TimeZone = 'UTC'")
         self.connection.execute("SET preserve_insertion_order = true")
         self.connection.execute("SET enable_progress_bar = false")
-        # Give freed memory back at once: ....
+        # Give freed memory back at once; it is wanted by the next step of a refresh.
         self.connection.execute("SET allocator_flush_threshold = '16MB'")
         confine(self.connection, [*folders, spill])
 
