@@ -43,9 +43,13 @@ class LakeResource(dg.ConfigurableResource):
             yield session
 
     @contextmanager
-    def duckdb(self) -> "Iterator[DuckDBSession]":
-        """A DuckDB session, whatever the engine: landed files are read and gold is computed with it."""
-        folders = [*self.storage.folders(links=True), self.spill]
+    def duckdb(self, *, landing: bool = True) -> "Iterator[DuckDBSession]":
+        """A DuckDB session, whatever the engine: landed files are read and gold is computed with it.
+
+        Args:
+            landing: it reads landed files, so what links below landing lead to is open to it.
+        """
+        folders = [*self.storage.folders(links=landing), self.spill]  # the scratch database is below spill, not its own folder
         with (
             scratch(self.spill) as spill,
             duckdb_session(memory_limit=self.memory_limit, spill=spill, folders=folders) as session,

@@ -135,9 +135,9 @@ def _check_commits(uri: str, paths: Iterable[Path]) -> None:
     for path in paths:
         try:
             stat = path.stat()
+            problem = _problem(str(path), stat.st_size, stat.st_mtime_ns)
         except FileNotFoundError:  # cleaned up since it was listed
             continue
-        problem = _problem(str(path), stat.st_size, stat.st_mtime_ns)
         if problem:
             raise BrokenTableError(f"The commit {path} {problem}.", remedy=_restore(uri))
 

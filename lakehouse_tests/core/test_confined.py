@@ -140,3 +140,15 @@ def test_links_below_landing_are_followed_by_whoever_reads_landed_files_and_by_n
         assert batch.entry is not None and (batch.entry.written, batch.entry.quarantined) == (3, 0)
     with resource.session() as session, pytest.raises(duckdb.PermissionException):
         session.read([str(first)], {"id": "string"})
+
+
+def test_layers_with_a_root_of_their_own_are_open_too(tmp_path: Path) -> None:
+    resource = LakeResource(
+        root=str(tmp_path / "lake"), landing=str(tmp_path / "landing"), layers={"gold": str(tmp_path / "fast")},
+        engine="duckdb", memory_limit="500MB", spill=str(tmp_path / "spill"), environment="dev",
+    )  # fmt: skip
+    with resource.session() as session:
+        for folder in ("lake/bronze/x", "landing/x", "fast/x"):
+            assert len(session.write(session.table([{"a": 1}], {"a": "int"}), str(tmp_path / folder), columns={"a": "int"})) == 1
+        with pytest.raises(duckdb.PermissionException):
+            session.write(session.table([{"a": 1}], {"a": "int"}), str(tmp_path / "slow" / "x"), columns={"a": "int"})

@@ -185,8 +185,7 @@ def execute(command: str) -> None:
 # --- refused by name -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", ["bronze", "silver"])
-@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(("layer", "damage"), [*(("silver", name) for name in DAMAGE), *(("bronze", name) for name in KINDS)])
 def test_a_damaged_table_is_refused_by_name_and_stays_as_it_is(lake: Lake, layer: str, damage: str) -> None:
     table = place(lake, layer)
     harm, said = DAMAGE[damage]
@@ -238,7 +237,7 @@ def test_what_the_message_says_to_type_brings_silver_back(lake: Lake, damage: st
     assert silver(lake) == {**EXPECTED, 1: "z"}
 
 
-@pytest.mark.parametrize("damage", KINDS)
+@pytest.mark.parametrize("damage", ["data file cut", "middle commit missing", "log missing"])
 def test_bronze_comes_back_with_the_backup_of_the_table(lake: Lake, built: Lake, damage: str) -> None:
     table = place(lake, "bronze")
     DAMAGE[damage][0](table)
@@ -403,3 +402,28 @@ def test_a_commit_that_only_tells_of_the_past_is_named_where_it_is_asked_for(che
     assert past.name in str(refused(found.commit_info))
     past.unlink()
     assert found.commit_info()
+
+
+# --- what stands beside the tables -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", ["ops/ledger", "ops/deletes_itens", "quarantine/itens"])
+def test_what_is_derived_comes_back_when_it_is_moved_away(lake: Lake, table: str) -> None:
+    """The ledger from the commits of the tables; remembered deletes and silver's quarantine with a rebuild."""
+    lake.land("itens", "refused", [{"id": "x", "nome": "no number", "em": "2026-01-05T00:00:00Z"}])
+    lake.run(SPEC)
+    before = lake.ledger()
+    assert len(before) == 10 and [row["layer"] for row in lake.quarantined(SPEC)] == ["silver"]
+    folder = lake.folder / "lake" / table
+    harmed = newest(folder)
+    harmed.write_text("")
+    lake.land("itens", "next", [item(1, "z", 9), {"id": "y", "nome": "no number", "em": "2026-01-06T00:00:00Z"}])
+    error = refused(lambda: lake.run(SPEC))
+    assert str(harmed) in str(error) and "see docs/operations.md" in error.remedy
+    folder.rename(folder.with_name(f"{folder.name}.broken"))
+    lake.ingest(SPEC)
+    lake.refresh(SPEC, rebuild=True)
+    assert silver(lake) == {**EXPECTED, 1: "z"}
+    assert len(lake.quarantined(SPEC)) == 2
+    found = lake.ledger()
+    assert all(row in found for row in before)
