@@ -34,9 +34,7 @@ class ConflictError(LakehouseError):
 
 
 class BusyError(LakehouseError):
-    """Another process holds the table and did not finish within the waiting time."""
-
-    retryable = True
+    """Another process holds the table and did not finish within the waiting time, which was long enough."""
 
 
 class RefusedWriteError(LakehouseError):

@@ -157,6 +157,12 @@ class _Work:
         ledger.settle(self.session, self.storage.uri(LEDGER), table=self.target, snapshot=self.silver)
         if self.target == self.spec.silver:
             settle_quarantine(self.session, self.storage, self.spec, self.silver)
+        known = self.silver.last_info().get("bronze_id", self.bronze.id)
+        if seen and known != self.bronze.id and self.mode != "rebuild":
+            raise BrokenTableError(
+                f"{self.target} was read from another table than the present {self.spec.bronze}.",
+                remedy=f"Bronze was replaced: run make rebuild TABLE={self.spec.name}.",
+            )
         if self.mode == "rebuild":
             seen = 0
         elif seen == newest and self.mode == "increment" and self._declared():
@@ -336,6 +342,7 @@ class _Work:
         operation = "release" if released else "merge" if self.mode == "increment" else self.mode
         inputs = {str(spec.bronze): self.bronze.version}
         change.candidate.info = {"operation": operation, "inputs": json.dumps(inputs), **entry.info()}
+        change.candidate.info |= {"bronze_id": self.bronze.id}
         if self.release is not None:
             change.candidate.info |= {"released": ", ".join(released), "reason": self.release.reason}
         accepted = self.release is not None and self.release.accept
