@@ -195,6 +195,12 @@ def damaged_records() -> list[Delivery]:
             (("", _NO_OBJECT), ("[1]", _NO_OBJECT)),
         ),
         Delivery(
+            "bad_byte_beside.csv",
+            b'_airbyte_raw_id,_airbyte_meta,_airbyte_data\nbb-1,{},"{""id"":1}"\n\xff,{},{}\nbb-3,\xff,{}\nbb-4,{},{}\n',
+            ("bb-1", "bb-4"),
+            ((None, "Line 3: .*unicode"), (None, "Line 4: .*unicode")),
+        ),
+        Delivery(
             "nul_within.jsonl",
             line("nul-0", id=1) + b'{"id": "a\x00b"}\n' + line("nul-1", id=2),
             ("nul-0", "nul-1"),

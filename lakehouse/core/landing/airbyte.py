@@ -401,11 +401,9 @@ class _Part:
         if _DATA in places:
             data = places[_DATA]
             relation = relation.select("*", _sql(data).alias("_payload"), _document(data).alias("_document"))
-            return self._documents(relation, envelope)
+            return self._documents(relation, envelope, read=[*envelope.values(), data])
         fields = {name: _sql(place) for name, place in places.items() if name not in _ENVELOPE_NAMES}
-        # Every column is read for the count too: a line is refused for what is in its columns.
-        filled = f"list_sum([{', '.join(['0', *(f'count({place})' for place in places.values())])}])"
-        counts = relation.aggregate(f"{_OPENED}, count(*) AS n, {filled} AS filled").fetchall()
+        counts = relation.aggregate(f"{_OPENED}, count(*) AS n, {_filled([*places.values()])}").fetchall()
         shapes = [(path, tuple(fields), rows) for path, rows, _ in counts]
         return _Found(self, relation, envelope, shapes, fields, content=[*places.values()])
 
@@ -458,9 +456,10 @@ class _Part:
             return False
         return True
 
-    def _documents(self, relation: duckdb.DuckDBPyRelation, envelope: Mapping[str, str]) -> "_Found":
+    def _documents(self, relation: duckdb.DuckDBPyRelation, envelope: Mapping[str, str], *, read: Sequence[str] = ()) -> "_Found":
         # Records that leave out what is null have as many shapes as there are records: those stay in the engine.
-        keys = relation.select(_sql(_OPENED), _sql("json_keys(_document)").alias("k")).aggregate(f"{_OPENED}, k, count(*) AS n")
+        keyed = relation.select("*", _sql("json_keys(_document)").alias("k"))
+        keys = keyed.aggregate(f"{_OPENED}, k, count(*) AS n, {_filled(read)}")
         shapes = self.session.keep(nw.from_native(keys)).to_native()
         given = shapes.select(f"{_OPENED}, unnest(k) AS name, generate_subscripts(k, 1) AS place")
         places = given.aggregate(f"{_OPENED}, name, min(place) AS place").fetchall()
@@ -602,6 +601,11 @@ class _Found:
 def _rejected(relation: duckdb.DuckDBPyRelation, *, reason: str, record: str) -> "nw.LazyFrame[Any]":
     columns = {"rules": "'readable_record'", "reason": reason, "record": record, "source_file": "_source_file"}
     return nw.from_native(relation.select(*[_sql(text).alias(name) for name, text in columns.items()]))
+
+
+def _filled(columns: Sequence[str]) -> str:
+    """Reads every column that is written for the count too: a line is refused for what is in the columns that are read."""
+    return f"list_sum([{', '.join(['0', *(f'count({column})' for column in columns)])}]) AS filled"
 
 
 def _sql(text: str) -> duckdb.Expression:
