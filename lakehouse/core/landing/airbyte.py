@@ -449,7 +449,8 @@ class _Part:
     def readable(self, form: _Form) -> bool:
         """Whether these files can be read to their end."""
         try:
-            self.session.rows(self.open(form).bronze({}).select(nw.all().count()))
+            found = self.open(form, refusals=self.refusals)
+            self.session.rows(found.bronze({}).select(nw.all().count()))
         except duckdb.Error as error:
             if not _blames_file(error):
                 raise
