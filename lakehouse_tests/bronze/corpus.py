@@ -122,6 +122,7 @@ def damaged_files() -> list[Delivery]:
         ("without_a_suffix", b"{}", "ends in none of"),
         ("names_twice.csv", b"id,nome,id\n1,a,2\n", "same name"),
         ("bad_header.csv", b"id,\xff\n1,a\n", "not a header"),
+        ("return_behind_newline.csv", b'id,nome\n1,"a"b"\n\r3,y\n', "invalid state"),
         ("no_header.csv.gz", gzip.compress(b""), "not a header"),
         ("too_wide.csv", ",".join(wide).encode() + b"\n" + b"," * 2000 + b"\n", "2,001 fields"),
         ("too_wide.jsonl", json.dumps(dict.fromkeys(wide, 1)).encode(), "2,001 fields"),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lakehouse.bronze.ingest import READABLE_FILES, READABLE_RECORDS
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import ConflictError
+from lakehouse.core.landing import airbyte
 from lakehouse.core.names import TableRef
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec
 from lakehouse_tests.bronze import corpus
@@ -157,6 +158,22 @@ def test_ten_thousand_tiny_files_are_one_batch(lake: Lake) -> None:
     assert counted(lake, SPEC.bronze, "_airbyte_raw_id") == ids
     assert counted(lake, SPEC.quarantine, "record IS NULL") == {(True,): 10, (False,): 10}
     assert lake.ingest(SPEC).candidate is None
+
+
+def test_a_record_that_the_reader_loses_without_a_word_is_missed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB's reader does so beyond its buffer. The lines are counted independently of it."""
+    lake.put("itens", "a.jsonl", b"".join(corpus.line(f"a-{n}", id=n) for n in range(3)))
+    lake.put("itens", "b.jsonl", b"\n".join([corpus.line("b-0", id=0), b" ", corpus.line("b-1", id=1)]))
+    read = airbyte._Part._read_csv
+
+    def lossy(self: airbyte._Part, *args: Any, **kwargs: Any) -> Any:
+        return read(self, *args, **kwargs).filter("line NOT LIKE '%a-1%'")
+
+    monkeypatch.setattr(airbyte._Part, "_read_csv", lossy)
+    entry = lake.ingest(SPEC).entry
+    assert entry is not None and (entry.written, entry.quarantined) == (2, 0)
+    (row,) = lake.quarantined(SPEC)
+    assert (row["source_file"], row["record"], row["reason"]) == ("raw/itens/a.jsonl", None, "Of its 3 lines 2 were read.")
 
 
 # --- change ----------------------------------------------------------------------------------------------------------
