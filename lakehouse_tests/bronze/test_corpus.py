@@ -249,7 +249,7 @@ def text_of(content: bytes, form: str) -> bytes | None:
         return None
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.fixed_dictionaries({form: injured(content) for form, content in SOUND.items()}))
 def test_injuries_at_random_lose_nothing_and_count_nothing_twice(files: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
