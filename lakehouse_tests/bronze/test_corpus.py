@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,6 +207,42 @@ def test_a_file_that_grows_between_two_looks_at_it(lake: Lake, monkeypatch: pyte
         lake.ingest(SPEC)
     assert [row["_airbyte_raw_id"] for row in lake.rows(SPEC.bronze, "_airbyte_raw_id")] == ["a", "b", "c"]
     assert lake.quarantined(SPEC) == [] and lake.ingest(SPEC).candidate is None
+
+
+def test_a_file_that_vanishes_before_its_lines_are_counted_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lake.put("itens", "a.jsonl", b" \n" + corpus.line("a", id=1))
+    lake.put("itens", "b.jsonl", corpus.line("b", id=2))
+    count = airbyte._filled_lines
+
+    def meanwhile(name: str, form: Any) -> int:
+        path.unlink(missing_ok=True)
+        return count(name, form)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(airbyte, "_filled_lines", meanwhile)
+        with pytest.raises(ConflictError, match="changed while it was read"):
+            lake.ingest(SPEC)
+    assert lake.rows(SPEC.bronze) == [] and lake.stray_files() == []
+    lake.ingest(SPEC)
+    assert [row["_airbyte_raw_id"] for row in lake.rows(SPEC.bronze, "_airbyte_raw_id")] == ["b"]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_memory_is_the_fault_of_long_lines_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch, long: bool) -> None:
+    """A limit that is too low for any file must not empty the landing into quarantine."""
+    lake.put("itens", "a.jsonl", corpus.line("a", nome="x" * 2_000_000) if long else corpus.line("a", id=1) * 100_000)
+
+    def exhausted(*_: object, **__: object) -> None:
+        raise duckdb.OutOfMemoryException("Out of Memory Error")
+
+    monkeypatch.setattr(airbyte._Part, "open", exhausted)
+    if not long:
+        with pytest.raises(duckdb.OutOfMemoryException):
+            lake.ingest(SPEC)
+        return
+    lake.ingest(SPEC)
+    (row,) = lake.quarantined(SPEC)
+    assert (row["record"], row["reason"]) == (None, "Its lines are too long for the engine's memory limit.")
 
 
 # --- chance ----------------------------------------------------------------------------------------------------------
