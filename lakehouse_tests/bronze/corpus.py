@@ -122,6 +122,7 @@ def damaged_files() -> list[Delivery]:
         ("without_a_suffix", b"{}", "ends in none of"),
         ("names_twice.csv", b"id,nome,id\n1,a,2\n", "same name"),
         ("bad_header.csv", b"id,\xff\n1,a\n", "not a header"),
+        ("return_behind_newline.csv", b'id,nome\n1,"a"b"\n\r3,y\n', "invalid state"),
         ("no_header.csv.gz", gzip.compress(b""), "not a header"),
         ("too_wide.csv", ",".join(wide).encode() + b"\n" + b"," * 2000 + b"\n", "2,001 fields"),
         ("too_wide.jsonl", json.dumps(dict.fromkeys(wide, 1)).encode(), "2,001 fields"),
@@ -193,6 +194,12 @@ def damaged_records() -> list[Delivery]:
             b'_airbyte_raw_id,_airbyte_data\ndoc-1,"{""id"":1}"\nr2,\nr3,[1]\ndoc-4,{}\n',
             ("doc-1", "doc-4"),
             (("", _NO_OBJECT), ("[1]", _NO_OBJECT)),
+        ),
+        Delivery(
+            "bad_byte_beside.csv",
+            b'_airbyte_raw_id,_airbyte_meta,_airbyte_data\nbb-1,{},"{""id"":1}"\n\xff,{},{}\nbb-3,\xff,{}\nbb-4,{},{}\n',
+            ("bb-1", "bb-4"),
+            ((None, "Line 3: .*unicode"), (None, "Line 4: .*unicode")),
         ),
         Delivery(
             "nul_within.jsonl",
@@ -337,10 +344,10 @@ LARGE = [
     ),
     Large("line_of_100_mb.jsonl.gz", lambda: _zipped(_one_line(100_000_000)), reason="too long for the engine's memory"),
     Large("bomb_of_one_line.jsonl.gz", lambda: _members(4_000_000_000), reason="longer than 512,000,000 bytes"),
-    Large("bomb_of_long_lines.jsonl.gz", lambda: _zipped(_long_lines(500)), reason="too long for the engine's memory"),
-    Large("bomb_of_no_records.jsonl.gz", lambda: _zipped(_lines(b"{bad\n", 1_000_000)), records=1_000_000, reason=_NO_OBJECT),
-    Large("bomb_of_bad_bytes.jsonl.gz", lambda: _zipped(_lines(b"{\xff\n", 5_000_000)), reason="More of its lines"),
-    Large("bomb_of_bad_rows.csv.gz", lambda: _zipped(_rows(b"1,2,3\n", 5_000_000)), reason="More of its lines"),
+    Large("bomb_of_long_lines.jsonl.gz", lambda: _zipped(_long_lines(200)), reason="too long for the engine's memory"),
+    Large("bomb_of_no_records.jsonl.gz", lambda: _zipped(_lines(b"{bad\n", 300_000)), records=300_000, reason=_NO_OBJECT),
+    Large("bomb_of_bad_bytes.jsonl.gz", lambda: _zipped(_lines(b"{\xff\n", 2_000_000)), reason="More of its lines"),
+    Large("bomb_of_bad_rows.csv.gz", lambda: _zipped(_rows(b"1,2,3\n", 2_000_000)), reason="More of its lines"),
 ]
 #: These take minutes.
 LARGEST = [

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from lakehouse.bronze.ingest import READABLE_FILES, READABLE_RECORDS
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import ConflictError
+from lakehouse.core.landing import airbyte
 from lakehouse.core.names import TableRef
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec
 from lakehouse_tests.bronze import corpus
@@ -159,6 +161,22 @@ def test_ten_thousand_tiny_files_are_one_batch(lake: Lake) -> None:
     assert lake.ingest(SPEC).candidate is None
 
 
+def test_a_record_that_the_reader_loses_without_a_word_is_missed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB's reader does so beyond its buffer. The lines are counted independently of it."""
+    lake.put("itens", "a.jsonl", b"".join(corpus.line(f"a-{n}", id=n) for n in range(3)))
+    lake.put("itens", "b.jsonl", b"\n".join([corpus.line("b-0", id=0), b" ", corpus.line("b-1", id=1)]))
+    read = airbyte._Part._read_csv
+
+    def lossy(self: airbyte._Part, *args: Any, **kwargs: Any) -> Any:
+        return read(self, *args, **kwargs).filter("line NOT LIKE '%a-1%'")
+
+    monkeypatch.setattr(airbyte._Part, "_read_csv", lossy)
+    entry = lake.ingest(SPEC).entry
+    assert entry is not None and (entry.written, entry.quarantined) == (2, 0)
+    (row,) = lake.quarantined(SPEC)
+    assert (row["source_file"], row["record"], row["reason"]) == ("raw/itens/a.jsonl", None, "Of its 3 lines 2 were read.")
+
+
 # --- change ----------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +207,42 @@ def test_a_file_that_grows_between_two_looks_at_it(lake: Lake, monkeypatch: pyte
         lake.ingest(SPEC)
     assert [row["_airbyte_raw_id"] for row in lake.rows(SPEC.bronze, "_airbyte_raw_id")] == ["a", "b", "c"]
     assert lake.quarantined(SPEC) == [] and lake.ingest(SPEC).candidate is None
+
+
+def test_a_file_that_vanishes_before_its_lines_are_counted_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lake.put("itens", "a.jsonl", b" \n" + corpus.line("a", id=1))
+    lake.put("itens", "b.jsonl", corpus.line("b", id=2))
+    count = airbyte._filled_lines
+
+    def meanwhile(name: str, form: Any) -> int:
+        path.unlink(missing_ok=True)
+        return count(name, form)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(airbyte, "_filled_lines", meanwhile)
+        with pytest.raises(ConflictError, match="changed while it was read"):
+            lake.ingest(SPEC)
+    assert lake.rows(SPEC.bronze) == [] and lake.stray_files() == []
+    lake.ingest(SPEC)
+    assert [row["_airbyte_raw_id"] for row in lake.rows(SPEC.bronze, "_airbyte_raw_id")] == ["b"]
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_memory_is_the_fault_of_long_lines_alone(lake: Lake, monkeypatch: pytest.MonkeyPatch, long: bool) -> None:
+    """A limit that is too low for any file must not empty the landing into quarantine."""
+    lake.put("itens", "a.jsonl", corpus.line("a", nome="x" * 2_000_000) if long else corpus.line("a", id=1) * 100_000)
+
+    def exhausted(*_: object, **__: object) -> None:
+        raise duckdb.OutOfMemoryException("Out of Memory Error")
+
+    monkeypatch.setattr(airbyte._Part, "open", exhausted)
+    if not long:
+        with pytest.raises(duckdb.OutOfMemoryException):
+            lake.ingest(SPEC)
+        return
+    lake.ingest(SPEC)
+    (row,) = lake.quarantined(SPEC)
+    assert (row["record"], row["reason"]) == (None, "Its lines are too long for the engine's memory limit.")
 
 
 # --- chance ----------------------------------------------------------------------------------------------------------
@@ -232,7 +286,7 @@ def text_of(content: bytes, form: str) -> bytes | None:
         return None
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.fixed_dictionaries({form: injured(content) for form, content in SOUND.items()}))
 def test_injuries_at_random_lose_nothing_and_count_nothing_twice(files: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:

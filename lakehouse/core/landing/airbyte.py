@@ -17,7 +17,7 @@ import gzip
 import re
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -51,7 +51,7 @@ _ENVELOPE_NAMES = frozenset((*(name for name in ENVELOPE if "airbyte" in name), 
 #: The path that a row was read from; no delivered field has this process's own mark.
 _OPENED = f"opened_{uuid.uuid4().hex}"
 #: What DuckDB raises for a file's content, besides its plain `Error` (damaged Parquet pages). A binder or catalog
-#: error is never the file's fault, a memory error that of a large file alone.
+#: error is never the file's fault, a memory error only that of a file with long lines.
 _UNREADABLE = (
     duckdb.InvalidInputException,
     duckdb.IOException,
@@ -68,8 +68,8 @@ _CHUNK = 1 << 20
 #: DuckDB keeps the lines that its parser refuses in memory while it reads, at a kilobyte beside each: a file may have so many
 #: bytes of them.
 _REFUSED, _REFUSED_EACH = 200_000_000, 1_000
-#: A file with so many bytes of text, or a line that may be so long, can be more than the memory limit allows.
-_LARGE = 4 << 20
+#: Fewer line ends than this in a chunk are long lines: DuckDB reads 2,048 at once, each several times over.
+_FEW_LINES = 64
 #: More are no columns: an object used as a map, or values taken for a header.
 _FIELDS = 2_000
 #: `YYYY_MM_DD_<epoch ms>_<part>` is the destination's default file name.
@@ -99,11 +99,15 @@ class _Form:
 
 @dataclass(frozen=True)
 class _Text:
-    """What a look at the bytes of a text file tells: upper bounds of its longest line, in bytes, and of its lines."""
+    """What a look at the bytes of a text file tells: upper bounds of its longest line, in bytes, and of its lines.
+
+    `long` is whether many lines of a stretch of it may not fit into memory together.
+    """
 
     longest: int = 0
     lines: int = 0
     size: int = 0
+    long: bool = False
 
 
 @dataclass
@@ -226,7 +230,7 @@ def _look(path: str, *, zipped: bool, quoted: bool) -> _Text:
     Reads to the end, which gzip's checksum needs: DuckDB ignores it, and would take a flipped bit for data.
     """
     longest = without = lines = size = 0
-    inside = False
+    inside = long = False
     with _content(path, zipped=zipped) as content:
         chunk = content.read(_CHUNK)
         if chunk[:2] == b"\x1f\x8b":
@@ -237,12 +241,14 @@ def _look(path: str, *, zipped: bool, quoted: bool) -> _Text:
             longest = max(longest, without)
             inside ^= quoted and chunk.count(b'"') % 2 == 1
             returns = chunk.count(b"\r")
-            lines += chunk.count(b"\n") + returns - (chunk.count(b"\r\n") if returns else 0)
+            found = chunk.count(b"\n") + returns - (chunk.count(b"\r\n") if returns else 0)
+            lines += found
+            long |= found < _FEW_LINES and len(chunk) == _CHUNK
             size += len(chunk)
             last, chunk = chunk[-1:], content.read(_CHUNK)
         if size and last not in (b"\n", b"\r"):
             lines += 1
-    return _Text((longest + 2) * _CHUNK, lines, size)
+    return _Text((longest + 2) * _CHUNK, lines, size, long)
 
 
 def _refused_bytes(path: str, form: _Form) -> int:
@@ -316,7 +322,7 @@ def _stage_group(
             part.check_complete(form, texts, found.records + refused_lines)
     except (duckdb.Error, _TooMuchError) as error:
         discard(folder, staged)
-        if _too_large(error, [texts[file.path] for file in group]):
+        if isinstance(error, duckdb.OutOfMemoryException) and any(texts[file.path].long for file in group):
             error = _TooMuchError("Its lines are too long for the engine's memory limit.")
         if not _blames_file(error):
             raise
@@ -345,16 +351,11 @@ def _stage_group(
 
 
 class _TooMuchError(Exception):
-    """Files hold more than is read from them; a file that does so alone is rejected."""
+    """Files hold more than can be read from them; a file that does so alone is rejected."""
 
 
 def _blames_file(error: BaseException) -> bool:
     return isinstance(error, (*_UNREADABLE, _TooMuchError)) or type(error) is duckdb.Error
-
-
-def _too_large(error: BaseException, texts: Sequence[_Text]) -> bool:
-    """Whether it was their lines that did not fit into memory: DuckDB reads 2,048 at once, each several times over."""
-    return isinstance(error, duckdb.OutOfMemoryException) and any(max(text.size, text.longest) > _LARGE for text in texts)
 
 
 # --- one group -------------------------------------------------------------------------------------------------------
@@ -382,15 +383,22 @@ class _Part:
         """Raise when the lines that the parser will refuse are more than it can keep."""
         size = sum(texts[file.path].size for _, file in self.files)
         most = size + _REFUSED_EACH * (self.lines(form, texts) - records)
-        if most > _REFUSED and (len(self.files) > 1 or _refused_bytes(self.files[0][0], form) > _REFUSED):
+        if most > _REFUSED and (len(self.files) > 1 or self._again(_refused_bytes, form) > _REFUSED):
             raise _TooMuchError("More of its lines are no records than can be kept one by one.")
 
     def check_complete(self, form: _Form, texts: Mapping[str, _Text], records: int) -> None:
         """Raise when fewer records were read than there are lines of JSON: whatever the engine's reader did with the others."""
         if form.kind == "json" and records != self.lines(form, texts):
-            filled = sum(_filled_lines(path, form) for path, _ in self.files)
+            filled = self._again(_filled_lines, form)
             if records != filled:
                 raise _TooMuchError(f"Of its {filled:,} lines {records:,} were read.")
+
+    def _again(self, count: Callable[[str, _Form], int], form: _Form) -> int:
+        """The sum over the files, which were read before: one that cannot be read now has changed."""
+        try:
+            return sum(count(path, form) for path, _ in self.files)
+        except (OSError, EOFError, zlib.error, csv.Error) as error:
+            raise _TooMuchError(str(error)) from error
 
     def open(self, form: _Form, *, refusals: bool = False) -> "_Found":
         """Count the records per file, and have them ready; with the lines that the parser refuses if they are asked for."""
@@ -404,11 +412,9 @@ class _Part:
         if _DATA in places:
             data = places[_DATA]
             relation = relation.select("*", _sql(data).alias("_payload"), _document(data).alias("_document"))
-            return self._documents(relation, envelope)
+            return self._documents(relation, envelope, read=[*envelope.values(), data])
         fields = {name: _sql(place) for name, place in places.items() if name not in _ENVELOPE_NAMES}
-        # Every column is read for the count too: a line is refused for what is in its columns.
-        filled = f"list_sum([{', '.join(['0', *(f'count({place})' for place in places.values())])}])"
-        counts = relation.aggregate(f"{_OPENED}, count(*) AS n, {filled} AS filled").fetchall()
+        counts = relation.aggregate(f"{_OPENED}, count(*) AS n, {_filled([*places.values()])}").fetchall()
         shapes = [(path, tuple(fields), rows) for path, rows, _ in counts]
         return _Found(self, relation, envelope, shapes, fields, content=[*places.values()])
 
@@ -454,16 +460,18 @@ class _Part:
     def readable(self, form: _Form) -> bool:
         """Whether these files can be read to their end."""
         try:
-            self.session.rows(self.open(form).bronze({}).select(nw.all().count()))
+            found = self.open(form, refusals=self.refusals)
+            self.session.rows(found.bronze({}).select(nw.all().count()))
         except duckdb.Error as error:
             if not _blames_file(error):
                 raise
             return False
         return True
 
-    def _documents(self, relation: duckdb.DuckDBPyRelation, envelope: Mapping[str, str]) -> "_Found":
+    def _documents(self, relation: duckdb.DuckDBPyRelation, envelope: Mapping[str, str], *, read: Sequence[str] = ()) -> "_Found":
         # Records that leave out what is null have as many shapes as there are records: those stay in the engine.
-        keys = relation.select(_sql(_OPENED), _sql("json_keys(_document)").alias("k")).aggregate(f"{_OPENED}, k, count(*) AS n")
+        keyed = relation.select("*", _sql("json_keys(_document)").alias("k"))
+        keys = keyed.aggregate(f"{_OPENED}, k, count(*) AS n, {_filled(read)}")
         shapes = self.session.keep(nw.from_native(keys)).to_native()
         given = shapes.select(f"{_OPENED}, unnest(k) AS name, generate_subscripts(k, 1) AS place")
         places = given.aggregate(f"{_OPENED}, name, min(place) AS place").fetchall()
@@ -605,6 +613,11 @@ class _Found:
 def _rejected(relation: duckdb.DuckDBPyRelation, *, reason: str, record: str) -> "nw.LazyFrame[Any]":
     columns = {"rules": "'readable_record'", "reason": reason, "record": record, "source_file": "_source_file"}
     return nw.from_native(relation.select(*[_sql(text).alias(name) for name, text in columns.items()]))
+
+
+def _filled(columns: Sequence[str]) -> str:
+    """Reads every column that is written for the count too: a line is refused for what is in the columns that are read."""
+    return f"list_sum([{', '.join(['0', *(f'count({column})' for column in columns)])}]) AS filled"
 
 
 def _sql(text: str) -> duckdb.Expression:
