@@ -192,7 +192,7 @@ def test_a_name_that_no_table_can_hold_is_named(lake: Lake) -> None:
 # --- drift -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["v2-jsonl", "v2-csv-flat.gz", "v2-parquet-flat"])
+@pytest.mark.parametrize("form", ["v2-jsonl", "v2-csv.gz-flat", "v2-parquet-flat"])
 def test_the_file_with_a_new_field_goes_to_quarantine_and_no_other(lake: Lake, form: str) -> None:
     frozen = TableSpec(
         name="itens", source=AirbyteStream("itens"), columns=SPEC.columns, key=("id",), order=("nome",), drift="quarantine"
