@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser dev trigger materialize rebuild quarantine redrive release check format sync lock bench clean summary sample
+.PHONY: help setup run test test-browser test-faults dev trigger materialize rebuild quarantine redrive release check format sync lock bench clean summary sample
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -67,10 +67,13 @@ summary: setup ## What is in the lake
 
 # --- develop ----------------------------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
-	@$(BIN)/python -m pytest -m 'not slow and not browser'
+	@$(BIN)/python -m pytest -m 'not slow and not browser and not faults'
 
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
+
+test-faults: setup $(VENV)/.dev ## 200 kills, full disks, read errors: what is lost and doubled (10 minutes)
+	@$(BIN)/python -m pytest -m faults lakehouse_tests/faults
 
 check: setup $(VENV)/.dev ## Lint, types, security, generated files, dbt parse, definitions load
 	@$(BIN)/ruff check .

@@ -215,7 +215,8 @@ class Lake:
         for log in root.rglob("_delta_log"):
             entries = [json.loads(line) for file in log.glob("*.json") for line in file.read_text().splitlines()]
             known = {entry["add"]["path"] for entry in entries if "add" in entry}
-            stray += [str(f) for f in log.parent.rglob("*") if f.is_file() and f.suffix == ".parquet" and f.name not in known]
+            files = [f for f in log.parent.rglob("*.parquet") if f.is_file() and log not in f.parents]
+            stray += [str(f) for f in files if f.name not in known]
             assert DeltaTable(str(log.parent)).version() >= 0
         return stray
 

@@ -175,7 +175,7 @@ class Snapshot:
         info: Mapping[str, str] | None = None,
         schema: "Schema | None" = None,
     ) -> int:
-        """Make staged files visible and others invisible, in one version, or change nothing.
+        """Make staged files visible and others invisible, in one version, or change nothing and remove the staged files.
 
         Args:
             transactions: application transactions that travel with the commit (watermarks, batch numbers).
@@ -223,7 +223,11 @@ class Snapshot:
             mine = [e for e in fresh.commit_info(since=self.version) if e.get("commit_id") == commit_id] if fresh else []
             if mine:
                 return int(mine[0]["version"])
+            if fresh is not None:  # read to its end, and not in it: a full disk must not fill with what nobody will see
+                discard(self.uri, add)
             self._raise_conflict(error)
+            if fresh is not None:
+                error.add_note(f"Nothing was committed to {self.uri}. Mend what is said above, and run it again.")
             raise
         return self.version + 1
 
@@ -324,19 +328,19 @@ class Candidate:
                 f"{self.max_loss:.0%} may go in one commit.",
                 remedy="If that is right, raise max_loss in the table's spec or rebuild it: make rebuild TABLE=<name>.",
             )
-        try:
-            if self.columns is None:
+        if self.columns is None:
+            try:
                 self.snapshot.check(self.files)
-            return self.snapshot.commit(
-                add=self.add,
-                remove=self.remove,
-                transactions=self.transactions,
-                info={**(self.info or {}), **(info or {})},
-                schema=delta_schema(self.columns) if self.columns is not None else None,
-            )
-        except (BrokenTableError, ConflictError):
-            self.discard()
-            raise
+            except BrokenTableError:
+                self.discard()
+                raise
+        return self.snapshot.commit(
+            add=self.add,
+            remove=self.remove,
+            transactions=self.transactions,
+            info={**(self.info or {}), **(info or {})},
+            schema=delta_schema(self.columns) if self.columns is not None else None,
+        )
 
     def discard(self) -> None:
         """Remove the staged files; nothing was visible."""

@@ -128,9 +128,33 @@ def test_a_commit_that_failed_by_itself_says_why(
         raise error("no space left on device")
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", fail)
-    with pytest.raises(error, match="no space left on device"):
+    with pytest.raises(error, match="no space left on device") as failed:
         table.commit(add=files)
+    assert f"Nothing was committed to {uri}." in failed.value.__notes__[0]
     assert ids(uri) == []
+    assert list(Path(uri).glob("*.parquet")) == [], "what was staged is gone"
+
+
+def test_a_commit_that_may_have_been_applied_keeps_its_files(
+    session: DuckDBSession, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is lost, and the log cannot be read to see."""
+    table, files = open_table(uri, COLUMNS), rows(session, uri, 1)
+    apply = DeltaTable.create_write_transaction
+
+    def applied_then_lost(self: DeltaTable, *args: Any, **kwargs: Any) -> None:
+        apply(self, *args, **kwargs)
+        raise OSError("timeout")
+
+    def unreadable(self: Snapshot, **_: Any) -> None:
+        raise OSError("input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "create_write_transaction", applied_then_lost)
+        patch.setattr(Snapshot, "commit_info", unreadable)
+        with pytest.raises(OSError, match="input/output error"):
+            Candidate(snapshot=table, add=files).commit()
+    assert ids(uri) == [1]
 
 
 def test_no_more_rows_may_go_than_declared(session: DuckDBSession, uri: str) -> None:

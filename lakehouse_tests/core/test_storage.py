@@ -10,7 +10,7 @@ import pytest
 
 from lakehouse.core.errors import BusyError, DeclarationError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import STAGING, Storage, hold
+from lakehouse.core.storage import STAGING, Storage, hold, staging
 
 
 def test_a_table_is_below_the_root_or_below_the_root_of_its_layer(tmp_path: Path) -> None:
@@ -101,3 +101,13 @@ def test_a_killed_holder_holds_no_longer_and_what_it_staged_goes(tmp_path: Path,
     with hold(str(tmp_path / "table"), wait=5):
         assert time.monotonic() - started < 1
         assert list((tmp_path / "table").iterdir()) == [], "no lock file, nothing half written"
+
+
+def test_what_a_killed_writer_staged_goes_with_the_next_write_and_what_a_living_one_stages_stays(tmp_path: Path) -> None:
+    left = tmp_path / f"{STAGING}x"
+    with staging(str(tmp_path)) as living:
+        left.mkdir()
+        (left / "data_0.parquet").write_text("half a file")
+        with staging(str(tmp_path)) as mine:
+            assert {*tmp_path.iterdir()} == {living, mine}
+    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,8 @@
 """The job from landed files to the report, in process, on the small sample: exact figures, and what a second run, a broken
 rule, another writer or a request for one table do to them.
 
-One lake is built for the module; tests that change it work on a copy. Not here: kills (`test_kill.py`), the marts' SQL and
-failing dbt tests (`lakehouse_tests/gold/`), the order of arrival (`lakehouse_tests/silver/`).
+One lake is built for the module; tests that change it work on a copy. Not here: kills (`lakehouse_tests/faults/`), the
+marts' SQL and failing dbt tests (`lakehouse_tests/gold/`), the order of arrival (`lakehouse_tests/silver/`).
 """
 
 import json

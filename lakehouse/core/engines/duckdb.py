@@ -21,7 +21,7 @@ import narwhals as nw
 
 from lakehouse.core.delta import DataFile, stats_json
 from lakehouse.core.expressions import Expression
-from lakehouse.core.storage import STAGING
+from lakehouse.core.storage import staging
 
 #: Delta types and DuckDB's words for them, where they differ.
 _TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
@@ -213,25 +213,21 @@ class DuckDBSession:
             relation = relation.sort(*[duckdb.ColumnExpression(name) for name in sort_by])
         name = f"staged_{uuid.uuid4().hex}"
         relation.create_view(name)
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        staging = target / f"{STAGING}{name}"
-        staging.mkdir()
         try:
-            result = self.connection.execute(
-                f"COPY {name} TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_STATS, "
-                f"FILE_SIZE_BYTES {file_mb * 1_000_000:d}, ROW_GROUP_SIZE {_ROW_GROUP:d}, WRITE_EMPTY_FILE false)",
-                [str(staging / "data")],
-            )
-            names = [column[0] for column in result.description]
-            written = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-            # Described before the first is moved: whatever fails here leaves no file behind.
-            files = {entry["filename"]: _describe(entry, columns) for entry in written if entry["count"]}
-            for staged, file in files.items():
-                Path(staged).rename(target / file.path)
-            return list(files.values())
+            with staging(folder) as place:
+                result = self.connection.execute(
+                    f"COPY {name} TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_STATS, "
+                    f"FILE_SIZE_BYTES {file_mb * 1_000_000:d}, ROW_GROUP_SIZE {_ROW_GROUP:d}, WRITE_EMPTY_FILE false)",
+                    [str(place / "data")],
+                )
+                names = [column[0] for column in result.description]
+                written = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+                # Described before the first is moved: whatever fails here leaves no file behind.
+                files = {entry["filename"]: _describe(entry, columns) for entry in written if entry["count"]}
+                for staged, file in files.items():
+                    Path(staged).rename(Path(folder, file.path))
+                return list(files.values())
         finally:
-            shutil.rmtree(staging)
             self.connection.execute(f"DROP VIEW {name}")
 
     def _add(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, str]) -> "nw.LazyFrame[Any]":

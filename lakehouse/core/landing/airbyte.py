@@ -13,6 +13,7 @@ Forms after https://docs.airbyte.com/integrations/destinations/s3 (v1: `_airbyte
 """
 
 import csv
+import errno
 import gzip
 import re
 import uuid
@@ -171,6 +172,8 @@ def _groups(
         try:
             form, texts[file.path] = _form(f"{landing.rstrip('/')}/{file.path}")
         except (OSError, EOFError, ValueError, NotImplementedError, zlib.error, csv.Error) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.EISDIR):
+                raise  # the disk or the mount, not the file: read again, it may be whole
             out.rejects.append(Reject(file.path, "readable_file", _sentence(error)))
             continue
         if form is None:

@@ -1,0 +1,342 @@
+"""Runs the lake's work in processes of its own, and has things happen to them: the driver of the fault rig.
+
+    python -m lakehouse_tests.faults.driver       reads one JSON order per line, answers each with one JSON line
+
+The libraries are imported once, here; each order is done by a fork that has opened nothing before:
+
+    layers   bronze and silver of one small table through the pure functions, each table held, as the assets do it: 0.5 s
+    job      `lakehouse.runs.trigger("medallion_etl")`, what `python -m lakehouse trigger` does after its imports: 10 s
+    assets   the job's bronze and silver alone, as `python -m lakehouse materialize` does them: 4 s
+
+A fault is put at a place (the nth call of a function, before or after it) or at a moment (seconds after the start).
+"""
+
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from lakehouse.settings import project_folder
+from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range
+
+ITENS = TableSpec(
+    name="itens",
+    source=AirbyteStream("itens"),
+    columns=(Column("id", "bigint"), Column("nome", "string"), Column("situacao", "string"), Column("em", "timestamp")),
+    key=("id",),
+    order=("em",),
+    deleted="situacao = 'apagado'",
+    rules=(in_range("id", minimum=0),),
+)
+BROKEN, RETRYABLE = 1, 10
+KILLED = -signal.SIGKILL
+Work = Literal["layers", "job", "assets", "two at once"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """The nth call of a function whose subject (a table's folder or name) ends in `about`, before or after it.
+
+    Args:
+        call: one of `POINTS`; every write of a run goes through one of these.
+        act: what happens there. `fill` leaves `bytes` free on the disk that is mounted at `path`; `limit` lets no file of the
+            process grow beyond `bytes`; `eio` has the call raise EIO; `vanish` removes the file `path`.
+    """
+
+    call: str
+    about: str = ""
+    before: bool = False
+    nth: int = 1
+    act: Literal["kill", "fill", "limit", "eio", "vanish"] = "kill"
+    bytes: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        nth = f" {self.nth}" if self.nth > 1 else ""
+        return f"{'before' if self.before else 'after'} {self.call}{nth} {self.about}".rstrip()
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended: exit codes (negative for a signal) of its one or two processes, and what they said."""
+
+    codes: list[int]
+    seconds: float
+    output: str
+
+    @property
+    def code(self) -> int:
+        (code,) = self.codes
+        return code
+
+
+class Driver:
+    """The warmed-up process, started when it is first asked for; a context manager that ends it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> "Driver":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            self._process.wait(60)
+
+    def start(self) -> None:
+        """Begin the imports, without waiting for them."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LAKEHOUSE_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lakehouse_tests.faults.driver"],
+            env=environment,
+            cwd=project_folder(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, folder: Path, work: Work, *, place: Place | None = None, after: float | None = None, broken: str = "") -> End:
+        """Do the work over a lake, with a fault at a place or SIGKILL `after` seconds, and wait for its end.
+
+        Args:
+            broken: a name of `BROKEN_CHECKS`, which the process then does without.
+        """
+        if self._process is None:
+            self.start()
+        assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
+        order = {"folder": str(folder), "work": work, "place": asdict(place) if place else None, "after": after, "broken": broken}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, f"the driver ended with {self._process.wait(60)}"
+        output = folder / "output.txt"
+        return End(**json.loads(answer), output=output.read_text(errors="replace") if output.exists() else "")
+
+
+# --- in the driver's process -----------------------------------------------------------------------------------------
+
+
+def _points() -> dict[str, tuple[Any, str, Callable[..., str]]]:
+    """`{call: (owner, attribute, subject of the arguments)}`."""
+    import dagster as dg
+
+    from lakehouse.bronze import ingest
+    from lakehouse.core import delta, ledger
+    from lakehouse.core.engines.duckdb import DuckDBSession
+    from lakehouse.core.landing import airbyte
+    from lakehouse.io_manager import DeltaIOManager
+
+    def recorded(_: Any, entry: Any, **__: Any) -> str:
+        event = entry.dagster_event
+        return event.asset_key.to_user_string() if event is not None and event.is_step_materialization else ""
+
+    return {
+        "stage": (airbyte, "stage", lambda *_, **named: named["folder"]),
+        "write": (DuckDBSession, "write", lambda _, __, folder, **___: folder),
+        "add_columns": (delta.Snapshot, "add_columns", lambda table, *_: table.uri),
+        "commit": (delta.Snapshot, "commit", lambda table, **_: table.uri),
+        "settle": (ledger, "settle", lambda *_, **named: str(named["table"])),
+        "publish": (DeltaIOManager, "publish", lambda _, ref, *__, **___: str(ref)),
+        "record": (dg.DagsterInstance, "handle_new_event", recorded),
+        "checksum": (ingest, "_checksum", lambda path: path),
+    }
+
+
+def _arm(place: Place) -> None:
+    owner, name, subject = _points()[place.call]
+    original, calls = getattr(owner, name), iter(range(1, 10_000))
+    act: Callable[[], None] = {
+        "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "fill": partial(_fill, Path(place.path), place.bytes),
+        "limit": partial(_limit, place.bytes),
+        "eio": _fail,
+        "vanish": Path(place.path).unlink,
+    }[place.act]
+
+    def wrapped(*args: Any, **named: Any) -> Any:
+        here = subject(*args, **named).endswith(place.about) and next(calls) == place.nth
+        if here and place.before:
+            act()
+        result = original(*args, **named)
+        if here and not place.before:
+            act()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def _fill(disk: Path, leave: int) -> None:
+    """Put a file on a disk that leaves so many bytes free."""
+    free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+    with (disk / "filler").open("wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, free - leave)
+
+
+def _limit(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def _fail() -> None:
+    raise OSError(5, "Input/output error")
+
+
+# Checks of ours that a process can be made to do without, to see whether the oracle finds what follows. Both have the batch
+# numbers of ops/landing_files read as 0; neither changes anything as long as nobody is killed.
+
+
+def _without_unfinished_batches() -> None:
+    """What is planned counts as taken in: a batch that was begun is not finished."""
+    _forget_batch_numbers(lambda _storage_root, _table: None)
+
+
+def _without_the_plan() -> None:
+    """What has a row in ops/ledger counts as taken in, as if files were noted after the commit and not ahead of it."""
+
+    def settled(root: str, table: Any) -> set[int]:
+        from lakehouse.core.delta import open_existing
+
+        log = open_existing(f"{root}/ops/ledger")
+        rows = log.table.to_pyarrow_table().to_pylist() if log else []
+        return {row["batch_to"] for row in rows if (row["layer"], row["table"]) == (table.layer, table.table)}
+
+    _forget_batch_numbers(settled)
+
+
+def _forget_batch_numbers(known_batches: Callable[[str, Any], set[int] | None]) -> None:
+    from lakehouse.core import delta, ledger
+
+    transaction, planned_files = delta.Snapshot.transaction, ledger.planned_files
+
+    def forgotten(self: Any, app: str) -> int:
+        return 0 if self.uri.endswith("ops/landing_files") else transaction(self, app)
+
+    def planned(session: Any, uri: str, table: Any) -> Any:
+        root = uri.removesuffix("/ops/landing_files")
+        bronze = delta.open_existing(f"{root}/{table.layer}/{table.table}")
+        batches = known_batches(root, table)
+        files = [entry for entry in planned_files(session, uri, table)[1] if batches is None or entry[0] in batches]
+        return transaction(bronze, ledger.ingest_app(table)) if bronze else 0, files
+
+    delta.Snapshot.transaction = forgotten  # type: ignore[method-assign]
+    ledger.planned_files = planned
+
+
+BROKEN_CHECKS: dict[str, Callable[[], None]] = {
+    "unfinished batches": _without_unfinished_batches,
+    "written-ahead plan": _without_the_plan,
+}
+
+
+def _layers(folder: Path, *, held: bool = True) -> int:
+    from lakehouse.core.storage import hold
+    from lakehouse_tests.conftest import Lake
+
+    lake = Lake(folder)
+    for ref, step in ((ITENS.bronze, lake.ingest), (ITENS.silver, lake.refresh)):
+        with hold(lake.storage.uri(ref)) if held else nullcontext():
+            step(ITENS)
+    return 0
+
+
+def _dagster(folder: Path, work: Work) -> int:
+    from lakehouse import runs
+
+    os.environ |= {
+        "LAKEHOUSE_ROOT": str(folder / "lake"),
+        "LAKEHOUSE_LANDING": str(folder / "landing"),
+        "DAGSTER_HOME": str(folder / "dagster"),
+    }
+    return runs.trigger("medallion_etl") if work == "job" else runs.materialize("group:bronze or group:silver")
+
+
+def _child(order: dict[str, Any]) -> None:
+    """What a fork does; its exit code says how it went."""
+    from lakehouse.core.errors import LakehouseError
+
+    folder = Path(order["folder"])
+    output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    code = BROKEN
+    try:
+        if order["broken"]:
+            BROKEN_CHECKS[order["broken"]]()
+        if order["place"]:
+            _arm(Place(**order["place"]))
+        work = order["work"]
+        code = _dagster(folder, work) if work in ("job", "assets") else _layers(folder, held=work == "layers")
+    except BaseException as error:  # noqa: BLE001 - the exit code says so
+        _limit(resource.RLIM_INFINITY)
+        traceback.print_exc()
+        code = RETRYABLE if isinstance(error, LakehouseError) and error.retryable else BROKEN
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _do(order: dict[str, Any]) -> dict[str, Any]:
+    started = time.monotonic()
+    children = []
+    for _ in range(2 if order["work"] == "two at once" else 1):
+        child = os.fork()
+        if not child:
+            _child(order)
+        children.append(child)
+    if order["after"] is not None:
+        handle = os.pidfd_open(children[0])
+        ended, _, _ = select.select([handle], [], [], order["after"])
+        os.close(handle)
+        if not ended:
+            os.kill(children[0], signal.SIGKILL)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return {"codes": codes, "seconds": time.monotonic() - started}
+
+
+def _warm_up() -> None:
+    """Import what a run imports, so that no fork has to."""
+    for name in (
+        "altair",
+        "dbt.adapters.duckdb.connections",
+        "dbt.cli.main",
+        "deltalake.transaction",
+        "narwhals.dataframe",
+        "pyarrow.parquet",
+        "sqlglot.lineage",
+        "tenacity",
+        "vl_convert",
+        "lakehouse.bronze.ingest",
+        "lakehouse.runs",
+        "lakehouse.silver.refresh",
+        "lakehouse_tests.conftest",
+    ):
+        importlib.import_module(name)
+    from lakehouse.gold.project import ensure_manifest
+
+    ensure_manifest()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    _warm_up()
+    for line in sys.stdin:
+        print(json.dumps(_do(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
