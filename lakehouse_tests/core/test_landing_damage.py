@@ -3,6 +3,7 @@
 Each kind of damage has its file in bronze/corpus.py; here are amounts, neighbours and what comes after.
 """
 
+import errno
 import gzip
 import io
 import json
@@ -215,3 +216,17 @@ def test_evolve_adds_the_column_and_says_so(lake: Lake) -> None:
     drift = next(finding for finding in batch.findings if finding.rule == "schema_drift")
     assert not drift.passed and drift.action == "warn" and drift.detail["new_columns"] == ["novo_campo"]
     assert [row["novo_campo"] for row in lake.rows(SPEC.bronze, "novo_campo") if row["novo_campo"]] == ["2"]
+
+
+def test_a_disk_that_fails_once_makes_no_bad_file(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.land("itens", "a", GOOD)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):
+        patch.setattr(airbyte, "_look", fails)
+        lake.ingest(SPEC)
+    assert lake.quarantined(SPEC) == []
+    lake.ingest(SPEC)
+    assert len(lake.rows(SPEC.bronze)) == 50 and lake.quarantined(SPEC) == []
