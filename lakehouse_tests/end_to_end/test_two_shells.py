@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse import __main__
-from lakehouse.core import storage as storage_module
+from lakehouse import __main__, repair
 from lakehouse.core.storage import hold
 from lakehouse.sample.landing import SampleTruth, write_sample_landing
 from lakehouse.settings import project_folder
@@ -112,7 +111,7 @@ def test_a_shell_that_waited_long_enough_is_refused_and_told_by_whom(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(storage_module, "hold", partial(hold, wait=0.2))
+    monkeypatch.setattr(repair, "hold", partial(hold, wait=0.2))
     monkeypatch.setattr(sys, "argv", ["lakehouse", "rebuild", "vendas"])
     assert __main__.main() == 2
     said = capsys.readouterr().err
