@@ -68,7 +68,10 @@ def ingest(storage: Storage, *, memory_limit: str) -> int:
         RuntimeError: a record went elsewhere than to the table: those generated have nothing wrong.
     """
     uri = storage.uri(VENDAS.bronze)
-    with hold(uri), open_session("duckdb", memory_limit=memory_limit, spill=f"{storage.root}/.spill") as session:
+    with (
+        hold(uri),
+        open_session("duckdb", memory_limit=memory_limit, spill=f"{storage.root}/.spill", folders=storage.folders()) as session,
+    ):
         batch = stage_batch(session, storage, VENDAS, run_id="benchmark")
         if batch.candidate is None or batch.entry is None:
             return 0
