@@ -54,25 +54,13 @@ def release(table: str, permission: Release) -> int:
     Raises:
         RefusedWriteError: nothing is stopped.
     """
-    from lakehouse.bronze.ingest import stage_batch
-
     spec = declared(table)
-    with _held(spec.bronze) as (lake, storage), lake.duckdb() as session:
-        batch = stage_batch(session, storage, spec, run_id="release")
-        frozen = batch.stopped
-        if frozen:
-            batch = stage_batch(session, storage, spec, run_id="release", release=permission)
-        if batch.candidate is not None:
-            _say(spec.bronze, batch.findings)
-            version = batch.candidate.commit({"run_id": "release", "asset": str(spec.bronze), **findings_info(batch.findings)})
-            settle(session, storage, spec.bronze)
-            print(f"{spec.bronze}: version {version}.")
+    if not _bronze(spec, permission):
+        return _silver(spec, "increment", permission)
     try:
         return _silver(spec, "increment", permission)
-    except RefusedWriteError:
-        if not frozen:
-            raise
-    return _silver(spec, "increment", None)
+    except RefusedWriteError:  # bronze was all that was stopped
+        return _silver(spec, "increment", None)
 
 
 def show(table: str, *, limit: int = 20, as_json: bool = False) -> int:
@@ -129,6 +117,30 @@ def _held(table: TableRef) -> "Iterator[tuple[LakeResource, Storage]]":
     lake = build_resources(load_settings())["lake"]
     with hold(lake.storage.uri(table)):
         yield lake, lake.storage
+
+
+def _bronze(spec: TableSpec, permission: Release) -> bool:
+    """Take in bronze's batch if the drift policy `freeze` stops it; whether it was that."""
+    from lakehouse.bronze.ingest import stage_batch
+
+    if spec.drift != "freeze":
+        return False
+    with _held(spec.bronze) as (lake, storage), lake.duckdb() as session:
+        batch = stage_batch(session, storage, spec, run_id="release")
+        if not batch.stopped:
+            if batch.candidate is not None:  # nothing stops it: that is for the next run
+                batch.candidate.discard()
+            return False
+        batch = stage_batch(session, storage, spec, run_id="release", release=permission)
+        _say(spec.bronze, batch.findings)
+        if batch.candidate is None or any(finding.stops for finding in batch.findings):
+            if batch.candidate is not None:
+                batch.candidate.discard()
+            raise RefusedWriteError(f"{spec.bronze} keeps version {batch.version}.", remedy="See the rules named above.")
+        version = batch.candidate.commit({"run_id": "release", "asset": str(spec.bronze), **findings_info(batch.findings)})
+        settle(session, storage, spec.bronze)
+        print(f"{spec.bronze}: version {version}.")
+    return True
 
 
 def _silver(spec: TableSpec, mode: "Mode", permission: Release | None) -> int:

@@ -299,6 +299,8 @@ class _Work:
             bad = session.keep(self._quarantined(judged.filter(~nw.col(_ACCEPTED)), reasons))
             flags = [nw.col(f"_is_{name}").cast(nw.Int64).sum().alias(name) for name in reasons]
             counts = dict(zip(reasons, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
+        if relaxed := {name: rule for name, rule in self.warnings.items() if self.declared[name] == "fail"}:
+            counts |= rules.count_violations(session, judged.filter(~nw.col(_DELETED)), relaxed)[1]
         findings = self._findings(change, counts, judged=arrived)
         findings = [self._explained(finding, bad) if finding.stops else finding for finding in findings]
         released = [f.rule for f in findings if not f.passed and f.action != self.declared.get(f.rule, f.action)]
@@ -383,7 +385,7 @@ class _Work:
         found = [Finding(TYPES, not failed, "quarantine", failed, judged, {n: c for n, c in types.items() if c})]
         warned, of_written = self._warnings(change)
         for rule in self.spec.row_rules:
-            if rule.name in self.warnings:
+            if rule.name in self.warnings and rule.name not in counts:
                 found.append(Finding(rule.name, not warned[rule.name], "warn", warned[rule.name], of_written))
             else:
                 action = self.actions[rule.name]

@@ -216,6 +216,15 @@ def test_released_as_it_is(stuck: Lake) -> None:
     assert again.candidate is not None and len(stuck.rows(STRICT.silver)) == 4
 
 
+def test_what_stops_a_batch_may_be_an_outdated_record_of_it(lake: Lake) -> None:
+    lake.land("itens", "a", [item(1, 1, valor=50), item(1, 2)])
+    assert lake.run(FAILING).stopped
+    refresh = lake.refresh(FAILING, release=Release(BECAUSE.reason, accept=True))
+    found = finding(refresh, "range_valor")
+    assert (found.passed, found.action, found.failed, found.judged) == (False, "warn", 1, 2)
+    assert [row["valor"] for row in lake.rows(STRICT.silver, "id", "valor")] == [1] and held_back(lake) == []
+
+
 def test_a_rule_of_the_table_yields_to_accept_alone(lake: Lake) -> None:
     spec = replace(STRICT, rules=(min_rows(5),))
     lake.land("itens", "a", [item(1)])
