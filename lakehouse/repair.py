@@ -161,8 +161,7 @@ def _silver(spec: TableSpec, mode: "Mode", permission: Release | None) -> int:
             return _nothing(spec)
         info = {"run_id": _run(mode, permission), "asset": str(spec.silver)}
         version = refresh.candidate.commit({**info, **findings_info(refresh.findings)})
-        settle(session, storage, spec.silver)
-        committed = open_existing(storage.uri(spec.silver))
+        committed = settle(session, storage, spec.silver)
         if committed is not None:
             settle_quarantine(session, storage, spec, committed)
     figures = {name: getattr(refresh.entry, name) for name in ("written", "deduplicated", "deleted", "quarantined")}

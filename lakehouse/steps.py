@@ -15,7 +15,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._utils import interrupts
 
 from lakehouse.core import ledger
-from lakehouse.core.delta import open_existing
+from lakehouse.core.delta import Snapshot, open_existing
 from lakehouse.core.engines import Session
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.names import TableRef
@@ -80,16 +80,17 @@ def stopped(finding: Finding, table: TableRef, version: int) -> str:
     return f"{finding.rule} ({counted}) stopped the batch: {table} keeps version {version}. {way}"
 
 
-def settle(session: Session, storage: Storage, table: TableRef, *, log: Callable[..., None] | None = None) -> None:
-    """Copy the figures of a table's new commits to the ledger, and say them."""
+def settle(session: Session, storage: Storage, table: TableRef, *, log: Callable[..., None] | None = None) -> Snapshot | None:
+    """Copy the figures of a table's new commits to the ledger, say them, and return the table as it is now."""
     snapshot = open_existing(storage.uri(table))
     if snapshot is None:
-        return
+        return None
     for row in ledger.settle(session, storage.uri(ledger.LEDGER_TABLE), table=table, snapshot=snapshot):
         if log is not None:
             parts = ("written", "deduplicated", "deleted", "quarantined")
             places = ", ".join(f"{row[part]:,} {part}" for part in parts if row[part])
             log(f"{table} version {row['version']}: {row['records_in']:,} records in, {places or 'none taken'}.")
+    return snapshot
 
 
 @contextmanager

@@ -100,10 +100,11 @@ def settle(session: Session, uri: str, *, layer: str, done: int) -> None:
         return
     mine = nw.col("layer") == layer
     marked = mine & (~nw.col("entering").is_null() | ~nw.col("leaving").is_null())
-    if not session.rows(session.read(table.paths(pending), COLUMNS).filter(marked).select("layer").head(1)):
+    before = session.keep(session.read(table.paths(pending), COLUMNS))
+    if not session.rows(before.filter(marked).select("layer").head(1)):
         return
     gone = mine & ((nw.col("leaving") <= done) | (nw.col("entering") > done)).fill_null(False)
-    kept = session.read(table.paths(pending), COLUMNS).filter(~gone)
+    kept = before.filter(~gone)
     kept = kept.with_columns(**{m: nw.when(~mine).then(nw.col(m)).otherwise(nw.lit(None)) for m in ("entering", "leaving")})
     add = session.write(kept, uri, columns=COLUMNS)
     Candidate(snapshot=table, add=add, remove=pending, info={"operation": "settle"}).commit()

@@ -164,8 +164,7 @@ def hold(folder: str, *, wait: float = 600.0) -> Iterator[None]:
                         remedy="Wait for that run to end, or end it, and start this one again.",
                     ) from None
                 time.sleep(0.1)
-        for left in Path(folder).glob(f"{STAGING}*"):  # of a writer that was killed; ours alone while we hold it
-            shutil.rmtree(left, ignore_errors=True)
+        _sweep(folder)
         yield
     finally:
         os.close(handle)
@@ -173,15 +172,12 @@ def hold(folder: str, *, wait: float = 600.0) -> Iterator[None]:
 
 @contextmanager
 def staging(folder: str) -> Iterator[Path]:
-    """A new folder inside a table's folder, gone with the block. What killed writers left there goes first: nobody holds it.
+    """A new folder inside a table's folder, gone with the block. What killed writers left there goes first.
 
     Tables that no asset holds (ledger, plan, quarantine, deletes) are swept by this alone.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for left in Path(folder).glob(f"{STAGING}*"):
-        if (handle := _taken(left)) is not None:
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(handle)
+    _sweep(folder)
     while True:  # another writer may take it for abandoned between its making and its lock
         own = Path(folder, f"{STAGING}{uuid.uuid4().hex}")
         own.mkdir()
@@ -192,6 +188,14 @@ def staging(folder: str) -> Iterator[Path]:
     finally:
         shutil.rmtree(own)
         os.close(handle)
+
+
+def _sweep(folder: str) -> None:
+    """Remove what killed writers left in a table's folder: nobody holds it."""
+    for left in Path(folder).glob(f"{STAGING}*"):
+        if (handle := _taken(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(handle)
 
 
 def _taken(folder: Path) -> int | None:

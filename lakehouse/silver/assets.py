@@ -77,8 +77,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                     data_version=dg.DataVersion(str(refresh.version + 1)),
                     metadata={"dagster/column_lineage": _lineage(spec)},
                 )
-            settle(session, storage, target, log=context.log.info)
-            committed = open_existing(uri)
+            committed = settle(session, storage, target, log=context.log.info)
             if committed is not None and not elsewhere:
                 settle_quarantine(session, storage, spec, committed)
 
