@@ -67,7 +67,7 @@ summary: setup ## What is in the lake
 
 # --- develop ----------------------------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
-	@$(BIN)/python -m pytest -m 'not slow and not browser and not faults'
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults'
 
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser

@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the lakehouse beside a bare script.")
     parser.add_argument("--rows", type=int, default=10_000_000, help="generated sales (default: 10,000,000)")
     parser.add_argument("--only", action="append", choices=list(CASES), help="only this case; may be given again")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of each side (default: 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each side (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure here")
     arguments = parser.parse_args()
     BENCH.mkdir(parents=True, exist_ok=True)

@@ -198,7 +198,7 @@ def startup(bench: Bench) -> Iterator[Figure]:
         return run(["-c", "import dagster, dagster_dbt"], env=home)
 
     ours(), bare()  # parses the manifest and fills the byte code cache
-    found = bench.keep("startup", alternate({"ours": ours, "bare": bare}, rounds=max(bench.rounds, 5)))
+    found = bench.keep("startup", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
     yield _ratio("startup", "process that builds the definitions", found, STARTUP_RATIO)
     seen = run(
         ["-c", f"import json, sys; {load}; print(json.dumps(dict(m=[m for m in {HEAVY!r} if m in sys.modules])))"], env=home

@@ -1,4 +1,6 @@
-"""Measuring: a fresh process per run, both sides in turn, medians.
+"""Measuring: a fresh process per run, both sides in turn, and of each side its least disturbed run.
+
+Other load only ever adds to a time, so the shortest of several runs is the nearest to what the work itself takes.
 
 Of every process: wall time, user + system CPU, and peak resident memory, as the kernel accounts for it when it ends (wait4, so
 that a process that measures nothing itself cannot be wrong about it). `seconds` is the time the process itself reports as
@@ -10,7 +12,6 @@ work, generation and comparison included, is done in children.
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -78,20 +79,20 @@ def run(arguments: Sequence[str], *, env: Mapping[str, str] | None = None) -> Ru
 
 
 def alternate(sides: Mapping[str, Callable[[], Run]], *, rounds: int) -> dict[str, Run]:
-    """Run the sides in turn, so that what the machine does meanwhile meets both; the median of each."""
+    """Run the sides in turn, so that what the machine does meanwhile meets both; the shortest times of each."""
     runs: dict[str, list[Run]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
             runs[name].append(side())
-    return {name: _median(found) for name, found in runs.items()}
+    return {name: _least(found) for name, found in runs.items()}
 
 
-def _median(runs: Sequence[Run]) -> Run:
-    """Median times; the highest peak; the output of the last run."""
+def _least(runs: Sequence[Run]) -> Run:
+    """Shortest times; the highest peak; the output of the last run."""
     return Run(
-        seconds=statistics.median(r.seconds for r in runs),
-        wall=statistics.median(r.wall for r in runs),
-        cpu=statistics.median(r.cpu for r in runs),
+        seconds=min(r.seconds for r in runs),
+        wall=min(r.wall for r in runs),
+        cpu=min(r.cpu for r in runs),
         peak=max(r.peak for r in runs),
         output=runs[-1].output,
     )

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -167,7 +168,6 @@ class DuckDBSession:
             return []
         now = quoted(key[0]) if len(key) == 1 else f"row({', '.join(map(quoted, key))})"
         complete = " AND ".join(f"{quoted(name)} IS NOT NULL" for name in key)
-        relation = self.connection.sql(_PLACED + "FROM read_parquet($1)", params=[[*map(literal, paths)]])
         # COPY may put the row groups of a file out of order. That each row follows the one before it is part of the proof.
         columns = {
             "now": now,
@@ -177,9 +177,19 @@ class DuckDBSession:
             "stretch": f"_lakehouse_row // {_ROW_GROUP:d}",
             "follows": f"lag({now}) OVER () < {now} AND lag(_lakehouse_row) OVER () = _lakehouse_row - 1",
         }
-        steps = relation.select(*[duckdb.SQLExpression(text).alias(name) for name, text in columns.items()])
         proof = f"bool_and(complete AND (place % {_ROW_GROUP:d} = 0 OR coalesce(follows, false)))"
-        found = steps.aggregate(f"min(now), max(now), {proof}", "file, stretch").fetchall()
+
+        def walk(some: Sequence[str]) -> list[tuple[Any, Any, bool]]:
+            with self.connection.cursor() as cursor:
+                relation = cursor.sql(_PLACED + "FROM read_parquet($1)", params=[[*map(literal, some)]])
+                steps = relation.select(*[duckdb.SQLExpression(text).alias(name) for name, text in columns.items()])
+                return steps.aggregate(f"min(now), max(now), {proof}", "file, stretch").fetchall()
+
+        # A window over a stream runs on one thread, so each gets its share of the files.
+        threads = self.connection.sql("SELECT current_setting('threads')").fetchall()[0][0]
+        shares = [paths[n::threads] for n in range(min(threads, len(paths)))]
+        with ThreadPoolExecutor(len(shares)) as pool:
+            found = [stretch for stretches in pool.map(walk, shares) for stretch in stretches]
         return [(low, high) for low, high, proven in found] if all(proven for _, _, proven in found) else None
 
     def rows(self, frame: "nw.LazyFrame[Any]") -> list[tuple[Any, ...]]:
@@ -256,7 +266,8 @@ def _exact_cast(source: str, kind: str) -> str:
         # or a number that is equal to one. What prints as it was delivered needs no second look.
         number = rf"regexp_full_match({source}, '\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*')"
         equal = f"TRY_CAST({source} AS DECIMAL(38,18)) = {attempt}"
-        return f"CASE WHEN CAST({attempt} AS VARCHAR) = {source} OR ({number} AND {equal}) THEN {attempt} END"
+        closely = f"CASE WHEN {number} AND {equal} THEN {attempt} END"
+        return f"CASE CAST({attempt} AS VARCHAR) WHEN {source} THEN {attempt} ELSE {closely} END"
     if kind.startswith("decimal"):
         return f"CASE WHEN NOT contains({source}, '_') THEN {attempt} END"
     if kind == "double":  # '1e400' is no infinity, and '1_0' no number
