@@ -93,8 +93,8 @@ sync: setup ## Regenerate what derives from the specs: dbt sources, golden asset
 lock: $(VENV)/.dev ## Resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 --no-header pyproject.toml --output-file requirements.lock
 
-bench: setup $(VENV)/.dev ## Measure against the bare script, with bounds
-	@$(BIN)/python -m benchmarks
+bench: setup $(VENV)/.dev ## Measure against bare scripts, with bounds [ROWS=100000000] [ONLY=full]
+	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows '$(ROWS)') $(if $(ONLY),--only '$(ONLY)')
 
 clean: ## Remove the lake, Dagster's history and caches (keeps .venv)
 	@rm -rf data dbt_project/target dbt_project/logs

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.cases import CASES, Bench, Figure, why_not
+from benchmarks.cases import CASES, SIZED, SIZES, Bench, Figure, why_not
 from benchmarks.measure import BENCH, BenchmarkError
 
 _COLUMNS = (11, 44, 10, 10, 7, 10, 7)
@@ -20,39 +20,46 @@ _COLUMNS = (11, 44, 10, 10, 7, 10, 7)
 def main() -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure the lakehouse beside a bare script.")
-    parser.add_argument("--rows", type=int, default=10_000_000, help="generated sales (default: 10,000,000)")
+    parser.add_argument(
+        "--rows", type=int, action="append", help="generated sales; may be given again (default: 1,000,000 and 10,000,000)"
+    )
     parser.add_argument("--only", action="append", choices=list(CASES), help="only this case; may be given again")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure here")
     arguments = parser.parse_args()
     BENCH.mkdir(parents=True, exist_ok=True)
     busy = os.getloadavg()[0] > 0.5
-    bench = Bench(rows=arguments.rows, rounds=arguments.rounds)
-    print(f"{bench.rows:,} rows, {bench.rounds} rounds, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
+    sizes: list[int] = arguments.rows or list(SIZES)
+    benches = [Bench(rows=rows, rounds=arguments.rounds) for rows in sizes]
+    print(f"{arguments.rounds} rounds, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start")
     print(_line("case", "what", "ours", "bare", "ratio", "bound", ""))
-    figures: list[Figure] = []
+    figures: list[dict[str, object]] = []
     failures: list[str] = []
-    for name in arguments.only or CASES:
-        reason = why_not(name)
-        if reason:
-            print(_line(name, f"skipped: {reason}"))
-            continue
-        try:
-            for figure in CASES[name](bench):
-                figures.append(figure)
-                print(_show(figure), flush=True)
-        except BenchmarkError as error:
-            failures.append(f"{name}: {error}")
-            print(_line(name, "failed", "", "", "", "", "FAILED"), flush=True)
+    for bench in benches:
+        print(f"{bench.rows:,} rows")
+        for name in arguments.only or CASES:
+            if name not in SIZED and bench is not benches[-1]:
+                continue
+            reason = why_not(name)
+            if reason:
+                print(_line(name, f"skipped: {reason}"))
+                continue
+            try:
+                for figure in CASES[name](bench):
+                    figures.append({"rows": bench.rows, **asdict(figure), "missed": figure.missed})
+                    print(_show(figure), flush=True)
+            except BenchmarkError as error:
+                failures.append(f"{name}: {error}")
+                print(_line(name, "failed", "", "", "", "", "FAILED"), flush=True)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
     if busy:
         print("Other work was running when this began: times and their ratios are poor figures, CPU and memory are fair ones.")
     for failure in failures:
         print(failure, file=sys.stderr)
     if arguments.json:
-        listed = [{**asdict(figure), "missed": figure.missed} for figure in figures]
-        arguments.json.write_text(json.dumps({"rows": bench.rows, "figures": listed, "runs": bench.raw}, indent=1) + "\n")
-    return int(bool(failures) or any(figure.missed for figure in figures))
+        runs = {bench.rows: bench.raw for bench in benches}
+        arguments.json.write_text(json.dumps({"figures": figures, "runs": runs}, indent=1) + "\n")
+    return int(bool(failures) or any(figure["missed"] for figure in figures))
 
 
 def _show(figure: Figure) -> str:

@@ -113,14 +113,14 @@ ORDER BY id
 """,
 }
 
-_MEASURES = """
+MEASURES = """
 CREATE TEMP MACRO orders_of(pedido_id) AS CAST(count(DISTINCT pedido_id) AS BIGINT);
 CREATE TEMP MACRO customers_of(cliente_id) AS CAST(count(DISTINCT cliente_id) AS BIGINT);
 CREATE TEMP MACRO units_of(quantidade) AS CAST(sum(quantidade) AS BIGINT);
 CREATE TEMP MACRO revenue_of(total) AS CAST(sum(total) AS DECIMAL(18, 4));
 """
 
-_GOLD = {
+GOLD = {
     "vendas_diarias": """
 CREATE TEMP VIEW vendas_diarias AS
 SELECT created_date AS data, orders_of(pedido_id) AS pedidos, customers_of(cliente_id) AS clientes, count(*) AS linhas,
@@ -160,10 +160,10 @@ def run(landing: str, lake: str) -> None:
     with duckdb.connect() as con:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("SET VARIABLE folder = $folder", {"folder": landing})
-        con.execute(_MEASURES)
-        for statement in [*_READ.values(), *_SILVER.values(), *_GOLD.values()]:
+        con.execute(MEASURES)
+        for statement in [*_READ.values(), *_SILVER.values(), *GOLD.values()]:
             con.execute(statement)
-        for layer, tables in (("silver", _SILVER), ("gold", _GOLD)):
+        for layer, tables in (("silver", _SILVER), ("gold", GOLD)):
             for name in tables:
                 folder = Path(lake) / layer / name
                 folder.mkdir(parents=True)

@@ -3,6 +3,8 @@
     full        bronze to silver of the generated sales, from nothing
     increment   10,000 lines of the last seven days merged into that table; only files with a changed key are rewritten
     spread      10,000 newer versions all over that table, beside a plain copy of the files that hold one
+    gold        the marts over the silver sales of `full` by dbt, tests and publishing included, beside one bare script
+    elt         ELTBench on TPC-DS at scale factor 1, beside LakeBench's own DuckDB engine in an environment of its own
     files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
@@ -27,10 +29,16 @@ from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, r
 GB = 1_000_000_000
 #: What is promised of `full` and `increment` is promised of this size; below it fixed costs decide.
 BOUND_ROWS = 10_000_000
+SIZES = (1_000_000, BOUND_ROWS)
+#: Cases over the generated sales; the others are run once.
+SIZED = ("full", "increment", "spread", "gold")
 FULL_RATIO, FULL_PEAK = 1.3, 2.5 * GB
 INCREMENT_SHARE = 0.15
 SPREAD_RATIO = 1.3
+ELT_RATIO = 1.1
 _CHANGED = 10_000
+#: In an environment of its own: it pins another DuckDB than the lakehouse.
+LAKEBENCH = ("lakebench[duckdb]==2.2.0", "duckdb-extensions==1.5.5", "duckdb-extension-delta==1.5.5")
 FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
@@ -170,6 +178,63 @@ def spread(bench: Bench) -> Iterator[Figure]:
     yield Figure("spread", "bytes written per changed byte", written / changed, unit="x")
 
 
+def gold(bench: Bench) -> Iterator[Figure]:
+    """Every mart, from nothing."""
+    if not bench.full:
+        yield from full(bench)
+    lake = bench.fresh("gold")
+    shutil.copytree(bench.silver("ours", "full"), lake / "silver" / "vendas", copy_function=os.link)
+    run(["-m", "benchmarks.gold", "prepare", str(lake)])
+
+    def ours() -> Run:
+        home = _home(bench, "gold-run")
+        return run(["-m", "lakehouse", "materialize", "group:gold"], env={**home, "LAKEHOUSE_SILVER_ROOT": str(lake / "silver")})
+
+    def bare() -> Run:
+        return run(["-m", "benchmarks.gold", "bare", str(lake), str(bench.fresh("bare-gold"))])
+
+    found = bench.keep("gold", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    marts = bench.work / "gold-run" / "lake" / "gold"
+    for name in ("vendas_diarias", "vendas_mensais", "vendas_por_pais"):
+        _same(marts / name, bench.work / "bare-gold" / name)
+    ours_, bare_ = found["ours"], found["bare"]
+    yield Figure("gold", "process that makes all marts", ours_.wall, bare_.wall)
+    yield Figure("gold", "CPU of the process", ours_.cpu, bare_.cpu)
+    limit = FULL_PEAK / GB
+    yield Figure(
+        "gold", "peak memory", ours_.peak / GB, bare_.peak / GB, unit="GB", limit=limit, bound=f"<= {limit} GB"
+    )  # fmt: skip
+
+
+def elt(bench: Bench) -> Iterator[Figure]:
+    """TPC-DS to a fact table, merges, maintenance and a query."""
+    theirs = BENCH / "lakebench"
+    python, data = str(theirs / "bin" / "python"), str(theirs / "tpcds")
+    side = str(PROJECT / "benchmarks" / "lakebench_side.py")
+    if not (theirs / ".done").exists():
+        run(["-m", "venv", "--clear", str(theirs)])
+        run(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *LAKEBENCH], python=python)
+        (theirs / ".done").touch()
+    run([side, "generate", data], python=python)
+
+    def ours() -> Run:
+        return run(["-m", "benchmarks.elt", data, str(bench.fresh("elt"))])
+
+    def bare() -> Run:
+        return run([side, "run", data, str(bench.fresh("elt-lakebench"))], python=python)
+
+    found = bench.keep("elt", alternate({"ours": ours, "lakebench": bare}, rounds=bench.rounds))
+    mine, other = found["ours"], found["lakebench"]
+    if mine.output["fact_rows"] != other.output["fact_rows"]:
+        raise BenchmarkError(f"The fact table has {mine.output['fact_rows']} rows, LakeBench's {other.output['fact_rows']}.")
+    for phase, theirs_ in other.output["phases"].items():
+        yield Figure("elt", phase, mine.output["phases"][phase], theirs_)
+    yield Figure("elt", "total", mine.seconds, other.seconds, value=mine.seconds / other.seconds, limit=ELT_RATIO,
+                 bound=f"<= {ELT_RATIO} x")  # fmt: skip
+    yield Figure("elt", "peak memory", mine.peak / GB, other.peak / GB, unit="GB", limit=FULL_PEAK / GB,
+                 bound=f"<= {FULL_PEAK / GB} GB")  # fmt: skip
+
+
 def files(bench: Bench) -> Iterator[Figure]:
     """Many small files; the work per file decides."""
     landing = BENCH / f"files-{FILES}"
@@ -275,6 +340,8 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
     "spread": spread,
+    "gold": gold,
+    "elt": elt,
     "files": files,
     "startup": startup,
     "cli": cli,

@@ -50,7 +50,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, "PYTHONPYCACHEPREFIX": str(BENCH / "pycache"), **(extra or {})}
 
 
-def run(arguments: Sequence[str], *, env: Mapping[str, str] | None = None) -> Run:
+def run(arguments: Sequence[str], *, env: Mapping[str, str] | None = None, python: str = sys.executable) -> Run:
     """Run `python <arguments>` in the project's folder to its end and measure it.
 
     Raises:
@@ -59,7 +59,7 @@ def run(arguments: Sequence[str], *, env: Mapping[str, str] | None = None) -> Ru
     os.sync()  # what another run wrote is on disk before this one starts
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         begun = time.perf_counter()
-        command = [sys.executable, *arguments]
+        command = [python, *arguments]
         process = subprocess.Popen(command, stdout=out, stderr=err, cwd=PROJECT, env=environment(env))
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begun

@@ -158,9 +158,9 @@ def replace_keys(
 ) -> Staged:
     """Stage a table without the rows whose key is in `changed`, and with `rows`.
 
-    Only files that hold a changed key are written again, one by one, so memory is bounded by a file and the others keep
-    their place in the order of keys. A row takes the place of the one it replaces, so nothing is sorted; only the small
-    files that are written again are, together, and take the new keys with them.
+    Only files that hold a changed key are written again, in one stream in the order of keys. A row takes the place of the
+    one it replaces, so nothing is sorted; only the small files that are written again are, together, and take the new keys
+    with them.
 
     Args:
         changed: the keys, kept; `rows`: the new rows, kept, each with a key of `changed`.
@@ -173,14 +173,17 @@ def replace_keys(
     hit = {row[0] for row in session.rows(place.select(PATH).unique())}
     remove = [file for file in snapshot.files if snapshot.paths([file])[0] in hit]
     small = [file for file in remove if file.size * 2 <= file_mb * 1_000_000]
+    large = [file for file in remove if file not in small]
+    if all(key[0] in file.lower for file in large):
+        large.sort(key=lambda file: file.lower[key[0]])
     inserts = rows.join(place, on=key, how="anti")
     fate = changed.join(rows.with_columns(nw.lit(True).alias("_live")), on=key, how="left")
     fate = session.keep(fate.select(*[nw.col(name).alias(f"_new_{name}") for name in columns], "_live", *key))
     add: list[DataFile] = []
     try:
-        for file in (file for file in remove if file not in small):
-            frame = _in_place(session.read(snapshot.paths([file]), columns), fate, key=key, columns=columns)
-            add += session.write(frame, snapshot.uri, columns=columns, file_mb=2 * file_mb)  # not one and a bit
+        if large:
+            frame = _in_place(session.read(snapshot.paths(large), columns), fate, key=key, columns=columns)
+            add += session.write(frame, snapshot.uri, columns=columns, file_mb=file_mb)
         if small or session.rows(inserts.head(1)):
             parts = [inserts.select(*columns)]
             if small:

@@ -66,9 +66,9 @@ class Session(Protocol):
         """Compute a frame once and hold the result until the session ends, on disk when it outgrows the memory limit."""
         ...
 
-    def stretches(self, paths: Sequence[str], key: Sequence[str]) -> list[tuple[Any, Any]] | None:
-        """First and last key of stretches of rows that are strictly ascending and together are all rows of the files; None
-        where the rows are not ordered like that, or a key is null."""
+    def stretches(self, paths: Sequence[str], key: Sequence[str]) -> list[tuple[Any, Any, str]] | None:
+        """First key, last key and path of stretches of rows that are strictly ascending and together are all rows of the
+        files; None where the rows are not ordered like that, or a key is null."""
         ...
 
     def rows(self, frame: "nw.LazyFrame[Any]") -> list[tuple[Any, ...]]:

@@ -163,7 +163,7 @@ class DuckDBSession:
         self.connection.execute(f"CREATE TEMP TABLE {name} AS FROM {name}_source")
         return _frame(self.connection.table(name))
 
-    def stretches(self, paths: Sequence[str], key: Sequence[str]) -> list[tuple[Any, Any]] | None:
+    def stretches(self, paths: Sequence[str], key: Sequence[str]) -> list[tuple[Any, Any, str]] | None:
         if not paths:
             return []
         now = quoted(key[0]) if len(key) == 1 else f"row({', '.join(map(quoted, key))})"
@@ -179,18 +179,19 @@ class DuckDBSession:
         }
         proof = f"bool_and(complete AND (place % {_ROW_GROUP:d} = 0 OR coalesce(follows, false)))"
 
-        def walk(some: Sequence[str]) -> list[tuple[Any, Any, bool]]:
+        def walk(some: Sequence[str]) -> list[tuple[Any, Any, str, bool]]:
             with self.connection.cursor() as cursor:
                 relation = cursor.sql(_PLACED + "FROM read_parquet($1)", params=[[*map(literal, some)]])
                 steps = relation.select(*[duckdb.SQLExpression(text).alias(name) for name, text in columns.items()])
-                return steps.aggregate(f"min(now), max(now), {proof}", "file, stretch").fetchall()
+                found = steps.aggregate(f"min(now), max(now), file, {proof}", "file, stretch").fetchall()
+            return [(low, high, some[file], proven) for low, high, file, proven in found]
 
         # A window over a stream runs on one thread, so each gets its share of the files.
         threads = self.connection.sql("SELECT current_setting('threads')").fetchall()[0][0]
         shares = [paths[n::threads] for n in range(min(threads, len(paths)))]
         with ThreadPoolExecutor(len(shares)) as pool:
             found = [stretch for stretches in pool.map(walk, shares) for stretch in stretches]
-        return [(low, high) for low, high, proven in found] if all(proven for _, _, proven in found) else None
+        return [stretch[:3] for stretch in found] if all(proven for *_, proven in found) else None
 
     def rows(self, frame: "nw.LazyFrame[Any]") -> list[tuple[Any, ...]]:
         return _relation(frame).fetchall()
