@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser test-faults dev trigger materialize rebuild quarantine redrive release check format sync lock bench clean summary sample
+.PHONY: help setup run test test-browser test-faults dev trigger materialize rebuild quarantine redrive release doctor check format sync lock bench clean summary sample
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...'
 
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary
+
+doctor: setup ## Are the places that the settings name there, and safe to write?
+	@$(BIN)/python -m lakehouse doctor
 
 # --- develop ----------------------------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is

@@ -7,6 +7,7 @@
     redrive TABLE         judge that again, after a rule, a type or a file was mended
     release TABLE REASON  take in the batch that a rule with action `fail` stops
     summary               what is in the lake
+    doctor                whether the places that the settings name are there and safe to write
 
 Errors are one sentence with the remedy; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
 """
@@ -105,6 +106,14 @@ def summary() -> None:
     from lakehouse import runs
 
     raise typer.Exit(runs.summary())
+
+
+@app.command()
+def doctor() -> None:
+    """Look whether what the settings name is there and keeps what the lake relies on."""
+    from lakehouse.doctor import examine
+
+    raise typer.Exit(examine())
 
 
 def main() -> int:

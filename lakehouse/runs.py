@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from lakehouse.automation import CONSOLE, SINGLE_TABLE_JOB
+from lakehouse.core import files
 from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
@@ -72,10 +73,8 @@ def summary() -> int:
 
 def newest_report(folder: str) -> str | None:
     """The newest dated page below a report's folder."""
-    from pathlib import Path
-
-    pages = sorted(Path(folder).glob("*/index.html"))
-    return str(pages[-1]) if pages else None
+    pages = sorted(path for path in files.listing(folder, below=True) if path.endswith("/index.html"))
+    return f"{folder}/{pages[-1]}" if pages else None
 
 
 def _gold_keys(settings: Any) -> Sequence[dg.AssetKey]:

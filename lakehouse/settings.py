@@ -68,8 +68,8 @@ class Settings(BaseSettings):
 
     @property
     def spill(self) -> str:
-        """Folder for intermediate results that do not fit in memory."""
-        return f"{_absolute(self.root)}/.spill"
+        """Folder of this machine for intermediate results that do not fit in memory, and for copies from an object store."""
+        return f"{_absolute('data') if '://' in self.root else _absolute(self.root)}/.spill"
 
 
 def load_settings() -> Settings:
@@ -78,6 +78,8 @@ def load_settings() -> Settings:
     Raises:
         DeclarationError: a variable has a value that it cannot have; the message names the variable.
     """
+    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):  # the libraries want to be told twice
+        os.environ.setdefault("AWS_ALLOW_HTTP", "true")
     roots = {layer: os.environ[name] for layer in LAYERS if os.environ.get(name := f"LAKEHOUSE_{layer.upper()}_ROOT")}
     landing = os.environ.get("LAKEHOUSE_LANDING", "")
     if "landing" in roots:

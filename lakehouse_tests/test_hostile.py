@@ -119,7 +119,9 @@ def test_a_delivered_field_of_any_name_is_refused_or_stored_under_a_legal_one() 
         assert TableRef("bronze", stored).table == stored
 
 
-@pytest.mark.parametrize("place", ["s3://bucket/lake", "file:///etc", "/lake\n", "/lake#1", "/lake%2e", "/lake\\x"])
+@pytest.mark.parametrize(
+    "place", ["s3a://bucket/lake", "s3://bucket/../other", "file:///etc", "/lake\n", "/lake#1", "/lake%2e", "/lake\\x"]
+)
 @pytest.mark.parametrize("variable", ["LAKEHOUSE_ROOT", "LAKEHOUSE_GOLD_ROOT"])
 def test_a_place_that_is_no_folder_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str, place: str) -> None:
     monkeypatch.setenv(variable, place + "x" if place.endswith("\n") else place)

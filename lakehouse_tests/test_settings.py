@@ -44,10 +44,10 @@ def test_a_value_that_cannot_be_is_an_error_that_names_the_variable(monkeypatch,
 
 
 @pytest.mark.parametrize("variable", ["LAKEHOUSE_ROOT", "LAKEHOUSE_BRONZE_ROOT", "LAKEHOUSE_LANDING"])
-def test_a_place_that_is_not_a_folder_is_refused_before_anything_is_written(monkeypatch, variable):
-    monkeypatch.setenv(variable, "s3://bucket/prefix")
+def test_a_place_that_is_neither_a_folder_nor_in_a_bucket_is_refused_before_anything_is_written(monkeypatch, variable):
+    monkeypatch.setenv(variable, "ftp://host/prefix")
     settings = load_settings()
-    with pytest.raises(DeclarationError, match="s3://bucket"):
+    with pytest.raises(DeclarationError, match="ftp://host"):
         settings.storage.uri(TableRef("bronze", "vendas"))
 
 

@@ -8,15 +8,14 @@ batch, under its new content), changes while it is read (the batch is staged aga
 vanished and comes back is new.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import narwhals as nw
 
+from lakehouse.core import files as stored
 from lakehouse.core import ledger, quarantine
 from lakehouse.core.delta import Candidate, Snapshot, discard, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
@@ -89,7 +88,7 @@ def stage_batch(
     staged = airbyte.stage(
         session,
         present,
-        landing=storage.landing,
+        landing=storage.landed_here(present, f"{session.folder}/landing"),
         folder=table.uri,
         batch=batch,
         ingested_at=datetime.now(UTC),
@@ -202,11 +201,10 @@ def _new_files(storage: Storage, landed: Sequence[LandedFile], known: Sequence[P
     return new
 
 
-def _checksum(path: str) -> str | None:
+def _checksum(uri: str) -> str | None:
     """Of a file's content; None when it is gone since it was listed."""
     try:
-        with Path(path).open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        return stored.digest(uri)
     except FileNotFoundError:
         return None
 

@@ -15,9 +15,10 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
 
+from lakehouse.core import files as stored
 from lakehouse.core.errors import BrokenTableError
+from lakehouse.core.files import Found, is_remote
 
 #: In a commit's information: the actions that it holds, `{"add": 2, "remove": 0, ...}` as JSON.
 ACTIONS = "lakehouse.actions"
@@ -44,10 +45,10 @@ def check_files(uri: str, files: Iterable[tuple[str, int, int]]) -> None:
     Raises:
         BrokenTableError: one is missing or has another size.
     """
+    there = _Sizes(uri)
     for path, size, rows in files:
-        place = f"{uri}/{path}"
         try:
-            found = os.stat(place).st_size  # noqa: PTH116 - a Path for each of thousands costs more than the call
+            found = there.size(path)
         except OSError as error:
             wrong = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         else:
@@ -55,9 +56,32 @@ def check_files(uri: str, files: Iterable[tuple[str, int, int]]) -> None:
                 continue
             wrong = f"has {found:,} bytes instead of {size:,}"
         raise BrokenTableError(
-            f"The data file {place} {wrong}; {rows:,} rows of the table were in it.",
+            f"The data file {uri}/{path} {wrong}; {rows:,} rows of the table were in it.",
             remedy=f"Put it back from a backup. {_without_backup(uri, readable=True)}",
         )
+
+
+class _Sizes:
+    """Sizes of a table's data files; of an object store one listing tells those of a folder."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.listed: dict[str, dict[str, Found]] = {}
+
+    def size(self, path: str) -> int:
+        """Of one file in bytes.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if not is_remote(self.uri):
+            return os.stat(f"{self.uri}/{path}").st_size  # noqa: PTH116 - a Path for each of thousands costs more
+        folder, name = os.path.split(path)
+        if folder not in self.listed:
+            self.listed[folder] = stored.listing(f"{self.uri}/{folder}".rstrip("/"))
+        if name not in self.listed[folder]:
+            raise FileNotFoundError(path)
+        return self.listed[folder][name].size
 
 
 def check_no_data(uri: str) -> None:
@@ -66,7 +90,7 @@ def check_no_data(uri: str) -> None:
     Raises:
         BrokenTableError: its log is gone.
     """
-    count = sum(1 for _ in Path(uri).glob("*.parquet"))
+    count = sum(name.endswith(".parquet") for name in stored.listing(uri))
     if count:
         raise BrokenTableError(
             f"There are {count:,} data files in {uri}, but no commit in its _delta_log.",
@@ -74,7 +98,7 @@ def check_no_data(uri: str) -> None:
         )
 
 
-def commit_actions(path: Path) -> list[Mapping[str, object]]:
+def commit_actions(path: str) -> list[Mapping[str, object]]:
     """The actions of a commit file.
 
     Raises:
@@ -99,12 +123,12 @@ def explain(uri: str, error: Exception, *, version: int | None) -> BrokenTableEr
     last = newest if version is None else version
     begin = max((number for number in checkpoints if number <= last), default=-1)
     whole = all(number in commits for number in range(last + 1))
-    pointer = Path(uri, "_delta_log", _POINTER)
+    pointer = f"{uri}/_delta_log/{_POINTER}"
     for path in checkpoints.get(begin, ()):
         if not _is_parquet(path):
             what = f"The checkpoint {path} is cut off or garbled."
             return BrokenTableError(what, remedy=_remove(path, pointer) if whole else _restore(uri))
-    if pointer.is_file() and _pointed(pointer) not in (None, *checkpoints) and (whole or begin >= 0):
+    if _pointed(pointer) not in (None, *checkpoints) and (whole or begin >= 0):
         return BrokenTableError(f"{pointer} names a checkpoint that is not there.", remedy=_remove(pointer))
     try:
         _check_commits(uri, (path for number, path in sorted(commits.items()) if begin < number <= last))
@@ -118,24 +142,24 @@ def explain(uri: str, error: Exception, *, version: int | None) -> BrokenTableEr
     return BrokenTableError(f"The Delta log of {uri} cannot be read: {said}.", remedy=_restore(uri))
 
 
-def _listed(uri: str) -> tuple[dict[int, Path], dict[int, list[Path]]]:
+def _listed(uri: str) -> tuple[dict[int, str], dict[int, list[str]]]:
     """Commit files by version, and the files of checkpoints by version."""
-    commits: dict[int, Path] = {}
-    checkpoints: dict[int, list[Path]] = {}
-    log = Path(uri, "_delta_log")
-    for name in os.listdir(log) if log.is_dir() else ():  # noqa: PTH208 - names alone are wanted
+    commits: dict[int, str] = {}
+    checkpoints: dict[int, list[str]] = {}
+    log = f"{uri}/_delta_log"
+    for name in stored.names_in(log):
         if found := _COMMIT.fullmatch(name):
-            commits[int(found[1])] = log / name
+            commits[int(found[1])] = f"{log}/{name}"
         elif found := _CHECKPOINT.fullmatch(name):
-            checkpoints.setdefault(int(found[1]), []).append(log / name)
+            checkpoints.setdefault(int(found[1]), []).append(f"{log}/{name}")
     return commits, checkpoints
 
 
-def _check_commits(uri: str, paths: Iterable[Path]) -> None:
+def _check_commits(uri: str, paths: Iterable[str]) -> None:
     for path in paths:
         try:
-            stat = path.stat()
-            problem = _problem(str(path), stat.st_size, stat.st_mtime_ns)
+            # What is in a store was put there whole, and is never put there again.
+            problem = _problem(path, "" if is_remote(uri) else stored.stat(path).version)
         except FileNotFoundError:  # cleaned up since it was listed
             continue
         if problem:
@@ -143,10 +167,10 @@ def _check_commits(uri: str, paths: Iterable[Path]) -> None:
 
 
 @lru_cache(maxsize=10_000)
-def _problem(path: str, size: int, modified: int) -> str:
-    """What is wrong with a commit file, empty when nothing is; looked at once while size and time stay."""
+def _problem(path: str, version: str) -> str:
+    """What is wrong with a commit file, empty when nothing is; looked at once while its version stays."""
     try:
-        actions = _actions(Path(path))
+        actions = _actions(path)
     except ValueError:
         return "is cut off or garbled"
     if not actions:
@@ -161,31 +185,31 @@ def _problem(path: str, size: int, modified: int) -> str:
     return ""
 
 
-def _actions(path: Path) -> list[Mapping[str, object]]:
-    found = [json.loads(line) for line in path.read_bytes().split(b"\n") if line.strip()]
+def _actions(path: str) -> list[Mapping[str, object]]:
+    found = [json.loads(line) for line in stored.read(path).split(b"\n") if line.strip()]
     if not all(isinstance(action, dict) for action in found):
         raise ValueError(f"{path} holds something else than actions")
     return found
 
 
-def _is_parquet(path: Path) -> bool:
+def _is_parquet(path: str) -> bool:
     """Whether a file begins and ends as Parquet does; one that was cut does not."""
-    with path.open("rb") as content:
-        head = content.read(4)
-        content.seek(max(path.stat().st_size - 4, 0))
-        return head == content.read(4) == _MAGIC
+    content = stored.read(path)
+    return content[:4] == content[-4:] == _MAGIC
 
 
-def _pointed(pointer: Path) -> int | None:
+def _pointed(pointer: str) -> int | None:
     """The version that the pointer to the last checkpoint names, None where it names none (Delta then looks for itself)."""
     try:
-        return int(json.loads(pointer.read_bytes())["version"])
-    except (ValueError, KeyError, TypeError):
+        return int(json.loads(stored.read(pointer))["version"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def _remove(*paths: Path) -> str:
-    return f"Its commits hold all that it held; remove it: rm -f {' '.join(shlex.quote(str(path)) for path in paths)}"
+def _remove(*paths: str) -> str:
+    if is_remote(paths[0]):
+        return f"Its commits hold all that it held; remove {' and '.join(paths)} from the store."
+    return f"Its commits hold all that it held; remove it: rm -f {' '.join(map(shlex.quote, paths))}"
 
 
 def _restore(uri: str) -> str:
@@ -197,10 +221,12 @@ def _without_backup(uri: str, *, readable: bool = False) -> str:
 
     The layer is read from the folder: where a layer has a root of its own this is not known, and the docs are named.
     """
-    place = Path(uri)
+    layer, table = uri.split("/")[-2:]
     away = f"mv {shlex.quote(uri)} {shlex.quote(uri + '.broken')} && "
-    if place.parent.name == "silver":  # a rebuild reads the log and no data file
-        return f"Without one, compute it again from bronze: {'' if readable else away}make rebuild TABLE={place.name}"
-    if place.parent.name == "gold":
-        return f"Without one, compute it again from silver: {away}make materialize SELECT='key:\"gold/{place.name}\"'"
+    if is_remote(uri):
+        away = f"move {uri} to {uri}.broken, then "
+    if layer == "silver":  # a rebuild reads the log and no data file
+        return f"Without one, compute it again from bronze: {'' if readable else away}make rebuild TABLE={table}"
+    if layer == "gold":
+        return f"Without one, compute it again from silver: {away}make materialize SELECT='key:\"gold/{table}\"'"
     return "Without one, see docs/operations.md: A table is damaged."

@@ -20,8 +20,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from lakehouse.core import files as stored
 from lakehouse.core.damage import ACTIONS, check_files, check_log, check_no_data, commit_actions, explain
+from lakehouse.core.doctor import check_store
 from lakehouse.core.errors import BrokenTableError, ConflictError, LakehouseError, RefusedWriteError
+from lakehouse.core.files import is_remote
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable, Schema
@@ -125,7 +128,7 @@ class Snapshot:
         entries = []
         for version in range(since + 1, self.version + 1):
             try:
-                actions = commit_actions(Path(self.uri, "_delta_log", f"{version:020}.json"))
+                actions = commit_actions(f"{self.uri}/_delta_log/{version:020}.json")
             except FileNotFoundError:  # cleaned up; a checkpoint holds no commit information
                 continue
             for info in (cast("dict[str, Any]", action["commitInfo"]) for action in actions if "commitInfo" in action):
@@ -240,11 +243,16 @@ def open_existing(uri: str, *, version: int | None = None) -> Snapshot | None:
     """
     from deltalake import DeltaTable
 
-    if not DeltaTable.is_deltatable(uri):
+    options = stored.options(uri)
+    if is_remote(uri):  # delta-rs would try for minutes
+        stored.reach("/".join(uri.split("/")[:3]))
+    with _explained(uri, version):
+        there = DeltaTable.is_deltatable(uri, options)
+    if not there:
         check_no_data(uri)
         return None
     with _explained(uri, version):
-        found = Snapshot(DeltaTable(uri, version=version), uri)
+        found = Snapshot(DeltaTable(uri, version=version, storage_options=options), uri)
     check_log(uri, found.version)
     return found
 
@@ -267,7 +275,10 @@ def open_table(uri: str, columns: Mapping[str, str], *, partition_by: Sequence[s
 
     found = open_existing(uri)
     if found is None:
-        Path(uri).mkdir(parents=True, exist_ok=True)
+        if is_remote(uri):
+            check_store("/".join(uri.split("/")[:3]))
+        else:
+            Path(uri).mkdir(parents=True, exist_ok=True)
         # The second of two makers must fail: rebased, it would put its columns over what the first has done since.
         with suppress(CommitFailedError):
             DeltaTable.create(
@@ -276,6 +287,7 @@ def open_table(uri: str, columns: Mapping[str, str], *, partition_by: Sequence[s
                 mode="ignore",
                 partition_by=list(partition_by) or None,
                 commit_properties=CommitProperties(max_commit_retries=0),
+                storage_options=stored.options(uri),
             )
         found = open_existing(uri)
     if found is None:
@@ -349,8 +361,7 @@ class Candidate:
 
 def discard(uri: str, files: Sequence[DataFile]) -> None:
     """Remove staged files that will not be committed."""
-    for file in files:
-        Path(uri, file.path).unlink(missing_ok=True)
+    stored.remove([f"{uri}/{file.path}" for file in files])
 
 
 def redo_on_conflict(work: Callable[[], T], *, attempts: int = 5) -> T:

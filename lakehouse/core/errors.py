@@ -47,3 +47,7 @@ class BrokenTableError(LakehouseError):
 
 class UnreadableFileError(LakehouseError):
     """A landed file cannot be read in the form that its name says."""
+
+
+class StoreError(LakehouseError):
+    """An object store does not answer, or refuses. What had been committed before stays."""

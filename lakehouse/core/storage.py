@@ -9,17 +9,21 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
+from lakehouse.core import files
 from lakehouse.core.errors import BusyError, DeclarationError, UnreadableFileError
+from lakehouse.core.lease import lease
 from lakehouse.core.names import TableRef
 
 #: Folders inside a table's folder in which an engine writes before files get their names begin with this.
 STAGING = ".staged_"
+#: A bucket by its legal name, and a prefix without anything that a library could take for a way out of it.
+_BUCKET = re.compile(r"(s3|gs|az)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Storage:
     """The lake's places.
 
     Args:
-        root: absolute folder of the lake; `layers` gives single layers a folder of their own.
-        landing: absolute folder that holds `raw/<stream>/`.
+        root: absolute folder of the lake, or its place in a bucket; `layers` gives single layers one of their own.
+        landing: the place that holds `raw/<stream>/`.
     """
 
     root: str
@@ -56,10 +60,10 @@ class Storage:
                     remedy="Choose a name without #, ?, backslash, control characters and % before two digits.",
                 )
         for place in (self.root, self.landing, *self.layers.values()):
-            if "://" in place or not Path(place).is_absolute():
+            if not (_BUCKET.fullmatch(place) if files.is_remote(place) else Path(place).is_absolute()):
                 raise DeclarationError(
-                    f"{place!r} is not an absolute folder.",
-                    remedy="This version keeps its tables in a folder; set LAKEHOUSE_ROOT (or LAKEHOUSE_<LAYER>_ROOT) to one.",
+                    f"{place!r} is neither an absolute folder nor a place in a bucket.",
+                    remedy="Set LAKEHOUSE_ROOT (LAKEHOUSE_<LAYER>_ROOT, LAKEHOUSE_LANDING) to a folder, or to s3://bucket/prefix.",
                 )
 
     def uri(self, ref: TableRef) -> str:
@@ -68,13 +72,14 @@ class Storage:
         return f"{own.rstrip('/')}/{ref.table}" if own else f"{self.root.rstrip('/')}/{ref.layer}/{ref.table}"
 
     def folders(self, *, links: bool = False) -> list[str]:
-        """The folders of the lake and of landing: what work on it may read and write.
+        """The folders of the lake and of landing that are on this machine: what work on it may read and write.
 
         Args:
             links: also what links below landing lead to, for whoever reads landed files.
         """
-        out = [self.root, self.landing, *self.layers.values()]
+        out = [place for place in (self.root, self.landing, *self.layers.values()) if not files.is_remote(place)]
         seen: set[Path] = set()
+        links = links and not files.is_remote(self.landing)
         for place, folders, names in os.walk(Path(self.landing) / "raw", followlinks=True) if links else ():
             real = Path(place).resolve()
             if real in seen:
@@ -94,6 +99,8 @@ class Storage:
         Raises:
             UnreadableFileError: a name is not UTF-8, so no table can hold it.
         """
+        if files.is_remote(self.landing):
+            return self._landed_objects(stream)
         folder = Path(self.landing) / "raw" / stream
         found = []
         seen: set[Path] = set()
@@ -123,20 +130,34 @@ class Storage:
             raise UnreadableFileError(what, remedy="Rename the file.") from error
         return [LandedFile(path, stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns // 1000}", stat.st_mtime)]
 
+    def _landed_objects(self, stream: str) -> list[LandedFile]:
+        prefix = f"raw/{stream}/"
+        found = files.listing(f"{self.landing.rstrip('/')}/raw/{stream}", below=True)
+        data = {path: file for path, file in found.items() if not any(part.startswith((".", "_")) for part in path.split("/"))}
+        return [LandedFile(prefix + path, f.size, f.version, f.modified) for path, f in sorted(data.items()) if f.size]
+
     def landed_path(self, path: str) -> str:
-        """The absolute path of a landed file."""
+        """The URI of a landed file."""
         return f"{self.landing.rstrip('/')}/{path}"
 
-    def put(self, ref: TableRef, name: str, content: bytes) -> str:
-        """Write a whole file below a table's place, atomically; unchanged content is left untouched. Returns its path."""
-        from obstore.store import LocalStore
+    def landed_here(self, landed: Sequence[LandedFile], folder: str) -> str:
+        """The folder of this machine that holds these landed files under their paths: landing itself, or `folder`, to which
+        they are copied from an object store."""
+        if not files.is_remote(self.landing):
+            return self.landing
+        files.fetch({self.landed_path(file.path): f"{folder}/{file.path}" for file in landed})
+        return folder
 
-        folder = Path(self.uri(ref))
-        target = folder / name
-        if not (target.is_file() and target.read_bytes() == content):
-            folder.mkdir(parents=True, exist_ok=True)
-            LocalStore(folder).put(name, content)
-        return str(target)
+    def put(self, ref: TableRef, name: str, content: bytes) -> str:
+        """Write a whole file below a table's place, atomically; unchanged content is left untouched. Returns its URI."""
+        target = f"{self.uri(ref)}/{name}"
+        try:
+            if files.read(target) == content:
+                return target
+        except FileNotFoundError:
+            pass
+        files.put(target, content)
+        return target
 
 
 @contextmanager
@@ -144,11 +165,16 @@ def hold(folder: str, *, wait: float = 600.0) -> Iterator[None]:
     """Hold a table while working on it, so that two processes do not do the same work.
 
     This is politeness, not safety: what keeps a table right is the fence in the commit (`core/delta.py`). The lock is the
-    kernel's, on the folder itself: it leaves no file behind and ends with the process, however that ends.
+    kernel's, on the folder itself: it leaves no file behind and ends with the process, however that ends. In an object store
+    it is a lease (`core/lease.py`).
 
     Raises:
         BusyError: another process still held it after `wait` seconds.
     """
+    if files.is_remote(folder):
+        with lease(folder, wait=wait):
+            yield
+        return
     Path(folder).mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -225,13 +225,13 @@ class _Build:
             connection.execute(f"ATTACH {text(str(database))} AS {DATABASE}")
             connection.execute(f"USE {DATABASE}")
             for name, snapshot in silver.items():
-                _view(connection, "silver", name, snapshot)
+                self._view(session, "silver", name, snapshot)
             for uid in sorted(referred):
                 mart = self.marts[uid]
                 published = open_existing(self.storage.uri(mart.ref))
                 if published is None:
                     raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=f"Materialise {mart.ref} first.")
-                _view(connection, "gold", mart.name, published)
+                self._view(session, "gold", mart.name, published)
         nodes = self.manifest["nodes"]
         views = {uid for mart in building for uid in _below(self.manifest, mart) if uid in nodes} - set(self.marts)
         names = [nodes[uid]["name"] for uid in sorted(building | views)]
@@ -283,6 +283,18 @@ class _Build:
             },
         )
 
+    def _view(self, session: DuckDBSession, schema: str, name: str, snapshot: Snapshot) -> None:
+        """A view over a table's current files, here until the run ends. Names come from the specs; paths are quoted."""
+        session.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        if snapshot.files:
+            paths = session.local(snapshot.paths(), folder=str(self.scratch))
+            listed = ", ".join(text(literal(path)) for path in paths)
+            source = f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        else:
+            nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
+            source = f"SELECT {nulls} WHERE false"
+        session.connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")
+
 
 def _built(mart: Mart, results: Mapping[str, Any]) -> bool:
     return mart.unique_id in results and str(results[mart.unique_id].status) == "success"
@@ -307,15 +319,3 @@ def _frame(relation: Any) -> Any:
     import narwhals as nw
 
     return nw.from_native(relation)
-
-
-def _view(connection: Any, schema: str, name: str, snapshot: Snapshot) -> None:
-    """A view over a table's current files. Names come from the specs; paths are quoted as SQL text."""
-    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-    if snapshot.files:
-        listed = ", ".join(text(literal(path)) for path in snapshot.paths())
-        source = f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-    else:
-        nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
-        source = f"SELECT {nulls} WHERE false"
-    connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")

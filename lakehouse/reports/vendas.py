@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from lakehouse.core import files
 from lakehouse.core.delta import Snapshot, open_existing
 from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
@@ -44,13 +45,13 @@ _MADE = "made.json"
 )
 def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     storage = lake.storage
-    folder = Path(storage.uri(REPORT))
+    folder = storage.uri(REPORT)
     with failures():
         snapshots = {ref: open_existing(storage.uri(ref)) for ref in _tables()}
     # With the id: a table that was made anew begins at version 0 again.
     inputs = {str(ref): [snapshot.version, snapshot.id] for ref, snapshot in snapshots.items() if snapshot}
     made = _made(folder)
-    unchanged = made.get("inputs") == inputs and (folder / str(made.get("page"))).is_file()
+    unchanged = made.get("inputs") == inputs and str(made.get("page")) in files.listing(folder, below=True)
     if unchanged:
         context.log.info("The report %s is current.", made["page"])
     else:
@@ -59,10 +60,10 @@ def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
             storage.put(REPORT, _MADE, json.dumps({**made, "inputs": inputs}, indent=1).encode())
     return dg.MaterializeResult(
         metadata={
-            "report": dg.MetadataValue.path(str(folder / made["page"])),
+            "report": dg.MetadataValue.path(f"{folder}/{made['page']}"),
             "preview": dg.MetadataValue.md(made["preview"]),
             "receita": made["receita"],
-            "bytes": (folder / made["page"]).stat().st_size,
+            "bytes": files.stat(f"{folder}/{made['page']}").size,
             "nothing_to_do": unchanged,
         }
     )
@@ -74,10 +75,12 @@ def _tables() -> list[TableRef]:
     return [*tables, *[TableRef("gold", name) for name in MARTS]]
 
 
-def _made(folder: Path) -> dict[str, Any]:
+def _made(folder: str) -> dict[str, Any]:
     """What the newest page was made of; nothing when there is none, or when another version of this code made it."""
-    path = folder / _MADE
-    made: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        made: dict[str, Any] = json.loads(files.read(f"{folder}/{_MADE}"))
+    except FileNotFoundError:
+        return {}
     return made if made.get("code") == _code() else {}
 
 

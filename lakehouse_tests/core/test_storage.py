@@ -17,10 +17,20 @@ def test_a_table_is_below_the_root_or_below_the_root_of_its_layer(tmp_path: Path
     storage = Storage(root="/lake/", landing="/landing", layers={"bronze": "/fast/bronze/"})
     assert storage.uri(TableRef("silver", "vendas")) == "/lake/silver/vendas"
     assert storage.uri(TableRef("bronze", "vendas")) == "/fast/bronze/vendas"
+    bucket = Storage(root="s3://lake/prefix", landing="/landing", layers={"bronze": "s3://bronze"})
+    assert bucket.uri(TableRef("silver", "vendas")) == "s3://lake/prefix/silver/vendas"
+    assert bucket.uri(TableRef("bronze", "vendas")) == "s3://bronze/vendas"
+    assert bucket.folders() == ["/landing"]
     assert storage.landed_path("raw/vendas/a.csv") == "/landing/raw/vendas/a.csv"
 
 
-@pytest.mark.parametrize("place", ["lake", "./lake", "s3://bucket/lake", "", "/a%20b", "/a#b", "/a?b", "/a\\b", "/a\nb"])
+_NO_BUCKET = ["s3://", "s3://b", "s3://Bucket/x", "s3://bucket/../x", "s3://bucket/a//b", "s3://bucket/a b", "s3://bucket/{{x}}"]
+_OTHER_SCHEMES = ["file:///lake", "http://bucket/lake", "s3a://bucket/lake", "s3://bucket/.hidden", "s3://user:secret@bucket/x"]
+
+
+@pytest.mark.parametrize(
+    "place", ["lake", "./lake", "", "/a%20b", "/a#b", "/a?b", "/a\\b", "/a\nb", *_NO_BUCKET, *_OTHER_SCHEMES]
+)
 def test_a_place_that_cannot_be_is_refused(place: str) -> None:
     for given in ({"root": place, "landing": "/l"}, {"root": "/l", "landing": "/l", "layers": {"gold": place}}):
         with pytest.raises(DeclarationError) as refusal:
@@ -28,9 +38,9 @@ def test_a_place_that_cannot_be_is_refused(place: str) -> None:
         assert refusal.value.remedy
 
 
-@pytest.mark.parametrize("place", ["landing", "s3://bucket/landing"])
-def test_landing_is_a_folder(place: str) -> None:
-    with pytest.raises(DeclarationError, match="is not an absolute folder"):
+@pytest.mark.parametrize("place", ["landing", "file:///landing"])
+def test_landing_is_a_folder_or_in_a_bucket(place: str) -> None:
+    with pytest.raises(DeclarationError, match="is neither an absolute folder nor a place in a bucket"):
         Storage(root="/lake", landing=place)
 
 

@@ -13,6 +13,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -21,13 +22,16 @@ import duckdb
 import narwhals as nw
 
 from lakehouse.core.delta import DataFile, stats_json
+from lakehouse.core.errors import StoreError
 from lakehouse.core.expressions import Expression
+from lakehouse.core.files import fetch, is_remote, put, remove
 from lakehouse.core.storage import staging
 
 #: Delta types and DuckDB's words for them, where they differ.
 _TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
 _INTEGERS = ("bigint", "int")
 _PATH = "_lakehouse_path"
+_SCHEME = r"\1://"
 _READ = "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)"
 _PLACED = "SELECT *, file_index AS _lakehouse_file, file_row_number AS _lakehouse_row "
 _TEXT_STAT = 32
@@ -89,8 +93,9 @@ class DuckDBSession:
 
     def __init__(self, *, memory_limit: str, spill: str, folders: Sequence[str], threads: int | None = None) -> None:
         Path(spill).mkdir(parents=True, exist_ok=True)
-        self._spill = tempfile.mkdtemp(prefix="duckdb-", dir=spill)
-        config: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": self._spill}
+        #: A folder of this machine that goes with the session.
+        self.folder = tempfile.mkdtemp(prefix="duckdb-", dir=spill)
+        config: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": self.folder}
         if threads:
             config["threads"] = threads
         self.connection = duckdb.connect(config=config)
@@ -103,7 +108,7 @@ class DuckDBSession:
 
     def close(self) -> None:
         self.connection.close()
-        shutil.rmtree(self._spill, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def read(
         self,
@@ -118,12 +123,25 @@ class DuckDBSession:
             return self.table([], wanted)
         relation = self.connection.sql(
             (_PLACED if place else "") + _READ,
-            params=[[literal(path) for path in paths], path_column or _PATH],
+            params=[[literal(path) for path in self.local(paths)], path_column or _PATH],
         )
         present = set(relation.columns)
         texts = {n: quoted(n) if n in present else f"CAST(NULL AS {sql_type(kind)})" for n, kind in wanted.items()}
         texts.update(zip(place or (), ("_lakehouse_file", "_lakehouse_row"), strict=bool(place)))
+        if path_column and any(map(is_remote, paths)):
+            copies = re.escape(f"{self.folder}/copies/")
+            uri = f"regexp_replace({quoted(path_column)}, {text(f'^{copies}([a-z0-9]+)/')}, {text(_SCHEME)})"
+            texts[path_column] = uri
         return _frame(relation.select(*[duckdb.SQLExpression(text).alias(name) for name, text in texts.items()]))
+
+    def local(self, paths: Sequence[str], *, folder: str = "") -> list[str]:
+        """Paths on this machine of data files: those in an object store are copied, once, to the session's folder or `folder`.
+
+        A data file's name is never used again, so a copy stays true.
+        """
+        copies = {path: _copy(folder or self.folder, path) for path in paths if is_remote(path)}
+        fetch(copies)
+        return [copies.get(path, path) for path in paths]
 
     def cast(
         self, frame: "nw.LazyFrame[Any]", casts: Mapping[str, tuple[str, str]], *, exact: bool = True
@@ -181,7 +199,7 @@ class DuckDBSession:
 
         def walk(some: Sequence[str]) -> list[tuple[Any, Any, str, bool]]:
             with self.connection.cursor() as cursor:
-                relation = cursor.sql(_PLACED + "FROM read_parquet($1)", params=[[*map(literal, some)]])
+                relation = cursor.sql(_PLACED + "FROM read_parquet($1)", params=[[*map(literal, self.local(some))]])
                 steps = relation.select(*[duckdb.SQLExpression(text).alias(name) for name, text in columns.items()])
                 found = steps.aggregate(f"min(now), max(now), file, {proof}", "file, stretch").fetchall()
             return [(low, high, some[file], proven) for low, high, file, proven in found]
@@ -225,7 +243,7 @@ class DuckDBSession:
         name = f"staged_{uuid.uuid4().hex}"
         relation.create_view(name)
         try:
-            with staging(folder) as place:
+            with staging(self.folder if is_remote(folder) else folder) as place:
                 result = self.connection.execute(
                     f"COPY {name} TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_STATS, "
                     f"FILE_SIZE_BYTES {file_mb * 1_000_000:d}, ROW_GROUP_SIZE {_ROW_GROUP:d}, WRITE_EMPTY_FILE false)",
@@ -235,17 +253,37 @@ class DuckDBSession:
                 written = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
                 # Described before the first is moved: whatever fails here leaves no file behind.
                 files = {entry["filename"]: _describe(entry, columns) for entry in written if entry["count"]}
-                for staged, file in files.items():
-                    Path(staged).rename(Path(folder, file.path))
+                self._place({staged: f"{folder}/{file.path}" for staged, file in files.items()})
                 return list(files.values())
         finally:
             self.connection.execute(f"DROP VIEW {name}")
+
+    def _place(self, staged: Mapping[str, str]) -> None:
+        """Give staged files their place, `{path: URI}`: all of them, or none."""
+        try:
+            for path, uri in staged.items():
+                if is_remote(uri):
+                    put(uri, Path(path))
+                    kept = Path(_copy(self.folder, uri))  # what was written is mostly read again to be judged
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    Path(path).rename(kept)
+                else:
+                    Path(path).rename(uri)
+        except BaseException:
+            with suppress(StoreError, OSError):  # the first error is the one to tell
+                remove([*staged.values()])
+            raise
 
     def _add(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, str]) -> "nw.LazyFrame[Any]":
         relation = _relation(frame)
         kept = [duckdb.ColumnExpression(name) for name in relation.columns if name not in values]
         added = [duckdb.SQLExpression(text).alias(name) for name, text in values.items()]
         return _frame(relation.select(*kept, *added))
+
+
+def _copy(folder: str, uri: str) -> str:
+    """Where the copy of a file of an object store is."""
+    return f"{folder}/copies/{uri.replace('://', '/', 1)}"
 
 
 def _relation(frame: "nw.LazyFrame[Any]") -> duckdb.DuckDBPyRelation:
