@@ -522,7 +522,9 @@ def _versitygw_is_there() -> bool:
 def _install_versitygw() -> None:
     version = _run(["go", "env", "GOVERSION"]).strip()
     if tuple(int(number) for number in version.removeprefix("go").split(".")[:2]) < (1, 21):
-        raise StackError(f"versitygw needs Go 1.21 or newer, this is {version}. Debian 12 has it as golang-go in bookworm-backports.")
+        raise StackError(
+            f"versitygw needs Go 1.21 or newer, this is {version}. Debian 12 has it as golang-go in bookworm-backports."
+        )
     print(f"go install {VERSITYGW}", flush=True)
     subprocess.run(["go", "install", VERSITYGW], check=True, env={**os.environ, "GOBIN": str(tools() / "bin")})
 

@@ -28,9 +28,7 @@ class PostgresStorage(DagsterPostgresStorage):
     """`storage: {custom: {module: lakehouse.postgres, class: PostgresStorage}}`; takes dagster-postgres's own config."""
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Any
-    ) -> DagsterPostgresStorage:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterPostgresStorage:
         url = make_url(pg_url_from_config(config_value))
         if url.drivername == "postgresql":  # SQLAlchemy 2.1 takes that for psycopg 3, dagster-postgres brings psycopg2
             url = url.set(drivername="postgresql+psycopg2")

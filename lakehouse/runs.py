@@ -83,6 +83,7 @@ def _gold_keys(settings: Any) -> Sequence[dg.AssetKey]:
 
 
 def _execute(job: dg.JobDefinition, config: dict[str, Any], *, keys: Iterable[dg.AssetKey] | None = None) -> int:
+    load_settings().storage.reach()  # before a run that each of its steps would wait in
     with dg.DagsterInstance.get() as instance:
         result = job.execute_in_process(
             instance=instance,

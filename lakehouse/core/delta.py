@@ -245,7 +245,7 @@ def open_existing(uri: str, *, version: int | None = None) -> Snapshot | None:
 
     options = stored.options(uri)
     if is_remote(uri):  # delta-rs would try for minutes
-        stored.reach("/".join(uri.split("/")[:3]))
+        stored.reach(stored.bucket(uri))
     with _explained(uri, version):
         there = DeltaTable.is_deltatable(uri, options)
     if not there:
@@ -276,7 +276,7 @@ def open_table(uri: str, columns: Mapping[str, str], *, partition_by: Sequence[s
     found = open_existing(uri)
     if found is None:
         if is_remote(uri):
-            check_store("/".join(uri.split("/")[:3]))
+            check_store(stored.bucket(uri))
         else:
             Path(uri).mkdir(parents=True, exist_ok=True)
         # The second of two makers must fail: rebased, it would put its columns over what the first has done since.

@@ -181,9 +181,7 @@ def _download(uri: str, path: str) -> None:
 
 def _locate(uri: str) -> tuple[Any, str]:
     """The store of a file's bucket, and its path there."""
-    scheme, _, rest = uri.partition("://")
-    bucket, _, path = rest.partition("/")
-    return _store(f"{scheme}://{bucket}"), path
+    return _store(bucket(uri)), uri[len(bucket(uri)) + 1 :]
 
 
 @cache
@@ -192,8 +190,13 @@ def _store(place: str) -> Any:
 
     if not is_remote(place):
         return LocalStore(place)
-    reach("/".join(place.split("/")[:3]))
+    reach(bucket(place))
     return _open(place, _LATER)
+
+
+def bucket(uri: str) -> str:
+    """The bucket of a file or folder in an object store, `s3://name`."""
+    return "/".join(uri.split("/")[:3])
 
 
 @cache
@@ -236,18 +239,18 @@ def _explained(uri: str) -> Iterator[None]:
 
 def explain(uri: str, error: Exception) -> StoreError:
     """A store's error as one sentence with its remedy."""
-    scheme, _, rest = uri.partition("://")
+    scheme = uri.partition("://")[0]
     endpoint, credentials = _VARIABLES.get(scheme, ("the endpoint", "the credentials"))
-    bucket, said = f"{scheme}://{rest.partition('/')[0]}", str(error)
+    where, said = bucket(uri), str(error)
     if any(word in said for word in ("169.254.169.254", "metadata endpoint", "credentials")):
-        return StoreError(f"There are no credentials for {bucket}.", remedy=f"Set {credentials}.")
+        return StoreError(f"There are no credentials for {where}.", remedy=f"Set {credentials}.")
     if any(word in said for word in ("NoSuchBucket", "BucketNotFound")):
-        return StoreError(f"There is no bucket {bucket}.", remedy="Create it, or set LAKEHOUSE_ROOT (LAKEHOUSE_<LAYER>_ROOT).")
+        return StoreError(f"There is no bucket {where}.", remedy="Create it, or set LAKEHOUSE_ROOT (LAKEHOUSE_<LAYER>_ROOT).")
     if any(word in said for word in ("403 Forbidden", "401 Unauthorized", "InvalidAccessKeyId", "UserNotFound", "AccessDenied")):
-        return StoreError(f"The store refuses access to {bucket}.", remedy=f"Check {credentials}.")
+        return StoreError(f"The store refuses access to {where}.", remedy=f"Check {credentials}.")
     if any(word in said for word in ("503", "SlowDown", "500 Internal")):
-        return StoreError(f"The store of {bucket} is overloaded or out of order.", remedy="Run it again when it answers.")
-    return StoreError(f"The store of {bucket} does not answer.", remedy=f"Check that it runs, and {endpoint}.")
+        return StoreError(f"The store of {where} is overloaded or out of order.", remedy="Run it again when it answers.")
+    return StoreError(f"The store of {where} does not answer.", remedy=f"Check that it runs, and {endpoint}.")
 
 
 def _object(item: Mapping[str, Any]) -> Found:

@@ -91,6 +91,16 @@ class Storage:
             out += [str(path.resolve()) for name in names if (path := Path(place, name)).is_symlink()]
         return out
 
+    def reach(self) -> None:
+        """See that every bucket of the lake answers.
+
+        Raises:
+            StoreError: one does not, or refuses.
+        """
+        for place in (self.root, self.landing, *self.layers.values()):
+            if files.is_remote(place):
+                files.reach(files.bucket(place))
+
     def landed(self, stream: str) -> list[LandedFile]:
         """Every file of a stream that holds something, sub-folders included, in path order.
 
