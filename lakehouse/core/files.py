@@ -165,8 +165,12 @@ def fetch(uris: Mapping[str, str]) -> None:
 
 
 def options(uri: str) -> dict[str, str] | None:
-    """What delta-rs needs to know of a store besides its environment variables: a commit is a put that must not replace."""
-    return {"conditional_put": "etag"} if uri.startswith("s3://") else None
+    """What delta-rs needs to know of a store besides its environment variables: a commit is a put that must not replace, and
+    a store that is out of order is asked again for as long as here. Its own pauses do not grow, so the time decides."""
+    if not is_remote(uri):
+        return None
+    patience = {"max_retries": "1000", "retry_timeout": f"{_LATER.seconds}s"}
+    return {**patience, **({"conditional_put": "etag"} if uri.startswith("s3://") else {})}
 
 
 def _download(uri: str, path: str) -> None:
