@@ -11,6 +11,7 @@ Here: what each part needs before it starts and how it is asked whether it answe
 (or `STACK_TOOLS`). Standard library only: this runs before anything is installed.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -67,18 +68,16 @@ def write_env(home: Path, ports: Mapping[str, int] | None = None) -> Path:
     """The environment file, with passwords of its own; one that is there stays as it is."""
     target = home / "env"
     if not target.exists():
-        lines = []
-        for line in EXAMPLE.read_text().splitlines():
-            name, _, value = line.partition("=")
-            if value == "random":
-                line = f"{name}={secrets.token_urlsafe(24)}"
-            if ports and name in ports:
-                line = f"{name}={ports[name]}"
-            lines.append(line)
+        lines = [_filled(line, ports or {}) for line in EXAMPLE.read_text().splitlines()]
         home.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write("\n".join(lines) + "\n")
     return target
+
+
+def _filled(line: str, ports: Mapping[str, int]) -> str:
+    name, _, value = line.partition("=")
+    return f"{name}={secrets.token_urlsafe(24)}" if value == "random" else f"{name}={ports[name]}" if name in ports else line
 
 
 def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
@@ -465,10 +464,8 @@ def down(home: Path) -> int:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # it ended by itself
 
 
 def status(home: Path) -> bool:
@@ -522,7 +519,9 @@ def _versitygw_is_there() -> bool:
 def _install_versitygw() -> None:
     version = _run(["go", "env", "GOVERSION"]).strip()
     if tuple(int(number) for number in version.removeprefix("go").split(".")[:2]) < (1, 21):
-        raise StackError(f"versitygw needs Go 1.21 or newer, this is {version}. Debian 12 has it as golang-go in bookworm-backports.")
+        raise StackError(
+            f"versitygw needs Go 1.21 or newer, this is {version}. Debian 12 has it as golang-go in bookworm-backports."
+        )
     print(f"go install {VERSITYGW}", flush=True)
     subprocess.run(["go", "install", VERSITYGW], check=True, env={**os.environ, "GOBIN": str(tools() / "bin")})
 
