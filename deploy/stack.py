@@ -548,7 +548,8 @@ def main(arguments: Sequence[str]) -> int:
             parts = (home / "parts").read_text().split() if (home / "parts").exists() else []
             env = environment(home, parts)
             prefixes = ("AWS_", "DAGSTER_", "MLFLOW_TRACKING_URI", "LAKEHOUSE_")
-            print("\n".join(f"export {name}='{value}'" for name, value in sorted(env.items()) if name.startswith(prefixes)))
+            ours = {name: env[name] for name in sorted(env) if name.startswith(prefixes) and env[name] != os.environ.get(name)}
+            print("\n".join(f"export {name}='{value}'" for name, value in ours.items()))
         else:
             print(__doc__)
             return 2
