@@ -96,7 +96,6 @@ def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
         "STACK_PROJECT": str(PROJECT),
         "STACK_TOOLS": str(tools()),
         "STACK_BIN": str(Path(sys.executable).parent),
-        "STACK": f"{sys.executable} {Path(__file__).resolve()}",
         "STACK_POSTGRES_BIN": str(postgres_bin() or ""),
         "STACK_AS_POSTGRES": " ".join(_as_postgres()),
         "SPARK_HOME": str(Path(spark.origin).parent) if spark and spark.origin else "",
