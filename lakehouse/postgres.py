@@ -18,7 +18,7 @@ from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_d
 from lakehouse.core.errors import LakehouseError
 
 CONNECT_SECONDS = "5"  # one attempt
-WAIT_SECONDS = 10  # a database that is being restarted comes back within it
+WAIT_SECONDS = 5  # a database that is being restarted comes back within it
 REMEDY = "DAGSTER_POSTGRES_URL names it: start the database (make stack) or mend the setting."
 
 
