@@ -11,6 +11,7 @@ Here: what each part needs before it starts and how it is asked whether it answe
 (or `STACK_TOOLS`). Standard library only: this runs before anything is installed.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -67,18 +68,16 @@ def write_env(home: Path, ports: Mapping[str, int] | None = None) -> Path:
     """The environment file, with passwords of its own; one that is there stays as it is."""
     target = home / "env"
     if not target.exists():
-        lines = []
-        for line in EXAMPLE.read_text().splitlines():
-            name, _, value = line.partition("=")
-            if value == "random":
-                line = f"{name}={secrets.token_urlsafe(24)}"
-            if ports and name in ports:
-                line = f"{name}={ports[name]}"
-            lines.append(line)
+        lines = [_filled(line, ports or {}) for line in EXAMPLE.read_text().splitlines()]
         home.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write("\n".join(lines) + "\n")
     return target
+
+
+def _filled(line: str, ports: Mapping[str, int]) -> str:
+    name, _, value = line.partition("=")
+    return f"{name}={secrets.token_urlsafe(24)}" if value == "random" else f"{name}={ports[name]}" if name in ports else line
 
 
 def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
@@ -97,7 +96,6 @@ def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
         "STACK_PROJECT": str(PROJECT),
         "STACK_TOOLS": str(tools()),
         "STACK_BIN": str(Path(sys.executable).parent),
-        "STACK": f"{sys.executable} {Path(__file__).resolve()}",
         "STACK_POSTGRES_BIN": str(postgres_bin() or ""),
         "STACK_AS_POSTGRES": " ".join(_as_postgres()),
         "SPARK_HOME": str(Path(spark.origin).parent) if spark and spark.origin else "",
@@ -465,10 +463,8 @@ def down(home: Path) -> int:
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it ended by itself
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass  # it ended by itself
 
 
 def status(home: Path) -> bool:
@@ -551,7 +547,8 @@ def main(arguments: Sequence[str]) -> int:
             parts = (home / "parts").read_text().split() if (home / "parts").exists() else []
             env = environment(home, parts)
             prefixes = ("AWS_", "DAGSTER_", "MLFLOW_TRACKING_URI", "LAKEHOUSE_")
-            print("\n".join(f"export {name}='{value}'" for name, value in sorted(env.items()) if name.startswith(prefixes)))
+            ours = {name: env[name] for name in sorted(env) if name.startswith(prefixes) and env[name] != os.environ.get(name)}
+            print("\n".join(f"export {name}='{value}'" for name, value in ours.items()))
         else:
             print(__doc__)
             return 2

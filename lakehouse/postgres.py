@@ -1,7 +1,8 @@
 """The production instance's storage: dagster-postgres, with an error that names the setting when there is no database.
 
-dagster-postgres ends such a start with "too many retries for DB connection" after it waited for as long as the network
-takes, which is minutes where packets are dropped.
+dagster-postgres says "too many retries for DB connection" then, after it waited for as long as the network takes, which is
+minutes where packets are dropped. Here a start ends after `WAIT_SECONDS` with one sentence, and an error in a process that
+runs already says the same as its cause, which is what logs and the UI show.
 """
 
 from typing import Any
@@ -9,32 +10,50 @@ from typing import Any
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import pg_url_from_config
-from sqlalchemy import create_engine
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL, Engine, ExceptionContext, make_url
 from sqlalchemy.exc import OperationalError
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from lakehouse.core.errors import LakehouseError
 
 CONNECT_SECONDS = "5"  # one attempt
-WAIT_SECONDS = 10  # a database that is being restarted comes back within it
+WAIT_SECONDS = 5  # a database that is being restarted comes back within it
+REMEDY = "DAGSTER_POSTGRES_URL names it: start the database (make stack) or mend the setting."
 
 
 class DatabaseUnreachable(LakehouseError):
     """The instance's database does not answer."""
 
 
+_INSTANCES: set[tuple[str | None, int | None, str | None]] = set()
+
+
+def _place(url: URL) -> tuple[str | None, int | None, str | None]:
+    return url.host, url.port, url.database
+
+
+@event.listens_for(Engine, "handle_error", retval=True)  # dagster-postgres makes engines of its own, and anew
+def _name_the_setting(context: ExceptionContext) -> Exception | None:
+    lost = context.connection is None and isinstance(context.sqlalchemy_exception, OperationalError)
+    if lost and context.engine is not None and _place(context.engine.url) in _INSTANCES:
+        original = context.original_exception
+        return OperationalError(None, None, type(original)(f"{str(original).splitlines()[0]} {REMEDY}"))
+    return None
+
+
 class PostgresStorage(DagsterPostgresStorage):
     """`storage: {custom: {module: lakehouse.postgres, class: PostgresStorage}}`; takes dagster-postgres's own config."""
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> DagsterPostgresStorage:
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Any:
         url = make_url(pg_url_from_config(config_value))
         if url.drivername == "postgresql":  # SQLAlchemy 2.1 takes that for psycopg 3, dagster-postgres brings psycopg2
             url = url.set(drivername="postgresql+psycopg2")
         if "connect_timeout" not in url.query:
             url = url.update_query_dict({"connect_timeout": CONNECT_SECONDS})
         _connect(url)
+        _INSTANCES.add(_place(url))
         text = url.render_as_string(hide_password=False)
         return super().from_config_value(inst_data, {**config_value, "postgres_url": text})
 
@@ -50,7 +69,7 @@ def _connect(url: URL) -> None:
         cause = str(error.last_attempt.exception()).splitlines()[0]
         raise DatabaseUnreachable(
             f"Dagster's PostgreSQL at {url.host}:{url.port}/{url.database} does not answer: {cause}",
-            remedy="DAGSTER_POSTGRES_URL names it: start the database (make stack) or mend the setting.",
+            remedy=REMEDY,
         ) from None
     finally:
         engine.dispose()

@@ -144,9 +144,9 @@ def test_without_a_home_for_dagster_nothing_starts_and_the_message_says_what_to_
 
 
 def _variables() -> set[str]:
-    """What the code reads: the fields of Settings, landing under its short name, layers, and Dagster's home."""
+    """What the code reads: the fields of Settings, landing under its short name, layers, and what Dagster's instance is."""
     fields = {f"LAKEHOUSE_{name.removesuffix('_dir').upper()}" for name in Settings.model_fields if name != "layer_roots"}
-    return {*fields, "DAGSTER_HOME"}
+    return {*fields, "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "DAGSTER_LOGS_BUCKET"}
 
 
 def test_code_example_and_docs_name_the_same_variables_with_the_same_defaults():

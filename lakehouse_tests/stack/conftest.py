@@ -1,0 +1,196 @@
+"""The real parts as fixtures: each starts once a session on free ports, by `deploy/stack.py` as `make stack` does, and is
+stopped by its process ids.
+
+    s3         environment of an S3 server (AWS_*); `bucket` makes an empty one in it for a test
+    postgres   URL of an empty PostgreSQL database, for SQLAlchemy
+    kafka      bootstrap address of a broker
+    mlflow     URL of a tracking server on PostgreSQL and S3
+    instance   Dagster's webserver, daemon and code server on PostgreSQL and S3, over a small landed sample
+"""
+
+import importlib.util
+import json
+import socket
+import sys
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from lakehouse.settings import project_folder
+
+Environment = dict[str, str]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("stack")
+
+
+def _launcher() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("lakehouse_stack", project_folder() / "deploy" / "stack.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lakehouse_stack"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+stack = _launcher()
+
+
+def _free_ports() -> dict[str, int]:
+    names = [line.partition("=")[0] for line in stack.EXAMPLE.read_text().splitlines() if "_PORT=" in line]
+    with ExitStack() as held:  # all at once, so that no two are the same
+        sockets = [held.enter_context(socket.socket()) for _ in names]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+
+
+@dataclass
+class Stack:
+    """Some parts in a folder of their own."""
+
+    home: Path
+    parts: tuple[str, ...]
+    env: Environment = field(repr=False)
+
+    def up(self) -> None:
+        self.env = stack.up(self.home, self.parts)
+
+    def down(self) -> None:
+        stack.down(self.home)
+
+
+@contextmanager
+def running(*parts: str, **settings: str) -> Iterator[Stack]:
+    """Parts of their own, with settings for their processes, stopped and removed at the end."""
+    # pytest's own folders are closed to the user that PostgreSQL runs as
+    with tempfile.TemporaryDirectory(prefix="lakehouse-stack-") as folder:
+        home = Path(folder)
+        home.chmod(0o755)
+        with stack.write_env(home, _free_ports()).open("a") as file:
+            file.writelines(f"{name}={value}\n" for name, value in settings.items())
+        own = Stack(home, parts, {})
+        own.up()
+        try:
+            yield own
+        finally:
+            own.down()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Environment]:
+    with running("s3") as own:
+        yield {name: value for name, value in own.env.items() if name.startswith("AWS_")}
+
+
+def s3_client(env: Environment) -> Any:
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        region_name=env["AWS_REGION"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+@pytest.fixture
+def bucket(s3: Environment) -> str:
+    """The name of an empty bucket."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    s3_client(s3).create_bucket(Bucket=name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    with running("postgres") as own:
+        yield own.env["LAKEHOUSE_WAREHOUSE_URL"]
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    with running("kafka") as own:
+        yield own.env["LAKEHOUSE_KAFKA_BOOTSTRAP"]
+
+
+@pytest.fixture(scope="session")
+def mlflow() -> Iterator[str]:
+    with running("mlflow") as own:
+        yield own.env["MLFLOW_TRACKING_URI"]
+
+
+# --- Dagster ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Instance:
+    """The production instance, spoken to as the UI does."""
+
+    stack: Stack
+    lake: Path
+    lines: int  # live ones, that gold must come to
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The data of a GraphQL query's answer."""
+        url = f"http://127.0.0.1:{self.stack.env['STACK_WEBSERVER_PORT']}/graphql"
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            answer = json.load(reply)
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    def launch(self, job: str) -> str:
+        """Launch a job; its run id."""
+        params = {
+            "selector": {"repositoryLocationName": "lakehouse", "repositoryName": "__repository__", "jobName": job},
+            "runConfigData": {},
+        }
+        mutation = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) {
+            __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+        reply = self.ask(mutation, params=params)["launchRun"]
+        assert reply["__typename"] == "LaunchRunSuccess", reply
+        run_id: str = reply["run"]["runId"]
+        return run_id
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        query = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status startTime endTime tags { key value }
+            eventConnection(limit: 1000) { events { __typename ... on MessageEvent { message timestamp } } } } } }"""
+        found: dict[str, Any] = self.ask(query, id=run_id)["runOrError"]
+        found["tags"] = {tag["key"]: tag["value"] for tag in found["tags"]}
+        return found
+
+    def wait(self, run_id: str, until: Callable[[dict[str, Any]], bool], *, seconds: float) -> dict[str, Any]:
+        """The run as soon as it is so."""
+        deadline = time.monotonic() + seconds
+        while not until(found := self.run(run_id)):
+            last = [event["message"] for event in found["eventConnection"]["events"] if event.get("message")][-3:]
+            assert time.monotonic() < deadline, f"after {seconds} s: {found['status']}, {last}"
+            time.sleep(0.3)
+        return found
+
+
+@pytest.fixture(scope="session")
+def instance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    from lakehouse.sample.landing import write_sample_landing
+
+    folder = tmp_path_factory.mktemp("instance")
+    truth = write_sample_landing(folder / "landing", lines=3000)
+    settings = {"LAKEHOUSE_ROOT": f"{folder}/lake", "LAKEHOUSE_LANDING": f"{folder}/landing", "LAKEHOUSE_ENV": "dev"}
+    with running("dagster", **settings) as own:
+        yield Instance(own, folder / "lake", truth.lines - truth.deleted)

@@ -1,0 +1,165 @@
+"""The production instance (`deploy/dagster.yaml`) on a real PostgreSQL and S3: the queue, logs, killed workers, no database.
+
+Here: what a run meets on its way from the UI to a worker and what happens when one of them is gone. What the run does to the
+tables when it is killed is in `lakehouse_tests/faults/`.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import dagster as dg
+import psutil
+from deltalake import DeltaTable
+
+from lakehouse.launcher import WatchedRunLauncher
+from lakehouse.settings import project_folder
+from lakehouse_tests.stack.conftest import Instance, running, s3_client
+
+NOTICED_SECONDS = 60
+FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
+
+
+@dg.job
+def _a_job() -> None:
+    """A job without steps, to make runs of."""
+
+
+def _finished(run) -> bool:
+    return run["status"] in FINISHED
+
+
+def _worker(run) -> psutil.Process:
+    """The run's process, as its own event names it."""
+    pids = re.findall(r"Started process for run \(pid: (\d+)\)", str(run["eventConnection"]["events"]))
+    return psutil.Process(int(pids[0]))
+
+
+def _working(run) -> bool:
+    """A step is at work, so that a kill leaves something half done."""
+    return any(event["__typename"] == "ExecutionStepStartEvent" for event in run["eventConnection"]["events"])
+
+
+def _retried(instance: Instance, run_id: str, killed: float, capsys, what: str) -> None:
+    """The run is failed and a second one has started within the bound, and that one succeeds."""
+    instance.wait(run_id, lambda run: run["status"] == "FAILURE", seconds=NOTICED_SECONDS)
+    noticed = time.time() - killed
+    retried = instance.wait(run_id, lambda run: "dagster/auto_retry_run_id" in run["tags"], seconds=NOTICED_SECONDS)
+    second = retried["tags"]["dagster/auto_retry_run_id"]
+    started = instance.wait(second, lambda run: run["startTime"] is not None, seconds=NOTICED_SECONDS)["startTime"] - killed
+    with capsys.disabled():
+        print(f"\n{what}: noticed after {noticed:.1f} s, the retry runs after {started:.1f} s")
+    assert noticed <= NOTICED_SECONDS
+    assert started <= NOTICED_SECONDS
+    assert instance.wait(second, _finished, seconds=180)["status"] == "SUCCESS"
+    assert _gold_lines(instance) == instance.lines
+
+
+def _gold_lines(instance: Instance) -> int:
+    return sum(DeltaTable(str(instance.lake / "gold" / "vendas_diarias")).to_pyarrow_table()["linhas"].to_pylist())
+
+
+def test_runs_launched_in_the_ui_go_through_queue_code_server_and_worker_one_after_another_and_their_logs_are_in_s3(instance):
+    first, second = (instance.launch("medallion_etl") for _ in range(2))
+    runs = [instance.wait(run_id, _finished, seconds=180) for run_id in (first, second)]
+    assert [run["status"] for run in runs] == ["SUCCESS", "SUCCESS"]
+    for run in runs:
+        passed = [event["__typename"] for event in run["eventConnection"]["events"]]
+        order = [passed.index(name) for name in ("RunEnqueuedEvent", "RunStartingEvent", "RunStartEvent", "RunSuccessEvent")]
+        assert order == sorted(order)
+    assert runs[1]["startTime"] >= runs[0]["endTime"]  # one run of a job at a time: the tag's limit
+    assert _gold_lines(instance) == instance.lines
+
+    listed = s3_client(instance.stack.env).list_objects_v2(Bucket="dagster-logs", Prefix=f"lakehouse/storage/{first}/")
+    sizes = {entry["Key"].rpartition(".")[2]: entry["Size"] for entry in listed["Contents"]}
+    assert sizes["err"] > 0
+
+
+def test_a_worker_killed_with_9_is_noticed_within_a_minute_and_the_run_is_retried_to_success(instance, capsys):
+    shutil.rmtree(instance.lake, ignore_errors=True)
+    run_id = instance.launch("medallion_etl")
+    worker = _worker(instance.wait(run_id, _working, seconds=90))
+    parent = worker.parent()
+    assert parent is not None and "grpc" in parent.cmdline()  # neither webserver nor daemon runs a user's code
+    worker.kill()
+    _retried(instance, run_id, time.time(), capsys, "worker killed")
+
+
+def test_a_worker_that_died_with_its_code_server_is_noticed_when_the_machine_is_back(instance, capsys):
+    """A code server tells of its own workers only. After a power cut nobody is left who knew of the run."""
+    shutil.rmtree(instance.lake, ignore_errors=True)
+    run_id = instance.launch("medallion_etl")
+    worker = _worker(instance.wait(run_id, _working, seconds=90))
+    server = worker.parent()
+    assert server is not None
+    # the whole family at once, before the server can report its worker
+    os.kill(server.pid, signal.SIGSTOP)
+    worker.kill()
+    server.kill()
+    instance.stack.down()
+    back = time.time()
+    instance.stack.up()
+    _retried(instance, run_id, back, capsys, "worker and code server killed, counted from the start of the others")
+    assert "there is no process" in str(instance.run(run_id)["eventConnection"]["events"])
+
+
+def test_a_worker_of_a_code_server_elsewhere_is_asked_for_there_and_no_answer_fails_no_run(instance):
+    launcher = WatchedRunLauncher()
+    with dg.DagsterInstance.ephemeral() as own:
+        launcher.register_instance(own)
+        for port, status in ((int(instance.stack.env["STACK_CODE_PORT"]), "NOT_FOUND"), (9, "RUNNING")):
+            info = json.dumps({"host": "127.0.0.1", "port": port})
+            run = own.create_run_for_job(_a_job, tags={".dagster/grpc_info": info})
+            assert launcher._remote(run).status.value == status
+
+
+def test_without_its_database_a_command_ends_within_30_seconds_and_names_the_setting(instance, tmp_path):
+    shutil.copy2(project_folder() / "deploy" / "dagster.yaml", tmp_path)
+    url = "postgresql://lakehouse:hidden-word@127.0.0.1:9/dagster"
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "lakehouse", "trigger", "medallion_etl"],
+        env={**instance.stack.env, "DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert "DAGSTER_POSTGRES_URL" in done.stderr.splitlines()[-1]
+    assert "127.0.0.1:9/dagster does not answer" in done.stderr
+    assert "hidden-word" not in done.stderr + done.stdout
+    assert time.monotonic() - began < 30
+
+
+def test_when_the_database_goes_away_under_a_process_its_errors_name_the_setting(tmp_path):
+    shutil.copy2(project_folder() / "deploy" / "dagster.yaml", tmp_path)
+    with running("postgres") as database:
+        program = """
+import sys, dagster as dg
+with dg.DagsterInstance.get() as instance:
+    print(instance.get_runs_count(), flush=True)
+    sys.stdin.readline()
+    instance.get_runs_count()
+"""
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**database.env, "DAGSTER_HOME": str(tmp_path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None and process.stdout.readline() == "0\n"
+        database.down()
+        began = time.monotonic()
+        _, errors = process.communicate("\n", timeout=60)
+        assert "DAGSTER_POSTGRES_URL names it" in errors
+        assert database.env["STACK_POSTGRES_PASSWORD"] not in errors
+        assert process.returncode != 0
+        assert time.monotonic() - began < 30

@@ -1,0 +1,71 @@
+"""Each part does what it is here for, through the fixture that other suites take it from."""
+
+import json
+import tempfile
+import urllib.request
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from botocore.exceptions import ClientError
+
+from lakehouse_tests.stack.conftest import running, s3_client, stack
+
+
+def test_s3_takes_an_object_that_must_not_exist_once(s3, bucket):
+    """Delta's commits stand on it."""
+    client = s3_client(s3)
+    client.put_object(Bucket=bucket, Key="_delta_log/0.json", Body=b"first", IfNoneMatch="*")
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.put_object(Bucket=bucket, Key="_delta_log/0.json", Body=b"second", IfNoneMatch="*")
+    assert client.get_object(Bucket=bucket, Key="_delta_log/0.json")["Body"].read() == b"first"
+
+
+def test_postgres_keeps_rows_and_refuses_a_wrong_password(postgres):
+    with sqlalchemy.create_engine(postgres).begin() as connection:
+        connection.execute(sqlalchemy.text("CREATE TABLE t AS SELECT 1 AS n"))
+        assert connection.execute(sqlalchemy.text("SELECT n FROM t")).scalar_one() == 1
+    wrong = sqlalchemy.make_url(postgres).set(password="wrong")
+    with pytest.raises(sqlalchemy.exc.OperationalError, match="password authentication failed"):
+        sqlalchemy.create_engine(wrong).connect()
+
+
+def test_kafka_serves(kafka):
+    host, _, port = kafka.partition(":")
+    assert host == "127.0.0.1"
+    assert stack.PARTS["kafka"].answers({"STACK_KAFKA_PORT": port})
+
+
+def test_mlflow_keeps_experiments(mlflow):
+    def ask(path: str, body: dict) -> dict:
+        request = urllib.request.Request(f"{mlflow}/api/2.0/mlflow/{path}", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return json.load(reply)
+
+    made = ask("experiments/create", {"name": "vendas"})["experiment_id"]
+    assert made in [found["experiment_id"] for found in ask("experiments/search", {"max_results": 10})["experiments"]]
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [("exit 3", "s3 ended with exit code 3, which stops all"), ("sleep 1000", "No answer within 3 s from s3")],
+)
+def test_a_part_that_does_not_come_up_is_named_with_its_log_and_nothing_of_it_is_left(monkeypatch, program, said):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "bin").mkdir()
+        broken = Path(folder) / "bin" / "versitygw"
+        broken.write_text(f"#!/bin/sh\n{program}\n")
+        broken.chmod(0o755)
+        monkeypatch.setenv("STACK_TOOLS", folder)
+        monkeypatch.setattr(stack, "ANSWER_SECONDS", 3)
+        with pytest.raises(stack.StackError, match=rf"{said}.*/log/s3\.log"), running("s3"):
+            pytest.fail("it is not up")
+        assert not [line for line in Path("/proc").glob("[0-9]*/cmdline") if folder.encode() in _read(line)]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""  # it ended meanwhile

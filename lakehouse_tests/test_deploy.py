@@ -1,0 +1,132 @@
+"""What `deploy/` says agrees with itself and with the code, without starting anything.
+
+Started for real: `lakehouse_tests/stack/`. The compose file is never run here; what can be compared is.
+"""
+
+import importlib.util
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+
+from lakehouse.automation import jobs
+from lakehouse.settings import project_folder
+
+DEPLOY = project_folder() / "deploy"
+PROCFILE = dict(line.split(": ", 1) for line in (DEPLOY / "Procfile").read_text().splitlines())
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def stack():
+    spec = importlib.util.spec_from_file_location("lakehouse_stack", DEPLOY / "stack.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lakehouse_stack"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- the stack -------------------------------------------------------------------------------------------------------
+
+
+def test_every_line_of_the_procfile_belongs_to_one_part_has_its_own_log_and_binds_to_this_machine_only(stack):
+    assert sorted(PROCFILE) == sorted(process for part in stack.PARTS.values() for process in part.processes)
+    for name, line in PROCFILE.items():
+        assert f'>> "$STACK_HOME/log/{name}.log" 2>&1' in line
+        assert "127.0.0.1" in line or name in ("kafka", "daemon"), name  # Kafka's listeners are in its file, the daemon has none
+        assert "0.0.0.0" not in line
+
+
+def test_every_variable_of_the_procfile_is_set(stack, tmp_path):
+    stack.write_env(tmp_path)
+    env = stack.environment(tmp_path, stack.PARTS)
+    used = {name for line in PROCFILE.values() for name in re.findall(r"\$([A-Z][A-Z_0-9]*)", line)}
+    assert used <= set(env)
+
+
+def test_the_environment_file_has_its_own_passwords_and_is_its_owners(stack, tmp_path):
+    files = [stack.write_env(tmp_path / name) for name in ("a", "b")]
+    for name in ("AWS_SECRET_ACCESS_KEY", "STACK_POSTGRES_PASSWORD"):
+        first, second = (re.search(rf"^{name}=(.+)$", file.read_text(), flags=re.MULTILINE)[1] for file in files)
+        assert len(first) > 30
+        assert first != second
+    assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
+    before = files[0].read_text()
+    assert stack.write_env(tmp_path / "a").read_text() == before
+
+
+def test_a_part_that_does_not_exist_is_an_error_that_lists_those_that_do(stack):
+    with pytest.raises(stack.StackError, match=r"no part 'redis'.* s3 postgres kafka"):
+        stack.chosen(["redis"])
+    assert stack.chosen(["dagster"]) == ["s3", "postgres", "code", "dagster"]
+
+
+def test_nothing_is_stopped_that_was_not_started(stack, tmp_path):
+    """Also not a process that got the number of one that was."""
+    assert stack.down(tmp_path) == 0
+    other = subprocess.Popen(["sleep", "60"])
+    try:
+        (tmp_path / "pids.json").write_text(f'{{"{other.pid}": 1}}')
+        assert stack.down(tmp_path) == 0
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_what_was_started_is_stopped_with_its_children_and_without_honcho(stack, tmp_path):
+    parent = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 60 & sleep 61 & wait"], start_new_session=True)
+    while len(family := stack._family({parent.pid: stack._processes()[parent.pid][1]})) < 3:
+        os.sched_yield()
+    (tmp_path / "pids.json").write_text(stack.json.dumps(family))
+    parent.kill()
+    parent.wait()
+    assert stack.down(tmp_path) == 2
+    assert stack._family(family) == {}
+
+
+# --- the production instance -----------------------------------------------------------------------------------------
+
+
+def test_the_production_instance_is_one_that_dagster_takes_and_limits_tags_that_jobs_have():
+    config, _ = dagster_instance_config(str(DEPLOY))
+    assert config["run_monitoring"]["poll_interval_seconds"] <= 30  # a lost worker is noticed within a minute
+    assert config["run_retries"]["enabled"]
+    limits = {limit["key"] for limit in config["run_coordinator"]["config"]["tag_concurrency_limits"]}
+    tags = {tag for job in jobs() for tag in job.tags}
+    assert limits - {"dagster/backfill"} <= tags
+    for job in jobs():
+        assert limits & set(job.tags), f"{job.name}: no limit in deploy/dagster.yaml counts its runs"
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+def test_the_compose_file_describes_the_parts_of_the_procfile_with_health_checks_limits_and_volumes():
+    services = COMPOSE["services"]
+    assert set(services) == {name.removesuffix("-1").removesuffix("-2") for name in PROCFILE}
+    assert services["spark-worker"]["deploy"]["replicas"] == sum(name.startswith("spark-worker") for name in PROCFILE)
+    for name, service in services.items():
+        assert service["healthcheck"]["test"][0] == "CMD", name
+        assert {"cpus", "memory"} <= set(service["deploy"]["resources"]["limits"]), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert {volume.split(":")[0] for volume in service.get("volumes", [])} <= set(COMPOSE["volumes"]), name
+        assert set(service.get("depends_on", {})) <= set(services), name
+        for variable in re.findall(r"\$\{([A-Z_0-9]+)", str(service)):
+            assert f"\n{variable}=" in (DEPLOY / "stack.env.example").read_text(), variable
+    for stateful in ("s3", "postgres", "kafka"):
+        assert services[stateful]["volumes"], stateful
+
+
+def test_both_ways_have_the_same_versions():
+    assert "versitygw:v1.8.0" in COMPOSE["services"]["s3"]["image"]
+    assert "@v1.8.0" in (DEPLOY / "stack.py").read_text()
+    kafka = COMPOSE["services"]["kafka"]["image"].rpartition(":")[2]
+    assert f"<version>{kafka}</version>" in (DEPLOY / "kafka" / "pom.xml").read_text()
+    assert f"kafka_2.13-{kafka}.jar" in (DEPLOY / "stack.py").read_text()
