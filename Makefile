@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser test-faults dev trigger materialize rebuild quarantine redrive release check format sync lock bench clean summary sample
+.PHONY: help setup run test test-browser test-spark spark-jars test-faults dev trigger materialize rebuild quarantine redrive release check format sync lock bench clean summary sample
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,10 @@ $(VENV)/.base: requirements.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev]'
+	@touch $@
+
+$(VENV)/.spark: $(VENV)/.dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,spark]'
 	@touch $@
 
 # One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
@@ -65,12 +69,18 @@ release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...'
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary
 
+spark-jars: ## Jars with which Spark reads the Delta tables of others, and S3, into .stack/jars
+	@mvn --quiet --batch-mode --file deploy/spark/pom.xml dependency:copy-dependencies -DoutputDirectory='$(CURDIR)/.stack/jars'
+
 # --- develop ----------------------------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults'
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not spark'
 
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
+
+test-spark: setup $(VENV)/.spark ## The Spark engine against DuckDB, in process and on a cluster of two workers
+	@$(BIN)/python -m pytest -m spark
 
 test-faults: setup $(VENV)/.dev ## 200 kills, full disks, read errors: what is lost and doubled (10 minutes)
 	@$(BIN)/python -m pytest -m faults lakehouse_tests/faults

@@ -15,11 +15,11 @@ _DIGITS = r"[+-]?(?:\d+\.?\d*|\.\d+)"
 _NUMBER = rf"\A{_SPACE}{_DIGITS}(?:[eE][+-]?\d+)?{_SPACE}\z"
 _WHOLE = r"\A[ \t\n\f\r]*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[ \t\n\f\r]*\z"
 _ZERO = rf"\A{_SPACE}[+-]?(?:0+\.?0*|\.0+)(?:[eE][+-]?\d+)?{_SPACE}\z"
-_DAY = rf"\A{_SPACE}(\d{{1,6}})([-/ \\])(\d{{1,2}})\2(\d{{1,2}})"
-_TIME = r"[T ] *(\d{1,9}):(\d{1,2})(?::(\d{1,2})(?:\.(\d*))?)?"
-_ZONE = r"(Z|[+-]\d{2}(?::?\d{2}(?::\d{2})?)?| [A-Za-z][A-Za-z0-9_+/-]*)"
-_DATE = rf"{_DAY}(?:{_TIME}(?s:.*))? *\z"
-_TIMESTAMP = rf"{_DAY}(?:{_TIME}{_ZONE}?)? *\z"
+_DAY = rf"\A{_SPACE}0*(\d{{1,5}})([-/ \\])(\d{{1,2}})\2(\d{{1,2}})"
+_TIME = r"[T ] *(\d{1,9}):(\d{1,2})(?::(?:(\d{1,2})(?:\.(\d*))?)?)?"
+_OFFSET = r"Z|[+-]\d{2}(?::?\d{2}(?::\d{2})?)?"
+_DATE = rf"{_DAY}(?:{_TIME}(?:{_OFFSET})?(?: (?s:.*))?| *)\z"
+_TIMESTAMP = rf"{_DAY}(?:{_TIME}({_OFFSET}| (?!UT *\z)[A-Za-z][A-Za-z0-9_+/-]+)? *)?\z"
 _ISO_DATE = r"\A\d{4}-\d{2}-\d{2}\z"
 _ISO = r"\A\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-](?:0\d|1[0-7]):[0-5]\d)?\z"
 _BOUNDS = {
@@ -50,7 +50,8 @@ def text_cast(source: str, kind: str) -> str:
         return source
     if kind in _INTEGERS:
         whole = _decimal("t", 38, 18)
-        closely = f"CASE WHEN t RLIKE {raw(_WHOLE)} AND {whole} = round({whole}, 0) THEN try_cast({whole} AS {kind}) END"
+        nearest = f"try_cast(round({whole}, 0) AS DECIMAL(38,18))"
+        closely = f"CASE WHEN t RLIKE {raw(_WHOLE)} AND {whole} = {nearest} THEN try_cast({whole} AS {kind}) END"
         plain = f"try_cast({source} AS {kind})"
         return f"CASE CAST({plain} AS STRING) WHEN {source} THEN {plain} ELSE {_aside(source, closely)} END"
     if kind.startswith("decimal"):
