@@ -200,6 +200,12 @@ class Lake:
     def quarantined(self, spec: TableSpec) -> list[Row]:
         return self.rows(spec.quarantine, "layer", "rules", "record", "source_file", "reason", "batch_id")
 
+    def deletes(self, spec: TableSpec) -> TableRef:
+        """Where the deletes of a silver table are remembered."""
+        from lakehouse.silver.refresh import tombstones_ref
+
+        return tombstones_ref(spec.silver)
+
     def ledger(self) -> list[Row]:
         return self.rows(LEDGER)
 

@@ -42,7 +42,7 @@ from lakehouse.core.storage import hold, staging
 #: How long a master may take to answer, and then to give the application its first worker.
 PATIENCE = 30.0
 _STRETCH = 122_880
-_URI, _FILE, _ROW = "_lakehouse_uri", "_lakehouse_file", "_lakehouse_row"
+_URI, _FILE, _PATH, _ROW = "_lakehouse_uri", "_lakehouse_file", "_lakehouse_path", "_lakehouse_row"
 #: Bytes that a value takes in ZSTD Parquet, roughly: what a target size in MB is in rows.
 _WIDTHS = {"bigint": 5, "int": 3, "double": 8, "boolean": 1, "date": 2, "timestamp": 5, "string": 14}
 _CONF = {
@@ -165,14 +165,16 @@ class SparkSession:
         if path_column is None and place is None:
             return _frame(frame)
         frame = frame.select("*", F.col("_metadata.file_path").alias(_URI), F.col("_metadata.row_index").alias(_ROW))
-        known = [{_URI: _uri(path), _FILE: number, "path": path} for number, path in enumerate(paths)]
-        files = _native(self.table(known, {_URI: "string", _FILE: "bigint", "path": "string"}))
-        frame = frame.join(F.broadcast(files.withColumnRenamed("path", "_lakehouse_path")), _URI)
+        known = [{_URI: _uri(path), _FILE: number, _PATH: path} for number, path in enumerate(paths)]
+        files = _native(self.table(known, {_URI: "string", _FILE: "bigint", _PATH: "string"}))
+        frame = frame.join(F.broadcast(files), _URI, "left")
+        # A path that Spark spells otherwise must not lose its rows.
+        known_file = F.coalesce(F.col(_FILE), F.raise_error(F.concat(F.lit("Not asked for: "), F.col(_URI))).cast("bigint"))
         named = [F.col(quoted(name)) for name in columns]
         if path_column is not None:
-            named.append(F.col("_lakehouse_path").alias(path_column))
+            named.append(F.when(known_file >= 0, F.col(_PATH)).alias(path_column))
         if place is not None:
-            named += [F.col(_FILE).alias(place[0]), F.col(_ROW).alias(place[1])]
+            named += [known_file.alias(place[0]), F.col(_ROW).alias(place[1])]
         return _frame(frame.select(*named))
 
     def cast(
@@ -228,7 +230,9 @@ class SparkSession:
         )
         order = Window.partitionBy("file", "stretch").orderBy("place")
         follows = F.lag("now").over(order) < F.col("now")
-        steps = steps.withColumn("proven", F.col("complete") & (F.coalesce(follows, F.lit(False)) | (F.col("place") % _STRETCH == 0)))
+        steps = steps.withColumn(
+            "proven", F.col("complete") & (F.coalesce(follows, F.lit(False)) | (F.col("place") % _STRETCH == 0))
+        )
         found = steps.groupBy("file", "stretch").agg(
             F.min("now").alias("low"), F.max("now").alias("high"), F.every("proven").alias("proven")
         )
@@ -338,7 +342,7 @@ def _arrow_type(kind: str) -> pa.DataType:
 
 def _uri(path: str) -> str:
     """A path as `_metadata.file_path` spells it (java.net.URI leaves letters of other scripts alone)."""
-    return "file://" + re.sub(r"[\x00-\x7f]+", lambda part: quote(part[0], safe="/-_.~!$&'()*+,;=:@"), path)
+    return "file:" + re.sub(r"[\x00-\x7f]+", lambda part: quote(part[0], safe="/-_.~!$&'()*+,;=:@"), path)
 
 
 def _describe(path: Path, columns: Mapping[str, str]) -> DataFile:
