@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from lakehouse.core.engines import Session, Spark, duckdb_session, open_session
 from lakehouse.core.errors import BusyError
@@ -28,8 +29,8 @@ class LakeResource(dg.ConfigurableResource):
     spill: str
     environment: str
     spark_master: str = "local[*]"
-    spark_conf: dict[str, str] = {}
-    spark_jars: list[str] = []
+    spark_conf: dict[str, str] = Field(default_factory=dict)
+    spark_jars: list[str] = Field(default_factory=list)
 
     @property
     def storage(self) -> Storage:

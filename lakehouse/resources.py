@@ -1,7 +1,7 @@
 """Resources: what assets are given to work with, bound here once.
 
-`lake` says where tables are and opens engine sessions (on Spark through dagster-pyspark); `io_manager` hands frames to assets and commits what they return;
-`request` lets one run ask for one table (job `bronze_to_silver`).
+`lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
+hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`).
 """
 
 from collections.abc import Mapping

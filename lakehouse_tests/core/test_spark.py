@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +255,7 @@ def test_sorted_files_follow_each_other_and_are_not_larger_than_wanted(session: 
     files = session.write(frame, str(tmp_path), columns=columns, sort_by=["id"], file_mb=1)
     bounds = sorted((file.lower["id"], file.upper["id"]) for file in files)
     assert len(files) > 2 and sum(file.rows for file in files) == 300_000
-    assert all(one[1] < two[0] for one, two in zip(bounds, bounds[1:], strict=False))
+    assert all(one[1] < two[0] for one, two in pairwise(bounds))
     assert max(file.size for file in files) < 1_500_000
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -32,6 +32,7 @@ _READ = "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, 
 _PLACED = "SELECT *, file_index AS _lakehouse_file, file_row_number AS _lakehouse_row "
 _ROW_GROUP = 122_880
 _DATE = r"\d{4}-\d{2}-\d{2}"
+_BOUND_TEXTS = {"date": _DATE, "timestamp": _DATE + r" [\d:.]+\+00"}
 _BOUNDS = {
     "date": ("0001-01-01", "9999-12-31"),
     "timestamp": ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"),
@@ -305,16 +306,10 @@ def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
 
 def _value(text: str | None, kind: str) -> Any:
     """DuckDB's text of a bound as a Python value; None for one that Python and Delta's statistics cannot hold."""
-    if text is None or kind == "string":
-        return text
-    if kind == "boolean":
-        return text == "1"
-    if kind in _INTEGERS:
-        return int(text)
-    if kind == "double":
-        return float(text)
-    if kind.startswith("decimal"):
-        return Decimal(text)
+    if text is None or not re.fullmatch(_BOUND_TEXTS.get(kind, "(?s:.*)"), text):
+        return None
     if kind == "timestamp":
-        return dt.datetime.fromisoformat(text + ":00") if re.fullmatch(_DATE + r" [\d:.]+\+00", text) else None
-    return dt.date.fromisoformat(text) if re.fullmatch(_DATE, text) else None
+        return dt.datetime.fromisoformat(text + ":00")
+    known: dict[str, Callable[[str], Any]] = {"bigint": int, "int": int, "double": float, "date": dt.date.fromisoformat}
+    known |= {"string": str, "boolean": "1".__eq__}
+    return known.get(kind, Decimal)(text)

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -26,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import SparkConf, SparkContext, StorageLevel
 from pyspark.errors import PySparkRuntimeError
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame, DataFrameReader, Window
 from pyspark.sql import SparkSession as Application
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -190,7 +191,7 @@ class SparkSession:
                 frame = _add(frame, {name: expression.sql("spark"), f"{failed}{name}": "false"})
                 continue
             have = _native(frame)
-            value, broken = attempt(expression, kind, lambda text, have=have: _kind(have.select(F.expr(text))))
+            value, broken = attempt(expression, kind, partial(_kind, have))
             # A part that failed may be one whose null the whole does not show.
             frame = _add(frame, {f"{failed}{name}": f"coalesce({broken}, false)"})
             frame = _add(frame, {name: f"CASE WHEN NOT {quoted(failed + name)} THEN {value} END"})
@@ -282,7 +283,7 @@ class SparkSession:
         """All columns, in the types that they are stored in."""
         return self._reader().parquet(*[f"file://{path}" for path in paths])
 
-    def _reader(self) -> Any:
+    def _reader(self) -> DataFrameReader:
         return self.spark.read.option("__globPaths__", "false")  # `[`, `*` and `?` in a path would select others
 
 
@@ -291,7 +292,7 @@ def _native(frame: "nw.LazyFrame[Any]") -> DataFrame:
 
 
 def _frame(native: DataFrame) -> "nw.LazyFrame[Any]":
-    return cast("nw.LazyFrame[Any]", nw.from_native(native))
+    return nw.from_native(native)
 
 
 def _add(frame: "nw.LazyFrame[Any]", values: Mapping[str, str]) -> "nw.LazyFrame[Any]":
@@ -300,8 +301,9 @@ def _add(frame: "nw.LazyFrame[Any]", values: Mapping[str, str]) -> "nw.LazyFrame
     return _frame(native.select(*kept, *[F.expr(text).alias(name) for name, text in values.items()]))
 
 
-def _kind(frame: DataFrame) -> str:
-    return frame.schema.fields[0].dataType.simpleString()
+def _kind(frame: DataFrame, text: str) -> str:
+    """The type of an SQL text over a frame."""
+    return str(frame.select(F.expr(text)).schema.fields[0].dataType.simpleString())
 
 
 def _rows(frame: DataFrame) -> list[tuple[Any, ...]]:

@@ -136,25 +136,26 @@ def _timestamp(source: str) -> str:
 
 def convert(value: str, source: str, kind: str) -> str:
     """A value of one type as another, as DuckDB converts it; null where it cannot be."""
+    converted = f"try_cast({value} AS {kind})"
     if source == kind:
-        return value
-    if source == "string" and kind in _INTEGERS:  # DuckDB rounds here; a delivered text is cast exactly
-        return _aside(value, f"try_cast(round({_decimal('t', 38, 18)}, 0) AS {kind})")
-    if source == "string":
-        return text_cast(value, kind)
-    if source == "timestamp" and kind == "string":
-        return f"concat(CAST({value} AS STRING), '+00')"
-    if kind in _INTEGERS and source == "double":  # DuckDB rounds to the even neighbour, Spark cuts off
-        return f"try_cast(rint({value}) AS {kind})"
-    if kind in _INTEGERS and source.startswith("decimal"):
-        return f"try_cast(round({value}, 0) AS {kind})"
-    if kind.startswith("decimal") and source == "double":
-        precision, scale = map(int, re.findall(r"\d+", kind))
+        converted = value
+    elif source == "string":  # DuckDB rounds to an integer here; a delivered text is cast exactly
+        rounded = _aside(value, f"try_cast(round({_decimal('t', 38, 18)}, 0) AS {kind})")
+        converted = rounded if kind in _INTEGERS else text_cast(value, kind)
+    elif source == "timestamp" and kind == "string":
+        converted = f"concat(CAST({value} AS STRING), '+00')"
+    elif kind in _INTEGERS and source == "double":  # DuckDB rounds to the even neighbour, Spark cuts off
+        converted = f"try_cast(rint({value}) AS {kind})"
+    elif kind in _INTEGERS and source.startswith("decimal"):
+        converted = f"try_cast(round({value}, 0) AS {kind})"
+    elif kind.startswith("decimal") and source == "double":
+        _, scale = map(int, re.findall(r"\d+", kind))
         whole = f"rint({value} * 1e{scale}D)"
         exact = f"coalesce(try_cast(try_cast({whole} AS BIGINT) AS DECIMAL(38,0)), try_cast({whole} AS DECIMAL(38,0)))"
-        return f"try_cast(try_multiply({exact}, CAST(1e-{scale} AS DECIMAL(38,{scale}))) AS {kind})" if scale else exact
-    converted = f"try_cast({value} AS {kind})"
-    return bounded(converted, kind) if kind in _BOUNDS and source not in _BOUNDS else converted
+        converted = f"try_cast(try_multiply({exact}, CAST('1e-{scale}' AS DECIMAL(38,{scale}))) AS {kind})"
+    elif kind in _BOUNDS and source not in _BOUNDS:
+        converted = bounded(converted, kind)
+    return converted
 
 
 def must_convert(value: str, source: str, kind: str) -> str:
@@ -315,4 +316,4 @@ class _Compiler:
 def _kind(target: Any) -> str:
     """The spec's word for a type of the expression language, else Spark's."""
     words = target.sql("duckdb").lower().replace(" ", "")
-    return _KINDS.get(words, words if words.startswith("decimal(") else target.sql("spark").lower())
+    return _KINDS.get(words, words if words.startswith("decimal(") else str(target.sql("spark")).lower())

@@ -3,7 +3,6 @@
 import datetime as dt
 import math
 from collections.abc import Mapping
-from decimal import Decimal
 from typing import Any
 
 from lakehouse.core.delta import DataFile, stats_json
@@ -29,27 +28,28 @@ def column_statistic(
         empty: every value is null.
         exact: `high` is the greatest value, not cut off.
     """
-    out: dict[str, Any] = {"nulls": nulls}
+    bounds: dict[str, Any] = {"min": low, "max": high, "low": low, "high": high}
     if low is None or high is None:
         # No bounds are kept of long texts, and deltalake's pyarrow dataset finds no row by a column without bounds.
-        return out | ({"min": "", "max": LAST_CODE_POINT} if kind == "string" and not empty else {})
-    if kind == "double":
+        bounds = {"min": "", "max": LAST_CODE_POINT} if kind == "string" and not empty else {}
+    elif kind == "double":
         # JSON has no infinity. -0.0 and 0.0 are equal, but not to a reader that prunes by total order.
         low, high = (-0.0 if low == 0 else low), (0.0 if high == 0 else high)
-        return out | ({"min": low, "max": high, "low": low, "high": high} if math.isfinite(low) and math.isfinite(high) else {})
-    if kind == "boolean":
-        return out | {"min": low, "max": high}
-    if kind == "timestamp":
+        finite = math.isfinite(low) and math.isfinite(high)
+        bounds = {"min": low, "max": high, "low": low, "high": high} if finite else {}
+    elif kind == "boolean":
+        bounds = {"min": low, "max": high}
+    elif kind == "timestamp":
         # Rounded up; the last millisecond that there is cannot be (readers that follow the protocol add one).
         last = high if high.year == dt.MAXYEAR else high + dt.timedelta(microseconds=999)
-        return out | {"min": _millis(low), "max": _millis(last), "low": low, "high": high}
-    if kind == "date":
-        return out | {"min": low.isoformat(), "max": high.isoformat(), "low": low, "high": high}
-    if kind == "string":
+        bounds |= {"min": _millis(low), "max": _millis(last)}
+    elif kind == "date":
+        bounds |= {"min": low.isoformat(), "max": high.isoformat()}
+    elif kind == "string":
+        low = low[:_TEXT_STAT]
         high = high if exact and len(high) <= _TEXT_STAT else high[:_TEXT_STAT] + LAST_CODE_POINT
-        return out | {"min": low[:_TEXT_STAT], "max": high, "low": low[:_TEXT_STAT], "high": high}
-    assert isinstance(low, int | Decimal)
-    return out | {"min": low, "max": high, "low": low, "high": high}
+        bounds = {"min": low, "max": high, "low": low, "high": high}
+    return {"nulls": nulls, **bounds}
 
 
 def _millis(instant: dt.datetime) -> str:
