@@ -118,6 +118,7 @@ class Lake:
 
     folder: Path
     engine: str = "duckdb"
+    spark: Spark = Spark(master="local[2]")
 
     @property
     def storage(self) -> Storage:
@@ -127,9 +128,8 @@ class Lake:
         return duckdb_session(memory_limit=memory_limit, spill=str(self.folder / "spill"), folders=[str(self.folder.parent)])
 
     def silver_session(self) -> "AbstractContextManager[Session]":
-        spark = Spark(master="local[2]")
-        folders = [str(self.folder.parent)]
-        return open_session(self.engine, memory_limit="1GB", spill=str(self.folder / "spill"), folders=folders, spark=spark)
+        spill, folders = str(self.folder / "spill"), [str(self.folder.parent)]
+        return open_session(self.engine, memory_limit="1GB", spill=spill, folders=folders, spark=self.spark)
 
     def put(self, stream: str, name: str, content: bytes | str) -> Path:
         """Land a file, whole."""
