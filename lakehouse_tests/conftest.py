@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -118,7 +118,7 @@ class Lake:
 
     folder: Path
     engine: str = "duckdb"
-    spark: Spark = Spark(master="local[2]")
+    spark: Spark = field(default_factory=lambda: Spark(master="local[2]"))
 
     @property
     def storage(self) -> Storage:

@@ -95,7 +95,7 @@ def test_both_workers_compute_and_the_table_is_that_of_duckdb(lake: Lake, events
 
 
 def test_the_application_ends_with_the_last_session(lake: Lake, tmp_path: Path) -> None:
-    def session():  # noqa: ANN202
+    def session():
         return open_session("spark", memory_limit="1GB", spill=str(tmp_path / "s" / "x"), folders=[], spark=lake.spark)
 
     with session() as first:
