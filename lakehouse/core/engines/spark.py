@@ -413,11 +413,11 @@ def _check_master(master: str) -> None:
 def _started(master: str, conf: Mapping[str, str], start: Callable[[Mapping[str, str]], Application]) -> Application:
     try:
         SparkContext._ensure_initialized(conf=SparkConf(loadDefaults=False).setAll(list(conf.items())))
-    except (PySparkRuntimeError, FileNotFoundError) as error:
+    except (PySparkRuntimeError, OSError):
         raise DeclarationError(
             "The engine spark (LAKEHOUSE_ENGINE) could not start Java.",
             remedy="Install Java 17 or later and put it on PATH or in JAVA_HOME, or set LAKEHOUSE_ENGINE=duckdb.",
-        ) from error
+        ) from None
     outcome: list[Any] = []
 
     def run() -> None:
@@ -428,7 +428,7 @@ def _started(master: str, conf: Mapping[str, str], start: Callable[[Mapping[str,
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(None if master.startswith("local") else PATIENCE)
+    thread.join(PATIENCE if master.startswith("spark://") else None)  # YARN and Kubernetes queue, with limits of their own
     if not outcome:
         _kill_java()
         raise _no_answer(master, f"did not answer within {PATIENCE:.0f} s")
@@ -436,7 +436,7 @@ def _started(master: str, conf: Mapping[str, str], start: Callable[[Mapping[str,
         text = str(outcome[0])
         _kill_java()
         first = next((line for line in text.splitlines() if line.strip()), type(outcome[0]).__name__)
-        raise _no_answer(master, f"could not be used: {first[:200]}") from outcome[0]
+        raise _no_answer(master, f"could not be used: {first[:200]}")
     application = cast("Application", outcome[0])
     if master.startswith("spark://"):
         _await_worker(application, master)
