@@ -135,8 +135,9 @@ class SparkSession:
         spill = Path(self._spill).parent
         spill.mkdir(parents=True, exist_ok=True)
         # Beside this session's folder, not in it: another session may go on with the application when this one ends.
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spark-", dir=spill, ignore_cleanup_errors=True))
-        stack.enter_context(hold(folder))
+        with hold(str(spill)):  # as `lake.scratch` does, which removes what nobody holds
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spark-", dir=spill, ignore_cleanup_errors=True))
+            stack.enter_context(hold(folder))
         master = self._settings.master
         conf = {**_CONF, "spark.master": master, "spark.local.dir": folder}
         if master.startswith("local"):
@@ -292,7 +293,8 @@ def _native(frame: "nw.LazyFrame[Any]") -> DataFrame:
 
 
 def _frame(native: DataFrame) -> "nw.LazyFrame[Any]":
-    return nw.from_native(native)
+    frame: nw.LazyFrame[Any] = nw.from_native(native)  # mypy: also where pyspark is not installed
+    return frame
 
 
 def _add(frame: "nw.LazyFrame[Any]", values: Mapping[str, str]) -> "nw.LazyFrame[Any]":
