@@ -80,7 +80,7 @@ test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
 
 test-spark: setup $(VENV)/.spark ## The Spark engine against DuckDB, in process and on a cluster of two workers
-	@$(BIN)/python -m pytest -m spark
+	@$(BIN)/python -m pytest -m 'spark and not slow'
 
 test-faults: setup $(VENV)/.dev ## 200 kills, full disks, read errors: what is lost and doubled (10 minutes)
 	@$(BIN)/python -m pytest -m faults lakehouse_tests/faults
