@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser test-faults dev trigger materialize rebuild quarantine redrive release doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack
+.PHONY: help setup run test test-browser spark-jars test-faults dev trigger materialize rebuild quarantine redrive release doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -24,7 +24,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.stack: $(VENV)/.dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,production,ml,stack]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,production,ml,spark,stack]'
 	@touch $@
 
 # One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
@@ -89,9 +89,12 @@ stack-env: setup ## What a shell needs to use the stack: eval "$$(make -s stack-
 stack-down: setup ## Stop what make stack started
 	@$(BIN)/python deploy/stack.py down
 
+spark-jars: ## Jars with which Spark reads the Delta tables of others, and S3, into .stack/jars
+	@mvn --quiet --batch-mode --file deploy/spark/pom.xml dependency:copy-dependencies -DoutputDirectory='$(CURDIR)/.stack/jars'
+
 # --- develop ----------------------------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not stack'
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not stack and not spark'
 
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
@@ -99,8 +102,8 @@ test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 test-faults: setup $(VENV)/.dev ## 200 kills, full disks, read errors: what is lost and doubled (10 minutes)
 	@$(BIN)/python -m pytest -m faults lakehouse_tests/faults
 
-test-stack: stack-install ## The production instance on real parts, each started on a free port and stopped again
-	@$(BIN)/python -m pytest -m stack lakehouse_tests/stack
+test-stack: stack-install ## S3 with faults, the production instance, Spark: real parts, started on free ports and stopped
+	@$(BIN)/python -m pytest -m '(stack or spark) and not slow'
 
 check: setup $(VENV)/.dev ## Lint, types, security, generated files, dbt parse, definitions load
 	@$(BIN)/ruff check .

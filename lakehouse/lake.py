@@ -2,14 +2,15 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
-from lakehouse.core.engines import Session, duckdb_session, open_session
+from lakehouse.core.engines import Session, Spark, duckdb_session, open_session
 from lakehouse.core.errors import BusyError
 from lakehouse.core.storage import Storage, hold
 
@@ -27,18 +28,27 @@ class LakeResource(dg.ConfigurableResource):
     memory_limit: str
     spill: str
     environment: str
+    spark_master: str = "local[*]"
+    spark_conf: dict[str, str] = Field(default_factory=dict)
+    spark_jars: list[str] = Field(default_factory=list)
 
     @property
     def storage(self) -> Storage:
         return Storage(root=self.root, landing=self.landing, layers=self.layers)
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """An engine session that ends with the block."""
+    def session(self, *, engine: str = "") -> Iterator[Session]:
+        """An engine session that ends with the block.
+
+        Args:
+            engine: `duckdb` or `spark`, where a table overrides the setting.
+        """
         folders = self.storage.folders()
+        spark = Spark(self.spark_master, self.spark_conf, tuple(self.spark_jars), start=_start_spark)
+        limit = self.memory_limit
         with (
             scratch(self.spill) as spill,
-            open_session(self.engine, memory_limit=self.memory_limit, spill=spill, folders=folders) as session,
+            open_session(engine or self.engine, memory_limit=limit, spill=spill, folders=folders, spark=spark) as session,
         ):
             yield session
 
@@ -55,6 +65,13 @@ class LakeResource(dg.ConfigurableResource):
             duckdb_session(memory_limit=self.memory_limit, spill=spill, folders=folders) as session,
         ):
             yield session
+
+
+def _start_spark(conf: Mapping[str, str]) -> Any:
+    """A Spark application by Dagster's own resource. It imports pyspark, so it is made when Spark is wanted."""
+    from dagster_pyspark import LazyPySparkResource
+
+    return LazyPySparkResource(spark_config=dict(conf)).spark_session
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def _silver(spec: TableSpec, mode: "Mode", permission: Release | None) -> int:
     """Stage, say what was found, commit and settle."""
     from lakehouse.silver.refresh import nothing_to_release, settle_quarantine, stage_refresh
 
-    with _held(spec.silver) as (lake, storage), lake.session() as session:
+    with _held(spec.silver) as (lake, storage), lake.session(engine=spec.engine) as session:
         refresh = stage_refresh(session, storage, spec, run_id=_run(mode, permission), mode=mode, release=permission)
         if refresh.stopped:
             for finding in refresh.findings:

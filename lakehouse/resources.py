@@ -1,7 +1,7 @@
 """Resources: what assets are given to work with, bound here once.
 
-`lake` says where tables are and opens engine sessions; `io_manager` hands frames to assets and commits what they return;
-`request` lets one run ask for one table (job `bronze_to_silver`).
+`lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
+hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`).
 """
 
 from collections.abc import Mapping
@@ -57,6 +57,9 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         memory_limit=settings.memory_bound,
         spill=settings.spill,
         environment=settings.env,
+        spark_master=settings.spark.master,
+        spark_conf=dict(settings.spark.conf),
+        spark_jars=list(settings.spark.jars),
     )
     resources = {"lake": lake, "io_manager": DeltaIOManager(lake=lake), "request": TableRequest.configure_at_launch()}
     return {**resources, **(overrides or {})}

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lakehouse.core.engines import Spark
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import LAYERS
 from lakehouse.core.storage import Storage
@@ -32,6 +33,23 @@ def _memory(value: str) -> str:
     return value
 
 
+def _master(value: str) -> str:
+    if not re.fullmatch(r"local(\[[^\]]+\])?|spark://[^/,:]+:\d+(,[^/,:]+:\d+)*|yarn|k8s://.+", value):
+        raise ValueError("write local[*], spark://host:port, yarn or k8s://...")
+    return value
+
+
+def _pairs(value: str) -> dict[str, str]:
+    parts = [part.strip() for part in value.split(";") if part.strip()]
+    return {key.strip(): given.strip() for key, _, given in (part.partition("=") for part in parts)}
+
+
+def _spark_conf(value: str) -> str:
+    if wrong := [key for key, given in _pairs(value).items() if not key.startswith("spark.") or not given]:
+        raise ValueError(f"write spark.<name>=<value>, separated by semicolons ({wrong[0]!r} is none)")
+    return value
+
+
 class Settings(BaseSettings):
     """What may differ between two installations of the same code."""
 
@@ -40,8 +58,10 @@ class Settings(BaseSettings):
     env: Environment = "dev"
     root: str = "data/lake"
     landing_dir: str = ""
-    engine: Literal["duckdb"] = "duckdb"
+    engine: Literal["duckdb", "spark"] = "duckdb"
     memory_limit: Annotated[str, AfterValidator(_memory)] = ""
+    spark_master: Annotated[str, AfterValidator(_master)] = "local[*]"
+    spark_conf: Annotated[str, AfterValidator(_spark_conf)] = ""
     log_format: Literal["text", "json"] = "text"
     real_data: str = "../shared/data"
     layer_roots: Mapping[str, str] = {}
@@ -65,6 +85,12 @@ class Settings(BaseSettings):
     def memory_bound(self) -> str:
         """The engine's memory limit: as set, else 60 % of what this machine or its container has."""
         return self.memory_limit or f"{int(_memory_bytes() * 0.6 / 1_000_000)}MB"
+
+    @property
+    def spark(self) -> Spark:
+        """Where Spark runs, with the jars that `make spark-jars` has fetched."""
+        jars = tuple(map(str, sorted((project_folder() / ".stack" / "jars").glob("*.jar"))))
+        return Spark(master=self.spark_master, conf=_pairs(self.spark_conf), jars=jars)
 
     @property
     def spill(self) -> str:

@@ -123,7 +123,7 @@ def asset_arguments(spec: TableSpec, layer: str) -> dict[str, Any]:
         "description": spec.description,
         "owners": list(spec.owners),
         "tags": dict.fromkeys(spec.tags, ""),
-        "kinds": {"deltalake", "duckdb"},
+        "kinds": {"deltalake", "pyspark" if layer == "silver" and spec.engine == "spark" else "duckdb"},
         "output_required": False,
         "retry_policy": RETRY,
         "metadata": {"primary_key": ", ".join(spec.key)},

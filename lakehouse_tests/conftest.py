@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lakehouse.core.delta import open_existing
-from lakehouse.core.engines import duckdb_session
+from lakehouse.core.engines import Session, Spark, duckdb_session, open_session
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
 from lakehouse.settings import project_folder
@@ -114,9 +114,11 @@ def _parquet(records: Sequence[Row]) -> bytes:
 
 @dataclass(frozen=True)
 class Lake:
-    """A lake below a folder, driven through the pure functions as the assets drive them."""
+    """A lake below a folder, driven through the pure functions as the assets drive them; `engine` computes silver."""
 
     folder: Path
+    engine: str = "duckdb"
+    spark: Spark = field(default_factory=lambda: Spark(master="local[2]"))
 
     @property
     def storage(self) -> Storage:
@@ -124,6 +126,10 @@ class Lake:
 
     def session(self, memory_limit: str = "1GB") -> "AbstractContextManager[DuckDBSession]":
         return duckdb_session(memory_limit=memory_limit, spill=str(self.folder / "spill"), folders=[str(self.folder.parent)])
+
+    def silver_session(self) -> "AbstractContextManager[Session]":
+        spill, folders = str(self.folder / "spill"), [str(self.folder.parent)]
+        return open_session(self.engine, memory_limit="1GB", spill=spill, folders=folders, spark=self.spark)
 
     def put(self, stream: str, name: str, content: bytes | str) -> Path:
         """Land a file, whole."""
@@ -152,7 +158,7 @@ class Lake:
     ) -> "Refresh":
         from lakehouse.silver.refresh import settle_quarantine, stage_refresh
 
-        with self.session() as session:
+        with self.silver_session() as session:
             mode = "rebuild" if rebuild else mode
             refresh = stage_refresh(session, self.storage, spec, run_id="run", mode=mode, release=release)
             if refresh.candidate is not None:
@@ -168,7 +174,7 @@ class Lake:
         self.ingest(spec)
         return self.refresh(spec)
 
-    def _settle(self, session: "DuckDBSession", ref: TableRef) -> None:
+    def _settle(self, session: Session, ref: TableRef) -> None:
         from lakehouse.core import ledger
 
         snapshot = open_existing(self.storage.uri(ref))
@@ -193,6 +199,12 @@ class Lake:
 
     def quarantined(self, spec: TableSpec) -> list[Row]:
         return self.rows(spec.quarantine, "layer", "rules", "record", "source_file", "reason", "batch_id")
+
+    def deletes(self, spec: TableSpec) -> TableRef:
+        """Where the deletes of a silver table are remembered."""
+        from lakehouse.silver.refresh import tombstones_ref
+
+        return tombstones_ref(spec.silver)
 
     def ledger(self) -> list[Row]:
         return self.rows(LEDGER)

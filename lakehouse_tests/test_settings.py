@@ -29,6 +29,10 @@ def _bare(monkeypatch):
     [
         ("LAKEHOUSE_ENV", "production"),
         ("LAKEHOUSE_ENGINE", "pandas"),
+        ("LAKEHOUSE_SPARK_MASTER", "here"),
+        ("LAKEHOUSE_SPARK_MASTER", "spark://host"),
+        ("LAKEHOUSE_SPARK_CONF", "executor.memory=1g"),
+        ("LAKEHOUSE_SPARK_CONF", "spark.ui.enabled"),
         ("LAKEHOUSE_MEMORY_LIMIT", "4"),
         ("LAKEHOUSE_MEMORY_LIMIT", "lots"),
         ("LAKEHOUSE_MEMORY_LIMIT", "0GB"),
@@ -115,6 +119,19 @@ def test_memory_is_sixty_percent_of_the_machine_unless_it_is_set(monkeypatch):
     assert load_settings().memory_bound == "6000MB"
     monkeypatch.setenv("LAKEHOUSE_MEMORY_LIMIT", "1.5GB")
     assert load_settings().memory_bound == "1.5GB"
+
+
+def test_spark_has_its_master_its_settings_and_the_jars_that_were_fetched(monkeypatch, tmp_path):
+    assert (load_settings().spark.master, load_settings().spark.conf) == ("local[*]", {})
+    monkeypatch.setenv("LAKEHOUSE_ENGINE", "spark")
+    monkeypatch.setenv("LAKEHOUSE_SPARK_MASTER", "spark://a:7077,b:7077")
+    monkeypatch.setenv("LAKEHOUSE_SPARK_CONF", "spark.executor.memory=4g; spark.driver.extraJavaOptions=-Da=b;")
+    monkeypatch.setattr(module, "project_folder", lambda: tmp_path)
+    (tmp_path / ".stack" / "jars").mkdir(parents=True)
+    (tmp_path / ".stack" / "jars" / "delta.jar").touch()
+    spark = load_settings().spark
+    assert spark.master == "spark://a:7077,b:7077" and spark.jars == (f"{tmp_path}/.stack/jars/delta.jar",)
+    assert spark.conf == {"spark.executor.memory": "4g", "spark.driver.extraJavaOptions": "-Da=b"}
 
 
 # --- .env and Dagster's home -----------------------------------------------------------------------------------------

@@ -82,6 +82,17 @@ def _is_safe(node: Any) -> bool:
     return name in _SAFE or (name == "Literal" and bool(node.args.get("is_string")))
 
 
+def tree(expression: Expression) -> Any:
+    """The syntax tree of a checked expression, every column quoted; for an engine that prints it itself."""
+    import sqlglot
+    from sqlglot import exp
+
+    found = sqlglot.parse_one(expression.text, read="duckdb")
+    for column in found.find_all(exp.Column):
+        column.this.set("quoted", True)
+    return found
+
+
 def _print(text: str, dialect: Dialect, instants: Collection[str] = ()) -> str:
     import sqlglot
     from sqlglot import exp

@@ -183,7 +183,8 @@ def replace_keys(
     try:
         if large:
             frame = _in_place(session.read(snapshot.paths(large), columns), fate, key=key, columns=columns)
-            add += session.write(frame, snapshot.uri, columns=columns, file_mb=file_mb)
+            order = () if session.keeps_order else key
+            add += session.write(frame, snapshot.uri, columns=columns, sort_by=order, file_mb=file_mb)
         if small or session.rows(inserts.head(1)):
             parts = [inserts.select(*columns)]
             if small:

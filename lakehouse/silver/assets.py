@@ -52,7 +52,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
             yield from check_results(spec.silver.key, standing)
             return
         uri = storage.uri(target)
-        with failures(), hold(uri), lake.session() as session:
+        with failures(), hold(uri), lake.session(engine=spec.engine) as session:
             refresh = stage_refresh(session, storage, spec, run_id=context.run.run_id, target=target)
             elsewhere = target != spec.silver
             if refresh.candidate is None and not refresh.stopped:

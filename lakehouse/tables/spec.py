@@ -22,6 +22,7 @@ from lakehouse.core.names import TableRef, check_name, column_name
 Action = Literal["warn", "quarantine", "fail"]
 TableAction = Literal["warn", "fail"]
 Drift = Literal["evolve", "quarantine", "freeze"]
+Engine = Literal["", "duckdb", "spark"]
 _TYPES = re.compile(r"string|bigint|int|double|boolean|date|timestamp|decimal\(([1-9]|[12]\d|3[0-8]),(\d|[12]\d|3[0-8])\)")
 #: Checks that silver tables have without declaring them (`silver/checks.py`).
 _OWN_CHECKS = ("castable", "ledger", "complete")
@@ -208,6 +209,7 @@ class TableSpec:
         transform: name of a module of `silver/transforms/` whose `transform(frame)` runs between casting and calculated
             columns.
         max_loss: the largest share of rows that one commit may remove before it is refused.
+        engine: what computes silver, where that is another than LAKEHOUSE_ENGINE says.
         freshness: how old the newest materialisation may be.
         file_mb: target size of a silver data file. Smaller files make small merges cheaper, larger ones scans.
     """
@@ -223,6 +225,7 @@ class TableSpec:
     drift: Drift = "evolve"
     transform: str | None = None
     max_loss: float = 0.5
+    engine: Engine = ""
     freshness: timedelta | None = None
     file_mb: int = 16
     description: str = ""
@@ -238,6 +241,7 @@ class TableSpec:
             check_name(tag, "tag")
         if self.transform is not None:
             check_name(self.transform, "transform")
+        _check_member(self.engine, ("", "duckdb", "spark"), f"Table {self.name!r}: engine")
         _check_member(self.drift, ("evolve", "quarantine", "freeze"), f"Table {self.name!r}: drift")
         if not 0 <= self.max_loss <= 1 or self.file_mb < 1:
             raise DeclarationError(

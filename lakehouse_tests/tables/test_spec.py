@@ -41,6 +41,7 @@ REFUSED: dict[str, Callable[[], object]] = {
     "tag": lambda: spec(tags=("ok", "not ok")),
     "transform": lambda: spec(transform="os.system"),
     "drift": lambda: spec(drift="ignore"),
+    "engine": lambda: spec(engine="pandas"),
     "max_loss above one": lambda: spec(max_loss=1.5),
     "max_loss below zero": lambda: spec(max_loss=-0.1),
     "file size": lambda: spec(file_mb=0),

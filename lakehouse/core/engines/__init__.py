@@ -6,8 +6,9 @@ does not say, casting that yields null instead of an error, declared expressions
 data files, is the session's part.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakehouse.core.delta import DataFile
@@ -18,10 +19,33 @@ if TYPE_CHECKING:
     import narwhals as nw
 
     from lakehouse.core.engines.duckdb import DuckDBSession
+    from lakehouse.core.engines.spark import SparkSession
+
+
+@dataclass(frozen=True)
+class Spark:
+    """Where Spark runs, for the engine `spark`.
+
+    Args:
+        master: `local[*]`, `spark://host:port`, `yarn` or `k8s://...`.
+        conf: any `spark.*` settings; they win over the engine's own.
+        jars: paths of jars that the application loads.
+        start: makes the application from its settings; Spark's own builder by default.
+    """
+
+    master: str = "local[*]"
+    conf: Mapping[str, str] = field(default_factory=dict)
+    jars: tuple[str, ...] = ()
+    start: Callable[[Mapping[str, str]], Any] | None = None
 
 
 class Session(Protocol):
-    """One piece of work on an engine; ended by its context manager."""
+    """One piece of work on an engine; ended by its context manager.
+
+    `keeps_order` says whether rows leave a join and `write` in the order in which they were read.
+    """
+
+    keeps_order: bool
 
     def read(
         self,
@@ -93,19 +117,48 @@ class Session(Protocol):
 
 
 @contextmanager
-def open_session(engine: str, *, memory_limit: str, spill: str, folders: Sequence[str]) -> Iterator[Session]:
+def open_session(
+    engine: str, *, memory_limit: str, spill: str, folders: Sequence[str], spark: Spark | None = None
+) -> Iterator[Session]:
     """A session on the named engine.
 
     Args:
-        engine: `duckdb`.
-        memory_limit: bound for intermediate results, e.g. `4GB`.
-        spill: folder for what does not fit; its content goes with the session.
-        folders: those below which the session may read and write files; all others are closed to it.
+        engine: `duckdb` or `spark`.
+        memory_limit: bound for intermediate results, e.g. `4GB`; of the driver's heap where Spark runs in this process.
+        spill: folder for what does not fit; its content goes with the session. Spark puts a folder beside it.
+        folders: those below which a DuckDB session may read and write files; all others are closed to it.
+        spark: where Spark runs.
+
+    Raises:
+        DeclarationError: there is no such engine, or its packages are not installed.
     """
-    if engine != "duckdb":
-        raise DeclarationError(f"There is no engine {engine!r}.", remedy="Set LAKEHOUSE_ENGINE to duckdb.")
-    with duckdb_session(memory_limit=memory_limit, spill=spill, folders=folders) as session:
+    if engine == "duckdb":
+        with duckdb_session(memory_limit=memory_limit, spill=spill, folders=folders) as session:
+            yield session
+    elif engine == "spark":
+        with spark_session(memory_limit=memory_limit, spill=spill, spark=spark or Spark()) as session:
+            yield session
+    else:
+        raise DeclarationError(f"There is no engine {engine!r}.", remedy="Set LAKEHOUSE_ENGINE to duckdb or spark.")
+
+
+@contextmanager
+def spark_session(*, memory_limit: str, spill: str, spark: Spark) -> "Iterator[SparkSession]":
+    """A Spark session; Spark itself starts when it is first used."""
+    try:
+        from lakehouse.core.engines.spark import SparkSession
+    except ModuleNotFoundError as error:
+        if error.name != "pyspark":
+            raise
+        raise DeclarationError(
+            "The engine spark (LAKEHOUSE_ENGINE) needs pyspark, which is not installed.",
+            remedy="Run .venv/bin/uv pip install --constraint requirements.lock -e '.[spark]', or set LAKEHOUSE_ENGINE=duckdb.",
+        ) from None
+    session = SparkSession(memory_limit=memory_limit, spill=spill, spark=spark)
+    try:
         yield session
+    finally:
+        session.close()
 
 
 @contextmanager

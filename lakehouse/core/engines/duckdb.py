@@ -6,12 +6,11 @@ result into files of neighbouring rows (the row groups of a file may be out of o
 """
 
 import datetime as dt
-import math
 import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from decimal import Decimal
@@ -21,7 +20,8 @@ from typing import Any, cast
 import duckdb
 import narwhals as nw
 
-from lakehouse.core.delta import DataFile, stats_json
+from lakehouse.core.delta import DataFile
+from lakehouse.core.engines.statistics import column_statistic, data_file
 from lakehouse.core.errors import StoreError
 from lakehouse.core.expressions import Expression
 from lakehouse.core.files import fetch, is_remote, put, remove
@@ -34,14 +34,13 @@ _PATH = "_lakehouse_path"
 _SCHEME = r"\1://"
 _READ = "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)"
 _PLACED = "SELECT *, file_index AS _lakehouse_file, file_row_number AS _lakehouse_row "
-_TEXT_STAT = 32
 _ROW_GROUP = 122_880
 _DATE = r"\d{4}-\d{2}-\d{2}"
+_BOUND_TEXTS = {"date": _DATE, "timestamp": _DATE + r" [\d:.]+\+00"}
 _BOUNDS = {
     "date": ("0001-01-01", "9999-12-31"),
     "timestamp": ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"),
 }
-_LAST_CODE_POINT = "\U0010ffff"
 
 
 def sql_type(kind: str) -> str:
@@ -90,6 +89,8 @@ def _texts(values: Iterable[str]) -> str:
 class DuckDBSession:
     """A private in-memory database that sees its `folders` and no other file. See `core/engines/__init__.py` for the contract
     of each method."""
+
+    keeps_order = True
 
     def __init__(self, *, memory_limit: str, spill: str, folders: Sequence[str], threads: int | None = None) -> None:
         Path(spill).mkdir(parents=True, exist_ok=True)
@@ -329,54 +330,24 @@ def _describe(entry: Mapping[str, Any], columns: Mapping[str, str]) -> DataFile:
         for column, stat in entry["column_statistics"].items()
         if column.strip('"') in columns
     }
-    nulls = {c: s["nulls"] for c, s in statistics.items() if s["nulls"] is not None}
-    bounds = [{c: s[end] for c, s in statistics.items() if s.get(end) is not None} for end in ("low", "high")]
-    name = f"part-{uuid.uuid4()}.zstd.parquet"
-    return DataFile(name, size, entry["count"], bounds[0], bounds[1], stats_json(entry["count"], statistics), nulls)
+    return data_file(f"part-{uuid.uuid4()}.zstd.parquet", size=size, rows=entry["count"], statistics=statistics)
 
 
 def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:
-    """`min`, `max`, `nulls` for the log, and `low`, `high` as Python values. Absent where Delta allows no bound."""
-    out: dict[str, Any] = {"nulls": int(stat["null_count"]) if "null_count" in stat else None}
-    if "min" not in stat or "max" not in stat or stat.get("has_nan") == "true":
-        # DuckDB keeps no bounds of long texts, and deltalake's pyarrow dataset finds no row by a column without bounds.
-        if kind == "string" and stat.get("num_values") != stat.get("null_count"):
-            out |= {"min": "", "max": _LAST_CODE_POINT}
-        return out
-    low, high = stat["min"], stat["max"]
-    if kind == "boolean":
-        out |= {"min": low == "1", "max": high == "1"}
-    elif kind in _INTEGERS:
-        out |= {"min": int(low), "max": int(high), "low": int(low), "high": int(high)}
-    elif kind == "double":
-        # JSON has no infinity. -0.0 and 0.0 are equal, but not to a reader that prunes by total order.
-        first, last = (-0.0 if float(low) == 0 else float(low)), (0.0 if float(high) == 0 else float(high))
-        if math.isfinite(first) and math.isfinite(last):
-            out |= {"min": first, "max": last, "low": first, "high": last}
-    elif kind.startswith("decimal"):
-        out |= {"min": Decimal(low), "max": Decimal(high), "low": Decimal(low), "high": Decimal(high)}
-    elif kind == "timestamp":
-        begin, end = (_instant(value) for value in (low, high))
-        if begin is not None and end is not None:
-            # Rounded up; the last millisecond that there is cannot be (readers that follow the protocol add one).
-            last_instant = end if end.year == dt.MAXYEAR else end + dt.timedelta(microseconds=999)
-            out |= {"min": _millis(begin), "max": _millis(last_instant), "low": begin, "high": end}
-    elif kind == "date":
-        if re.fullmatch(_DATE, low) and re.fullmatch(_DATE, high):
-            out |= {"min": low, "max": high, "low": dt.date.fromisoformat(low), "high": dt.date.fromisoformat(high)}
-    else:
-        exact = stat.get("max_is_exact", "true") == "true" and len(high) <= _TEXT_STAT
-        out |= {"min": low[:_TEXT_STAT], "max": high if exact else high[:_TEXT_STAT] + _LAST_CODE_POINT}
-        out |= {"low": out["min"], "high": out["max"]}
-    return out
+    """What DuckDB says of a column of a staged file, as statistics."""
+    bounds = None if stat.get("has_nan") == "true" else (_value(stat.get("min"), kind), _value(stat.get("max"), kind))
+    low, high = bounds or (None, None)
+    nulls = int(stat["null_count"]) if "null_count" in stat else None
+    empty = stat.get("num_values") == stat.get("null_count")
+    return column_statistic(kind, low, high, nulls=nulls, empty=empty, exact=stat.get("max_is_exact", "true") == "true")
 
 
-def _instant(value: str) -> dt.datetime | None:
-    """DuckDB's text of an instant in UTC; None for one that Python and Delta's statistics cannot hold."""
-    if not re.fullmatch(_DATE + r" [\d:.]+\+00", value):
+def _value(text: str | None, kind: str) -> Any:
+    """DuckDB's text of a bound as a Python value; None for one that Python and Delta's statistics cannot hold."""
+    if text is None or not re.fullmatch(_BOUND_TEXTS.get(kind, "(?s:.*)"), text):
         return None
-    return dt.datetime.fromisoformat(value + ":00")
-
-
-def _millis(instant: dt.datetime) -> str:
-    return instant.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    if kind == "timestamp":
+        return dt.datetime.fromisoformat(text + ":00")
+    known: dict[str, Callable[[str], Any]] = {"bigint": int, "int": int, "double": float, "date": dt.date.fromisoformat}
+    known |= {"string": str, "boolean": "1".__eq__}
+    return known.get(kind, Decimal)(text)
