@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,7 @@ def forget():
 
 @pytest.fixture
 def lake(environment, bucket, tmp_path):
-    return BucketLake(tmp_path, f"s3://{bucket}/lake")
+    return BucketLake(tmp_path, root=f"s3://{bucket}/lake")
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def months(real_data):
 
 
 def test_a_file_that_landed_in_a_bucket_is_taken_in_once(environment, bucket, tmp_path, months):
-    lake = BucketLake(tmp_path, f"s3://{bucket}/lake", f"s3://{bucket}/landing")
+    lake = BucketLake(tmp_path, root=f"s3://{bucket}/lake", landing=f"s3://{bucket}/landing")
     for path in months[0]:
         files.put(f"{lake.landing}/raw/vendas/{path.name}", path)
     files.put(f"{lake.landing}/raw/vendas/_SUCCESS", b"not data")
@@ -116,6 +116,18 @@ def test_a_report_and_its_like_are_written_once(environment, bucket):
     assert storage.put(report, "2026-01-01/index.html", b"one") == uri
     assert (files.read(uri), files.stat(uri).modified) == (b"one", modified)
     assert [*files.listing(storage.uri(report), below=True)] == ["2026-01-01/index.html"]
+
+
+@pytest.mark.spark
+def test_both_engines_keep_the_same_tables_in_a_bucket_and_go_on_from_each_other(environment, bucket, tmp_path, months, expected):
+    duck = BucketLake(tmp_path / "duck", root=f"s3://{bucket}/duck")
+    spark = BucketLake(tmp_path / "spark", "spark", root=f"s3://{bucket}/spark")
+    for number, (paths, sync) in enumerate(zip(months, expected["syncs"], strict=False)):
+        for lake in (duck, spark):
+            land(lake, paths)
+            (lake if number == 0 else replace(lake, engine={"duckdb": "spark", "spark": "duckdb"}[lake.engine])).run(VENDAS)
+            assert is_exact(lake, sync)
+        assert spark.rows(VENDAS.silver) == duck.rows(VENDAS.silver)
 
 
 # --- writers ---------------------------------------------------------------------------------------------------------
@@ -217,7 +229,7 @@ def is_exact(lake, sync):
     ],
 )
 def test_the_tables_are_exact_whatever_happens_to_a_put(proxied, bucket, tmp_path, months, expected, kind, path):
-    lake = BucketLake(tmp_path, f"s3://{bucket}/lake")
+    lake = BucketLake(tmp_path, root=f"s3://{bucket}/lake")
     for paths, sync in zip(months, expected["syncs"], strict=False):
         land(lake, paths)
         proxied.plan(Fault(kind, path, times=3))
@@ -234,7 +246,7 @@ def test_the_tables_are_exact_whatever_happens_to_a_put(proxied, bucket, tmp_pat
 
 
 def test_a_minute_of_503_during_the_job_is_waited_out(proxied, bucket, tmp_path, months, expected):
-    lake = BucketLake(tmp_path, f"s3://{bucket}/lake")
+    lake = BucketLake(tmp_path, root=f"s3://{bucket}/lake")
     land(lake, months[0])
     lake.ingest(VENDAS)
     proxied.plan(Fault("refuse", methods=("GET", "PUT", "POST", "HEAD", "DELETE"), seconds=60))

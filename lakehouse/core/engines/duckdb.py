@@ -12,7 +12,6 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
@@ -21,11 +20,10 @@ import duckdb
 import narwhals as nw
 
 from lakehouse.core.delta import DataFile
+from lakehouse.core.engines.copies import Copies
 from lakehouse.core.engines.statistics import column_statistic, data_file
-from lakehouse.core.errors import StoreError
 from lakehouse.core.expressions import Expression
-from lakehouse.core.files import fetch, is_remote, put, remove
-from lakehouse.core.storage import staging
+from lakehouse.core.files import is_remote
 
 #: Delta types and DuckDB's words for them, where they differ.
 _TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
@@ -96,6 +94,7 @@ class DuckDBSession:
         Path(spill).mkdir(parents=True, exist_ok=True)
         #: A folder of this machine that goes with the session.
         self.folder = tempfile.mkdtemp(prefix="duckdb-", dir=spill)
+        self._copies = Copies(self.folder)
         config: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": self.folder}
         if threads:
             config["threads"] = threads
@@ -136,13 +135,8 @@ class DuckDBSession:
         return _frame(relation.select(*[duckdb.SQLExpression(text).alias(name) for name, text in texts.items()]))
 
     def local(self, paths: Sequence[str], *, folder: str = "") -> list[str]:
-        """Paths on this machine of data files: those in an object store are copied, once, to the session's folder or `folder`.
-
-        A data file's name is never used again, so a copy stays true.
-        """
-        copies = {path: _copy(folder or self.folder, path) for path in paths if is_remote(path)}
-        fetch(copies)
-        return [copies.get(path, path) for path in paths]
+        """Paths on this machine of data files; copies of those in a bucket are below the session's folder or `folder`."""
+        return self._copies.local(paths, folder=folder)
 
     def cast(
         self, frame: "nw.LazyFrame[Any]", casts: Mapping[str, tuple[str, str]], *, exact: bool = True
@@ -244,7 +238,7 @@ class DuckDBSession:
         name = f"staged_{uuid.uuid4().hex}"
         relation.create_view(name)
         try:
-            with staging(self.folder if is_remote(folder) else folder) as place:
+            with self._copies.staging(folder) as place:
                 result = self.connection.execute(
                     f"COPY {name} TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_STATS, "
                     f"FILE_SIZE_BYTES {file_mb * 1_000_000:d}, ROW_GROUP_SIZE {_ROW_GROUP:d}, WRITE_EMPTY_FILE false)",
@@ -254,37 +248,16 @@ class DuckDBSession:
                 written = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
                 # Described before the first is moved: whatever fails here leaves no file behind.
                 files = {entry["filename"]: _describe(entry, columns) for entry in written if entry["count"]}
-                self._place({staged: f"{folder}/{file.path}" for staged, file in files.items()})
+                self._copies.place({staged: f"{folder}/{file.path}" for staged, file in files.items()})
                 return list(files.values())
         finally:
             self.connection.execute(f"DROP VIEW {name}")
-
-    def _place(self, staged: Mapping[str, str]) -> None:
-        """Give staged files their place, `{path: URI}`: all of them, or none."""
-        try:
-            for path, uri in staged.items():
-                if is_remote(uri):
-                    put(uri, Path(path))
-                    kept = Path(_copy(self.folder, uri))  # what was written is mostly read again to be judged
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    Path(path).rename(kept)
-                else:
-                    Path(path).rename(uri)
-        except BaseException:
-            with suppress(StoreError, OSError):  # the first error is the one to tell
-                remove([*staged.values()])
-            raise
 
     def _add(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, str]) -> "nw.LazyFrame[Any]":
         relation = _relation(frame)
         kept = [duckdb.ColumnExpression(name) for name in relation.columns if name not in values]
         added = [duckdb.SQLExpression(text).alias(name) for name, text in values.items()]
         return _frame(relation.select(*kept, *added))
-
-
-def _copy(folder: str, uri: str) -> str:
-    """Where the copy of a file of an object store is."""
-    return f"{folder}/copies/{uri.replace('://', '/', 1)}"
 
 
 def _relation(frame: "nw.LazyFrame[Any]") -> duckdb.DuckDBPyRelation:

@@ -34,11 +34,12 @@ from pyspark.sql import types as T
 
 from lakehouse.core.delta import DataFile
 from lakehouse.core.engines import Spark
+from lakehouse.core.engines.copies import Copies
 from lakehouse.core.engines.spark_sql import attempt, must_convert, quoted, text_cast
 from lakehouse.core.engines.statistics import column_statistic, data_file
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.expressions import Expression
-from lakehouse.core.storage import hold, staging
+from lakehouse.core.storage import hold
 
 #: How long a master may take to answer, and then to give the application its first worker.
 PATIENCE = 30.0
@@ -112,6 +113,7 @@ class SparkSession:
     def __init__(self, *, memory_limit: str, spill: str, spark: Spark) -> None:
         self._memory_limit, self._spill, self._settings = memory_limit, spill, spark
         self._application: Application | None = None
+        self._copies = Copies(spill)
         self._kept: list[DataFrame] = []
 
     @property
@@ -167,7 +169,8 @@ class SparkSession:
         if path_column is None and place is None:
             return _frame(frame)
         frame = frame.select("*", F.col("_metadata.file_path").alias(_URI), F.col("_metadata.row_index").alias(_ROW))
-        known = [{_URI: _uri(path), _FILE: number, _PATH: path} for number, path in enumerate(paths)]
+        here = zip(self._copies.local(paths), paths, strict=True)
+        known = [{_URI: _uri(local), _FILE: number, _PATH: path} for number, (local, path) in enumerate(here)]
         files = _native(self.table(known, {_URI: "string", _FILE: "bigint", _PATH: "string"}))
         frame = frame.join(F.broadcast(files), _URI, "left")
         # A path that Spark spells otherwise must not lose its rows.
@@ -215,7 +218,7 @@ class SparkSession:
     def stretches(self, paths: Sequence[str], key: Sequence[str]) -> list[tuple[Any, Any, str]] | None:
         if not paths:
             return []
-        uris = {_uri(path): path for path in paths}
+        uris = {_uri(local): path for local, path in zip(self._copies.local(paths), paths, strict=True)}
         columns = [F.col(quoted(name)) for name in key]
         now = columns[0] if len(columns) == 1 else F.struct(*columns)
         frame = self._stored(paths)
@@ -267,22 +270,20 @@ class SparkSession:
         if sort_by:
             native = native.orderBy(*[F.col(quoted(name)).asc_nulls_last() for name in sort_by])
         most = max(file_mb * 1_000_000 // sum(_WIDTHS.get(kind, 6) for kind in columns.values()), 1)
-        with staging(folder) as place:
+        with self._copies.staging(folder) as place:
             data = place / "data"
             native.write.option("maxRecordsPerFile", most).parquet(f"file://{data}")
             # Described before the first is moved: whatever fails here leaves no file behind.
             written = [(staged, _describe(staged, columns)) for staged in sorted(data.glob("*.parquet"))]
-            for staged, file in written:
-                if file.rows:
-                    staged.rename(Path(folder, file.path))
+            self._copies.place({str(staged): f"{folder}/{file.path}" for staged, file in written if file.rows})
             return [file for _, file in written if file.rows]
 
     def _parquet(self, paths: Sequence[str], columns: Mapping[str, str]) -> DataFrame:
-        return self._reader().schema(_schema(columns)).parquet(*[f"file://{path}" for path in paths])
+        return self._reader().schema(_schema(columns)).parquet(*[f"file://{path}" for path in self._copies.local(paths)])
 
     def _stored(self, paths: Sequence[str]) -> DataFrame:
         """All columns, in the types that they are stored in."""
-        return self._reader().parquet(*[f"file://{path}" for path in paths])
+        return self._reader().parquet(*[f"file://{path}" for path in self._copies.local(paths)])
 
     def _reader(self) -> DataFrameReader:
         return self.spark.read.option("__globPaths__", "false")  # `[`, `*` and `?` in a path would select others
