@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev trigger materialize rebuild quarantine redrive release doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack
+.PHONY: help setup run test test-browser spark-jars test-faults dev trigger materialize rebuild quarantine redrive release compare doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ redrive: setup ## Judge that again, after a rule, a type or a file was mended: T
 
 release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...' [ACTION=accept]
 	@$(BIN)/python -m lakehouse release '$(TABLE)' "$$REASON" $(if $(ACTION),--action '$(ACTION)')
+
+compare: setup ## Does another Delta table say the same as silver? TABLE=vendas WITH=s3://silver/vendas_processed
+	@$(BIN)/python -m lakehouse compare '$(TABLE)' '$(WITH)'
 
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary

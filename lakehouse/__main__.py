@@ -6,6 +6,7 @@
     quarantine TABLE      what was delivered and is not in the tables, with rule, reason and payload
     redrive TABLE         judge that again, after a rule, a type or a file was mended
     release TABLE REASON  take in the batch that a rule with action `fail` stops
+    compare TABLE URI     whether another Delta table says the same, by key and column
     summary               what is in the lake
     doctor                whether the places that the settings name are there and safe to write
 
@@ -98,6 +99,14 @@ def _permission(reason: str, action: str) -> "Release":
     if action not in ("quarantine", "accept"):
         raise DeclarationError(f"There is no action {action[:40]!r}.", remedy="Use ACTION=quarantine or ACTION=accept.")
     return Release(reason, accept=action == "accept")
+
+
+@app.command()
+def compare(table: Table, place: Annotated[str, typer.Argument(help="another Delta table: a folder, or s3://...")]) -> None:
+    """Compare a silver table with another Delta table, by key and column."""
+    from lakehouse.compare import compare as run
+
+    raise typer.Exit(run(table, place))
 
 
 @app.command()
