@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy
-from botocore.exceptions import ClientError
 
 from lakehouse_tests.stack.conftest import running, s3_client, stack
 
 
 def test_s3_takes_an_object_that_must_not_exist_once(s3, bucket):
     """Delta's commits stand on it."""
+    from botocore.exceptions import ClientError
+
     client = s3_client(s3)
     client.put_object(Bucket=bucket, Key="_delta_log/0.json", Body=b"first", IfNoneMatch="*")
     with pytest.raises(ClientError, match="PreconditionFailed"):
