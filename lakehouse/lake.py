@@ -53,13 +53,15 @@ class LakeResource(dg.ConfigurableResource):
             yield session
 
     @contextmanager
-    def duckdb(self, *, landing: bool = True) -> "Iterator[DuckDBSession]":
+    def duckdb(self, *, landing: Storage | None = None) -> "Iterator[DuckDBSession]":
         """A DuckDB session, whatever the engine: landed files are read and gold is computed with it.
 
         Args:
-            landing: it reads landed files, so what links below landing lead to is open to it.
+            landing: it reads the files that landed there, so what links below lead to is open to it as well.
         """
-        folders = [*self.storage.folders(links=landing), self.spill]  # the scratch database is below spill, not its own folder
+        folders = [*self.storage.folders(), self.spill]  # the scratch database is below spill, not its own folder
+        if landing is not None:
+            folders += landing.folders(links=True)
         with (
             scratch(self.spill) as spill,
             duckdb_session(memory_limit=self.memory_limit, spill=spill, folders=folders) as session,

@@ -121,11 +121,11 @@ def _held(table: TableRef) -> "Iterator[tuple[LakeResource, Storage]]":
 
 def _bronze(spec: TableSpec, permission: Release) -> bool:
     """Take in bronze's batch if the drift policy `freeze` stops it; whether it was that."""
-    from lakehouse.bronze.ingest import stage_batch
+    from lakehouse.bronze.ingest import landing_of, stage_batch
 
     if spec.drift != "freeze":
         return False
-    with _held(spec.bronze) as (lake, storage), lake.duckdb() as session:
+    with _held(spec.bronze) as (lake, storage), lake.duckdb(landing=landing_of(storage, spec)) as session:
         batch = stage_batch(session, storage, spec, run_id="release")
         if not batch.stopped:
             if batch.candidate is not None:  # nothing stops it: that is for the next run

@@ -40,11 +40,11 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
         **asset_arguments(spec, "bronze"),
     )
     def bronze(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
-        from lakehouse.bronze.ingest import stage_batch
+        from lakehouse.bronze.ingest import landing_of, stage_batch
 
         storage = lake.storage
         uri = storage.uri(spec.bronze)
-        with failures(), hold(uri), lake.duckdb() as session:
+        with failures(), hold(uri), lake.duckdb(landing=landing_of(storage, spec)) as session:
             batch = stage_batch(session, storage, spec, run_id=context.run.run_id)
             if batch.stopped:
                 standing = [f for f in standing_findings(uri, _DESCRIPTIONS) if f.rule not in {g.rule for g in batch.findings}]

@@ -10,7 +10,7 @@ vanished and comes back is new.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import narwhals as nw
@@ -20,12 +20,12 @@ from lakehouse.core import ledger, quarantine
 from lakehouse.core.delta import Candidate, Snapshot, discard, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import ConflictError
-from lakehouse.core.landing import airbyte
+from lakehouse.core.landing import airbyte, delta
 from lakehouse.core.landing.airbyte import Reject, Staged
 from lakehouse.core.ledger import Entry, PlannedFile
 from lakehouse.core.rules import Finding, Release
 from lakehouse.core.storage import LandedFile, Storage
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import DeltaSource, TableSpec
 
 FILES = ledger.FILES_TABLE
 LEDGER = ledger.LEDGER_TABLE
@@ -69,10 +69,11 @@ def stage_batch(
     planned, known = ledger.planned_files(session, storage.uri(FILES), spec.bronze)
     ledger.check_numbers(spec.bronze, planned=planned, done=done)
     ledger.settle(session, storage.uri(LEDGER), table=spec.bronze, snapshot=table)
-    landed = {file.path: file for file in storage.landed(spec.source.stream)}
+    source = landing_of(storage, spec)
+    landed = {file.path: file for file in _landed(source, spec, known=[file for _, file in known])}
     batch = done + 1
     if planned == done:
-        files = _new_files(storage, list(landed.values()), [file for _, file in known])
+        files = _new_files(source, list(landed.values()), [file for _, file in known])
         if not files:
             return Batch(table.version)
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
@@ -80,7 +81,7 @@ def stage_batch(
     else:
         files = [file for number, file in known if number == batch]
 
-    present, vanished = _still_there(storage, files, landed)
+    present, vanished = _still_there(source, files, landed)
     new_columns: frozenset[str] | None = None
     if spec.drift != "evolve" and not (spec.drift == "freeze" and release is not None and release.accept):
         declared = frozenset(c.bronze_name for c in spec.columns if c.expression is None)
@@ -88,7 +89,7 @@ def stage_batch(
     staged = airbyte.stage(
         session,
         present,
-        landing=storage.landed_here(present, f"{session.folder}/landing"),
+        landing=source.landed_here(present, f"{session.folder}/landing"),
         folder=table.uri,
         batch=batch,
         ingested_at=datetime.now(UTC),
@@ -99,7 +100,7 @@ def stage_batch(
         discard(table.uri, staged.files)
         return Batch(table.version, findings=[_frozen(spec, drifted, judged=len(present))], stopped=True)
     try:
-        _check_unchanged(storage, spec, present)
+        _check_unchanged(source, spec, present)
         staged.rejects += vanished
         stored = _quarantine(session, storage, spec, batch=batch, staged=staged, run_id=run_id)
         added = {name: kind for name, kind in staged.fields.items() if name not in table.columns}
@@ -173,7 +174,20 @@ def _frozen(spec: TableSpec, drifted: Sequence[Reject], *, judged: int) -> Findi
     return Finding(DRIFT, False, "fail", len(drifted), judged, detail)
 
 
+def landing_of(storage: Storage, spec: TableSpec) -> Storage:
+    """The same places, and landing where the table's files come from: another writer's table, when it is one."""
+    return replace(storage, landing=spec.source.uri) if isinstance(spec.source, DeltaSource) else storage
+
+
+def _landed(storage: Storage, spec: TableSpec, *, known: Sequence[PlannedFile]) -> list[LandedFile]:
+    if isinstance(spec.source, DeltaSource):
+        return delta.brought(spec.source.uri, known={file.path for file in known})
+    return storage.landed(spec.source.stream)
+
+
 def _check_unchanged(storage: Storage, spec: TableSpec, files: Sequence[LandedFile]) -> None:
+    if isinstance(spec.source, DeltaSource):  # a data file is never written again
+        return
     after = {file.path: file for file in storage.landed(spec.source.stream)}
     if any(after.get(file.path) != file for file in files):
         raise ConflictError(f"A file of {spec.landing} changed while it was read.", remedy="Run it again.")

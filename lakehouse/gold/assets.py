@@ -177,7 +177,7 @@ class _Build:
         if not stale:
             return
         results = self._dbt(stale, silver)
-        session = self.stack.enter_context(self.lake.duckdb(landing=False))
+        session = self.stack.enter_context(self.lake.duckdb())
         session.connection.execute(f"ATTACH {text(f'{self.scratch}/{DATABASE}.duckdb')} AS {DATABASE} (READ_ONLY)")
         for mart in stale:
             yield from self._publish(mart, published[mart.unique_id], results, versions, session)
@@ -220,7 +220,7 @@ class _Build:
         database = write_profile(self.scratch, memory_limit=self.lake.memory_limit, folders=self.storage.folders())
         building = {mart.unique_id for mart in stale}
         referred = {uid for mart in stale for uid in mart.refers_to} - building
-        with self.lake.duckdb(landing=False) as session:
+        with self.lake.duckdb() as session:
             connection = session.connection
             connection.execute(f"ATTACH {text(str(database))} AS {DATABASE}")
             connection.execute(f"USE {DATABASE}")

@@ -1,7 +1,7 @@
 """Landing: files as delivered.
 
 Here: one external asset per stream, and the sensor that sees new files.
-Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, dlt, a person).
+Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, dlt, a person), or the Delta table of a `DeltaSource`.
 Goes to: bronze. Never: modifies, moves or removes a landed file.
 Rerun: looking again is free; a run is requested only when the listing changed.
 """
@@ -11,6 +11,12 @@ import dagster as dg
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
+from lakehouse.tables.spec import AirbyteStream, DeltaSource, TableSpec
+
+_DESCRIPTIONS = {
+    AirbyteStream: "Files of the stream {}, as delivered.",
+    DeltaSource: "The Delta table {} of another writer.",
+}
 
 
 def build_defs(settings: Settings) -> dg.Definitions:
@@ -19,11 +25,15 @@ def build_defs(settings: Settings) -> dg.Definitions:
         dg.AssetSpec(
             ref.key,
             group_name="landing",
-            description=f"Files of the stream {ref.table}, as delivered.",
-            kinds={"airbyte"},
+            description=_DESCRIPTIONS[type(spec.source)].format(ref.table),
+            kinds={"airbyte"} if isinstance(spec.source, AirbyteStream) else {"deltalake"},
             owners=list(spec.owners),
-            metadata={"dagster/uri": f"{settings.landing}/raw/{ref.table}"},
+            metadata={"dagster/uri": _place(settings, spec)},
         )
         for ref, spec in streams.items()
     ]
     return dg.Definitions(assets=assets, sensors=[landing_sensor(settings)])
+
+
+def _place(settings: Settings, spec: TableSpec) -> str:
+    return spec.source.uri if isinstance(spec.source, DeltaSource) else f"{settings.landing}/raw/{spec.source.stream}"

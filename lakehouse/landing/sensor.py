@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from lakehouse.core.landing import delta
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
+from lakehouse.tables.spec import AirbyteStream, DeltaSource
 
 JOB = "medallion_etl"
 _ACTIVE = [
@@ -51,7 +53,11 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
 def listing_digest(settings: Settings) -> tuple[str, int]:
     """A digest of everything landed, and the number of files."""
     digest, files = hashlib.sha256(), 0
-    for stream in sorted({spec.source.stream for spec in ALL}):
+    for spec in ALL:
+        if isinstance(spec.source, DeltaSource) and (state := delta.state(spec.source.uri)):
+            digest.update(f"{spec.source.uri}\x00{state}\n".encode())
+            files += 1
+    for stream in sorted({spec.source.stream for spec in ALL if isinstance(spec.source, AirbyteStream)}):
         for file in settings.storage.landed(stream):
             digest.update(f"{file.path}\x00{file.version}\n".encode())
             files += 1

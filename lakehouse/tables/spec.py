@@ -191,6 +191,30 @@ class AirbyteStream:
         check_name(self.stream, "stream name")
 
 
+@dataclass(frozen=True)
+class DeltaSource:
+    """A Delta table that others write (Spark, Airbyte), with Airbyte's columns or without: what its commits bring is taken in.
+
+    Args:
+        uri: an absolute folder, or a place in a bucket.
+        name: what it is called in the asset graph.
+    """
+
+    uri: str
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "source name")
+        if not (self.uri.startswith("/") or "://" in self.uri):
+            raise DeclarationError(
+                f"{self.uri!r} is not an absolute folder.", remedy="Give DeltaSource /path or s3://bucket/path."
+            )
+
+    @property
+    def stream(self) -> str:
+        return self.name
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
     """One source table on its way from landing to silver.
@@ -215,7 +239,7 @@ class TableSpec:
     """
 
     name: str
-    source: AirbyteStream
+    source: AirbyteStream | DeltaSource
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     order: tuple[str, ...]

@@ -135,7 +135,7 @@ def test_links_below_landing_are_followed_by_whoever_reads_landed_files_and_by_n
     )  # fmt: skip
     from lakehouse.bronze.ingest import stage_batch
 
-    with resource.duckdb() as session:
+    with resource.duckdb(landing=lake.storage) as session:
         batch = stage_batch(session, lake.storage, SPEC, run_id="run")
         assert batch.entry is not None and (batch.entry.written, batch.entry.quarantined) == (3, 0)
     with resource.session() as session, pytest.raises(duckdb.PermissionException):
