@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lakehouse.core.engines import Spark
 from lakehouse.core.errors import DeclarationError
+from lakehouse.core.files import is_remote
 from lakehouse.core.names import LAYERS
 from lakehouse.core.storage import Storage
 
@@ -95,7 +96,7 @@ class Settings(BaseSettings):
     @property
     def spill(self) -> str:
         """Folder of this machine for intermediate results that do not fit in memory, and for copies from an object store."""
-        return f"{_absolute('data') if '://' in self.root else _absolute(self.root)}/.spill"
+        return f"{_absolute('data' if is_remote(self.root) else self.root)}/.spill"
 
 
 def load_settings() -> Settings:
@@ -153,7 +154,7 @@ def load_env_file() -> None:
 
 
 def _absolute(place: str) -> str:
-    return place if "://" in place else str((project_folder() / Path(place).expanduser()).absolute())
+    return place if is_remote(place) else str((project_folder() / Path(place).expanduser()).absolute())
 
 
 def _memory_bytes() -> int:

@@ -39,7 +39,7 @@ class Expression:
 
         The day of a column in `instants` is taken from its microseconds (DuckDB only): it is the day in UTC.
         """
-        return _print(self.text, dialect, instants)
+        return _print(self, dialect, instants)
 
 
 def parse(text: str, *, columns: Collection[str]) -> Expression:
@@ -93,15 +93,12 @@ def tree(expression: Expression) -> Any:
     return found
 
 
-def _print(text: str, dialect: Dialect, instants: Collection[str] = ()) -> str:
-    import sqlglot
+def _print(expression: Expression, dialect: Dialect, instants: Collection[str] = ()) -> str:
     from sqlglot import exp
 
-    tree = sqlglot.parse_one(text, read="duckdb")
-    for column in tree.find_all(exp.Column):
-        column.this.set("quoted", True)
-    for node in tree.find_all(exp.Cast):
+    found = tree(expression)
+    for node in found.find_all(exp.Cast):
         column = node.this
         if node.to.is_type("date") and isinstance(column, exp.Column) and column.name in instants:
             node.set("this", exp.func("make_timestamp", exp.func("epoch_us", column.copy())))
-    return tree.sql(dialect=dialect, comments=False)
+    return str(found.sql(dialect=dialect, comments=False))

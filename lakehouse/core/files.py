@@ -18,7 +18,6 @@ from typing import Any
 
 from lakehouse.core.errors import StoreError
 
-SCHEMES = ("s3://", "gs://", "az://")
 #: How long to try again: at the first contact a person waits for the answer; later on an hour's work hangs on it.
 _FIRST, _LATER = timedelta(seconds=8), timedelta(seconds=150)
 _AT_ONCE = 16
@@ -64,13 +63,13 @@ def put(uri: str, content: bytes | Path, *, new: bool = False) -> bool:
     Raises:
         StoreError: the store does not answer, or refuses.
     """
-    folder, _, name = uri.rpartition("/")
-    if not is_remote(uri):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    store = _store(folder)
+    if is_remote(uri):
+        store, path = _locate(uri)
+    else:
+        store, path = _folder(str(Path(uri).parent)), Path(uri).name
     try:
         with _explained(uri):
-            store.put(name, content, mode="create" if new else "overwrite")
+            store.put(path, content, mode="create" if new else "overwrite")
     except FileExistsError:
         return False
     return True
@@ -113,10 +112,10 @@ def listing(folder: str, *, below: bool = False) -> dict[str, Found]:
         StoreError: the store does not answer, or refuses.
     """
     if is_remote(folder):
-        store = _store(folder)
+        store, prefix = _locate(folder)
         with _explained(folder):
-            pages = store.list() if below else [store.list_with_delimiter()["objects"]]
-            return {item["path"]: _object(item) for page in pages for item in page}
+            pages = store.list(prefix) if below else [store.list_with_delimiter(prefix)["objects"]]
+            return {item["path"][len(prefix) :].lstrip("/"): _object(item) for page in pages for item in page}
     out = {}
     for place, _, names in os.walk(folder) if below else [(folder, [], names_in(folder))]:
         for name in names:
@@ -174,12 +173,10 @@ def options(uri: str) -> dict[str, str] | None:
 
 
 def _download(uri: str, path: str) -> None:
-    store, name = _locate(uri)
     part = Path(f"{path}.part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with _explained(uri), part.open("wb") as out:
-        for chunk in store.get(name).stream(min_chunk_size=8 << 20):
-            out.write(chunk)
+    with part.open("wb") as out:
+        out.writelines(_chunks(uri))
     part.rename(path)
 
 
@@ -188,14 +185,26 @@ def _locate(uri: str) -> tuple[Any, str]:
     return _store(bucket(uri)), uri[len(bucket(uri)) + 1 :]
 
 
-@cache
-def _store(place: str) -> Any:
+def _chunks(uri: str) -> Iterator[bytes]:
+    """A file of an object store in pieces."""
+    store, path = _locate(uri)
+    with _explained(uri):
+        yield from store.get(path).stream(min_chunk_size=8 << 20)
+
+
+def _folder(place: str) -> Any:
+    """A folder of this machine as a store, which puts a file whole or not at all."""
     from obstore.store import LocalStore
 
-    if not is_remote(place):
-        return LocalStore(place)
-    reach(bucket(place))
-    return _open(place, _LATER)
+    Path(place).mkdir(parents=True, exist_ok=True)
+    return LocalStore(place)
+
+
+@cache
+def _store(bucket: str) -> Any:
+    """One client for everything in a bucket: its connections are used again."""
+    reach(bucket)
+    return _open(bucket, _LATER)
 
 
 def bucket(uri: str) -> str:
@@ -276,8 +285,6 @@ def digest(uri: str) -> str:
         with Path(uri).open("rb") as content:
             return hashlib.file_digest(content, "sha256").hexdigest()
     found = hashlib.sha256()
-    store, path = _locate(uri)
-    with _explained(uri):
-        for chunk in store.get(path).stream(min_chunk_size=8 << 20):
-            found.update(chunk)
+    for chunk in _chunks(uri):
+        found.update(chunk)
     return found.hexdigest()

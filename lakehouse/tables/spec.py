@@ -17,6 +17,7 @@ from typing import Literal
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.expressions import Expression, parse
+from lakehouse.core.files import is_remote
 from lakehouse.core.names import TableRef, check_name, column_name
 
 Action = Literal["warn", "quarantine", "fail"]
@@ -205,7 +206,7 @@ class DeltaSource:
 
     def __post_init__(self) -> None:
         check_name(self.name, "source name")
-        if not (self.uri.startswith("/") or "://" in self.uri):
+        if not (self.uri.startswith("/") or is_remote(self.uri)):
             raise DeclarationError(
                 f"{self.uri!r} is not an absolute folder.", remedy="Give DeltaSource /path or s3://bucket/path."
             )
