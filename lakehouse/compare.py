@@ -94,9 +94,10 @@ def _as_ours(session: Session, theirs: Snapshot, columns: Mapping[str, str]) -> 
     """The other table's columns as values of our types, each under `_there_<name>`."""
     frame = session.read(theirs.paths(), {name: theirs.columns[name] for name in columns})
     other = {name: kind for name, kind in columns.items() if theirs.columns[name] != kind}
-    text = frame.with_columns(*[nw.col(name).cast(nw.String).alias(f"_text_{name}") for name in other])
-    cast = session.cast(text.drop(*other), {name: (f"_text_{name}", kind) for name, kind in other.items()})
-    return cast.select(*[nw.col(name).alias(_THERE + name) for name in columns])
+    if other:
+        text = frame.with_columns(*[nw.col(name).cast(nw.String).alias(f"_text_{name}") for name in other]).drop(*other)
+        frame = session.cast(text, {name: (f"_text_{name}", kind) for name, kind in other.items()})
+    return frame.select(*[nw.col(name).alias(_THERE + name) for name in columns])
 
 
 def _say(

@@ -49,6 +49,11 @@ def test_the_same_values_in_other_types_are_the_same(other, capsys):
     assert said.endswith("5 rows are in both; 12 columns were compared, and nothing differs\n")
 
 
+def test_a_table_is_the_same_as_itself(here, capsys):
+    assert compare("vendas", here.storage.uri(VENDAS.silver)) == 0
+    assert capsys.readouterr().out.endswith("5 rows are in both; 13 columns were compared, and nothing differs\n")
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
