@@ -19,7 +19,7 @@ from lakehouse import compare, repair
 from lakehouse.settings import project_folder
 from lakehouse.tables.spec import DeltaSource
 from lakehouse.tables.vendas import VENDAS
-from lakehouse_tests.conftest import Lake
+from lakehouse_tests.conftest import Lake, with_parent
 
 pytest.importorskip("pyspark")
 pytestmark = pytest.mark.spark
@@ -43,7 +43,7 @@ class OldFlow:
         self.log = (folder / "log").open("w")
         script = str(Path(__file__).with_name("old_flow.py"))
         self.process = subprocess.Popen(
-            [sys.executable, script, str(folder), jars],
+            with_parent(sys.executable, script, str(folder), jars),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

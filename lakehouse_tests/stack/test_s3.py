@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -85,10 +85,10 @@ def proxied(environment, monkeypatch):
 
 @pytest.fixture
 def months(real_data):
-    """The files of the first two syncs, by sync."""
+    """The files of every sync."""
     source = real_data / "vendas" / "landing" / "raw" / "vendas"
     names = sorted(path.name for path in source.iterdir())
-    return [[source / name for name in names if name[:10] == day] for day in sorted({name[:10] for name in names})[:2]]
+    return [[source / name for name in names if name[:10] == day] for day in sorted({name[:10] for name in names})]
 
 
 # --- the same lake ---------------------------------------------------------------------------------------------------
@@ -116,18 +116,6 @@ def test_a_report_and_its_like_are_written_once(environment, bucket):
     assert storage.put(report, "2026-01-01/index.html", b"one") == uri
     assert (files.read(uri), files.stat(uri).modified) == (b"one", modified)
     assert [*files.listing(storage.uri(report), below=True)] == ["2026-01-01/index.html"]
-
-
-@pytest.mark.spark
-def test_both_engines_keep_the_same_tables_in_a_bucket_and_go_on_from_each_other(environment, bucket, tmp_path, months, expected):
-    duck = BucketLake(tmp_path / "duck", root=f"s3://{bucket}/duck")
-    spark = BucketLake(tmp_path / "spark", "spark", root=f"s3://{bucket}/spark")
-    for number, (paths, sync) in enumerate(zip(months, expected["syncs"], strict=False)):
-        for lake in (duck, spark):
-            land(lake, paths)
-            (lake if number == 0 else replace(lake, engine={"duckdb": "spark", "spark": "duckdb"}[lake.engine])).run(VENDAS)
-            assert is_exact(lake, sync)
-        assert spark.rows(VENDAS.silver) == duck.rows(VENDAS.silver)
 
 
 # --- writers ---------------------------------------------------------------------------------------------------------
@@ -230,7 +218,7 @@ def is_exact(lake, sync):
 )
 def test_the_tables_are_exact_whatever_happens_to_a_put(proxied, bucket, tmp_path, months, expected, kind, path):
     lake = BucketLake(tmp_path, root=f"s3://{bucket}/lake")
-    for paths, sync in zip(months, expected["syncs"], strict=False):
+    for paths, sync in zip(months[:2], expected["syncs"], strict=False):
         land(lake, paths)
         proxied.plan(Fault(kind, path, times=3))
         for _ in range(6):  # recovery is just the next run
