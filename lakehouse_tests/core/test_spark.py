@@ -329,10 +329,11 @@ def test_engines_take_turns_at_a_table_and_it_is_the_same(tmp_path: Path) -> Non
 def test_an_engine_goes_on_after_the_other_an_optimise_and_a_column_more(tmp_path: Path, engines: tuple[str, ...]) -> None:
     """Beside a lake that DuckDB alone keeps and nobody compacts; the third delivery is the first with the new column."""
     alone, turns, spec = Lake(tmp_path / "alone"), tmp_path / "turns", VENDAS
+    first, second, third = sales()
+    third = [{**row, "desconto": f"0.{n}"} for n, row in enumerate(third)]
     again = [sale(n, 25, desconto="0.05") for n in range(0, 700, 13)] + [sale(n, 26, status="deleted") for n in range(9, 80, 9)]
-    for number, (rows, engine) in enumerate(zip([*sales(), again], engines, strict=True)):
+    for number, (rows, engine) in enumerate(zip([first, second, third, again], engines, strict=True)):
         if number == 2:
-            rows = [{**row, "desconto": f"0.{n}"} for n, row in enumerate(rows)]
             spec = replace(VENDAS, columns=(*VENDAS.columns, Column("desconto", "decimal(9,2)")))
         for lake in (alone, Lake(turns, engine=engine)):
             lake.land("vendas", f"f{number}", rows)

@@ -1,7 +1,7 @@
 """A flow of plain Spark moves here: its bronze becomes our silver, `make compare` says whether that is the old flow's silver.
 
-    old_flow.py (Spark)  ─▶  bronze/vendas, v1 Airbyte columns  ─▶  DeltaSource  ─▶  silver/vendas_processed
-                         └▶  its own silver/vendas  ◀──────────────  make compare
+old_flow.py (Spark)  ─▶  bronze/vendas, v1 Airbyte columns  ─▶  DeltaSource  ─▶  silver/vendas_processed
+                     └▶  its own silver/vendas  ◀──────────────  make compare
 """
 
 import os

@@ -27,7 +27,8 @@ OTHER = {"duckdb": "spark", "spark": "duckdb"}
 
 
 @pytest.mark.parametrize(
-    ("syncs", "turns"), [pytest.param(2, True, id="two, engines in turn"), pytest.param(13, False, id="all", marks=pytest.mark.slow)]
+    ("syncs", "turns"),
+    [pytest.param(2, True, id="two, engines in turn"), pytest.param(13, False, id="all", marks=pytest.mark.slow)],
 )
 def test_every_month_is_exact_on_both_engines_and_both_workers_computed(
     environment: object,  # noqa: F811
