@@ -1,6 +1,7 @@
 """Jobs and schedules by name, and the environments that start them.
 
-Selections are by group, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is there.
+Selections are by group and tag, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is
+there.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from lakehouse.settings import Settings
+from lakehouse.tables import ALL
 
 #: Runs log through the code location's console logger; without this Dagster uses its own.
 CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
@@ -16,12 +18,17 @@ TIMEZONE = "America/Sao_Paulo"
 STARTS_IN = {"medallion_etl_daily": ("staging", "prod"), "bronze_to_silver_daily": ("prod",)}
 #: The job whose runs may be for one table (`resources.TableRequest`).
 SINGLE_TABLE_JOB = "bronze_to_silver"
+#: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
+OWN_JOBS = ("brt", "pedidos", "ml", "upkeep")
 _OWNER = {"owner": "team_dados"}
 
 
 def jobs() -> list[Any]:
     """The asset jobs. `dagster/max_runtime` is in seconds and needs run monitoring, which `dagster.yaml` switches on."""
-    layers = dg.AssetSelection.groups("bronze", "silver", "gold", "reports")
+    layers: dg.AssetSelection = dg.AssetSelection.groups("bronze", "silver", "gold", "reports")
+    for tag in OWN_JOBS:
+        layers = layers - dg.AssetSelection.tag(tag, "", include_sources=True)
+    synced = [spec.silver.key for spec in ALL for part in spec.parts if not part.origin.made_by]
     return [
         dg.define_asset_job(
             "medallion_etl",
@@ -33,10 +40,10 @@ def jobs() -> list[Any]:
         ),
         dg.define_asset_job(
             SINGLE_TABLE_JOB,
-            selection=dg.AssetSelection.groups("silver"),
+            selection=dg.AssetSelection.assets(*map(dg.AssetKey, synced)),
             config=CONSOLE,
             description=(
-                "Silver of every table, or of the one that run config names: "
+                "Silver of every table that others deliver, or of the one that run config names: "
                 "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
             ),
             tags={"etl": "", "bronze-to-silver": "", "dagster/max_runtime": "3600", **_OWNER},
