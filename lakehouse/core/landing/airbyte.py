@@ -116,7 +116,8 @@ class Staged:
     """What a batch of landed files became. `delivered` counts the records found in files that could be read; `types` has
     the fields of Parquet files with their types as delivered.
 
-    `broken` holds the records that are none, kept in the engine: rules, reason, record, source_file.
+    `broken` holds the records that are none, kept in the engine: rules, reason, record, source_file. `changed` counts records of
+    which Airbyte says that it changed a value (`_airbyte_meta.changes`).
     """
 
     broken: "list[nw.LazyFrame[Any]]" = field(default_factory=list)
@@ -125,6 +126,7 @@ class Staged:
     delivered: int = 0
     fields: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    changed: int = 0
 
     @property
     def rows(self) -> int:
@@ -154,10 +156,18 @@ def stage(
     try:
         for form, group in _groups(files, landing, out, texts):
             _stage_group(session, form, group, out, landing=landing, folder=folder, stamp=stamp, texts=texts, frozen=frozen)
+        out.changed = _changed(session, folder, out.files)
     except BaseException:
         discard(folder, out.files)
         raise
     return out
+
+
+def _changed(session: DuckDBSession, folder: str, files: Sequence[DataFile]) -> int:
+    paths = [f"{folder}/{file.path}" for file in files if file.nulls.get("_airbyte_meta") != file.rows]
+    meta = session.read(paths, {"_airbyte_meta": "string"}).to_native()
+    said = meta.filter("contains(_airbyte_meta, 'changes') AND TRY(json_array_length(_airbyte_meta, '$.changes')) > 0")
+    return int(session.rows(nw.from_native(said).select(nw.len().alias("n")))[0][0])
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------
