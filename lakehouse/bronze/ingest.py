@@ -31,7 +31,8 @@ FILES = ledger.FILES_TABLE
 LEDGER = ledger.LEDGER_TABLE
 #: Rules that every bronze table has; each is an asset check.
 READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE = "readable_files", "readable_records", "schema_drift", "ledger"
-RULES = (READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE)
+CHANGES = "changed_by_airbyte"
+RULES = (READABLE_FILES, READABLE_RECORDS, DRIFT, CHANGES, BALANCE)
 
 
 @dataclass
@@ -70,11 +71,16 @@ def stage_batch(
     ledger.check_numbers(spec.bronze, planned=planned, done=done)
     ledger.settle(session, storage.uri(LEDGER), table=spec.bronze, snapshot=table)
     source = landing_of(storage, spec)
+    # Asked before the files are listed: what is whole now is in the list.
+    whole = {ledger.complete_app(spec.bronze): _completed(source, spec)} if spec.sync == "overwrite" else {}
     landed = {file.path: file for file in _landed(source, spec, known=[file for _, file in known])}
     batch = done + 1
     if planned == done:
         files = _new_files(source, list(landed.values()), [file for _, file in known])
         if not files:
+            if any(number > table.transaction(name) for name, number in whole.items()):
+                Candidate(snapshot=table, add=(), transactions=whole, info={"operation": "complete"}).commit()
+                return Batch(table.version + 1)
             return Batch(table.version)
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
             raise ConflictError(f"Another run took batch {batch} of {spec.bronze}.", remedy="Run it again.")
@@ -84,7 +90,7 @@ def stage_batch(
     present, vanished = _still_there(source, files, landed)
     new_columns: frozenset[str] | None = None
     if spec.drift != "evolve" and not (spec.drift == "freeze" and release is not None and release.accept):
-        declared = frozenset(c.bronze_name for c in spec.columns if c.expression is None)
+        declared = frozenset(column.bronze_name for column in spec.delivered)
         new_columns = declared | (frozenset(table.columns) - frozenset(airbyte.ENVELOPE))
     staged = airbyte.stage(
         session,
@@ -121,7 +127,7 @@ def stage_batch(
     candidate = Candidate(
         snapshot=table,
         add=staged.files,
-        transactions={app: batch, **({ledger.absent_app(spec.bronze): batch} if absent else {})},
+        transactions={app: batch, **whole, **({ledger.absent_app(spec.bronze): batch} if absent else {})},
         info={
             "operation": "append",
             "landed_files": str(len(present)),
@@ -176,19 +182,23 @@ def _frozen(spec: TableSpec, drifted: Sequence[Reject], *, judged: int) -> Findi
 
 def landing_of(storage: Storage, spec: TableSpec) -> Storage:
     """The same places, and landing where the table's files come from: another writer's table, when it is one."""
-    return replace(storage, landing=spec.source.uri) if isinstance(spec.source, DeltaSource) else storage
+    return replace(storage, landing=spec.origin.uri) if isinstance(spec.origin, DeltaSource) else storage
 
 
 def _landed(storage: Storage, spec: TableSpec, *, known: Sequence[PlannedFile]) -> list[LandedFile]:
-    if isinstance(spec.source, DeltaSource):
-        return delta.brought(spec.source.uri, known={file.path for file in known})
-    return storage.landed(spec.source.stream)
+    if isinstance(spec.origin, DeltaSource):
+        return delta.brought(spec.origin.uri, known={file.path for file in known})
+    return storage.landed(spec.origin.folder)
+
+
+def _completed(storage: Storage, spec: TableSpec) -> int:
+    return 0 if isinstance(spec.origin, DeltaSource) else storage.completed(spec.origin.folder)
 
 
 def _check_unchanged(storage: Storage, spec: TableSpec, files: Sequence[LandedFile]) -> None:
-    if isinstance(spec.source, DeltaSource):  # a data file is never written again
+    if isinstance(spec.origin, DeltaSource):  # a data file is never written again
         return
-    after = {file.path: file for file in storage.landed(spec.source.stream)}
+    after = {file.path: file for file in storage.landed(spec.origin.folder)}
     if any(after.get(file.path) != file for file in files):
         raise ConflictError(f"A file of {spec.landing} changed while it was read.", remedy="Run it again.")
 
@@ -250,7 +260,7 @@ def _quarantine(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ba
 
 
 def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], types: dict[str, str]) -> list[Finding]:
-    declared = {column.bronze_name for column in spec.columns if column.expression is None}
+    declared = {column.bronze_name for column in spec.delivered} - set(spec.values)
     bad_files = [r for r in staged.rejects if r.record is None and r.rule != "schema_drift"]
     bad_records = entry.quarantined
     refused = [r for r in staged.rejects if r.rule == "schema_drift"]
@@ -283,6 +293,7 @@ def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str,
             len(staged.fields),
             drift,
         ),
+        Finding(CHANGES, not staged.changed, "warn", staged.changed, entry.records_in),
         Finding(BALANCE, entry.balanced, "fail", 0 if entry.balanced else 1, entry.records_in, vars(entry)),
     ]
 
