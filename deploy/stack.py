@@ -385,18 +385,7 @@ def up(home: Path, names: Sequence[str] = (), *, outlive: bool = True) -> dict[s
         PARTS[part].prepare(home, env)
     env["STACK_STARTED"] = str(time.time())
     processes = [process for part in parts for process in PARTS[part].processes]
-    honcho = [
-        *_ends_with_parent(outlive=outlive),
-        sys.executable,
-        "-m",
-        "honcho",
-        "start",
-        "--no-colour",
-        "-d",
-        str(PROJECT),
-        "-f",
-        "deploy/Procfile",
-    ]
+    honcho = [sys.executable, "-m", "honcho", "start", "--no-colour", "-d", str(PROJECT), "-f", "deploy/Procfile"]
     with (home / "log" / "honcho.log").open("w") as log:
         process = subprocess.Popen(
             [*_ends_with_parent(outlive=outlive), *honcho, "-e", str(home / "env"), *processes],

@@ -37,13 +37,9 @@ def _place(url: URL) -> tuple[str | None, int | None, str | None]:
 
 @event.listens_for(Engine, "handle_error", retval=True)  # dagster-postgres makes engines of its own, and anew
 def _name_the_setting(context: ExceptionContext) -> Exception | None:
-    lost = context.connection is None or context.is_disconnect
-    if (
-        lost
-        and isinstance(context.sqlalchemy_exception, OperationalError)
-        and context.engine is not None
-        and _place(context.engine.url) in _INSTANCES
-    ):
+    if context.engine is None or not isinstance(context.sqlalchemy_exception, OperationalError):
+        return None
+    if (context.connection is None or context.is_disconnect) and _place(context.engine.url) in _INSTANCES:
         original = context.original_exception
         return OperationalError(None, None, type(original)(f"{str(original).splitlines()[0]}. {REMEDY}"))
     return None
@@ -80,7 +76,8 @@ def _connect(url: URL) -> None:
             with attempt:
                 engine.connect().close()
     except RetryError as error:
-        cause = str(getattr(error.last_attempt.exception(), "orig", "")).splitlines()[0]
+        last = error.last_attempt.exception()
+        cause = str(getattr(last, "orig", None) or last).splitlines()[0]
         sys.excepthook = _one_sentence  # webserver and daemon are Dagster's programs: nobody there catches ours
         raise DatabaseUnreachable(
             f"Dagster's PostgreSQL at {url.host}:{url.port}/{url.database} does not answer: {cause}.",
