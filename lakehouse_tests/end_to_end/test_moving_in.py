@@ -105,7 +105,7 @@ def run(project: Path, *words: str, code: int = 0) -> str:
     (project / "home").mkdir(exist_ok=True)
     env |= {"DAGSTER_HOME": str(project / "home"), "LAKEHOUSE_ROOT": str(project / "lake"), "PYTHONPATH": str(project)}
     done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=project, env=env, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-m", *words], cwd=project, env=env, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == code, done.stdout[-1500:] + done.stderr[-1500:]
     return done.stdout
