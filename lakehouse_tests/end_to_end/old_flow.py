@@ -9,6 +9,7 @@ It prints `done` after each.
 """
 
 import sys
+from functools import reduce
 
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
@@ -46,12 +47,10 @@ def main(folder: str, jars: str) -> None:
         lines(spark.range(7, 2100, 30), day=21, valor_unitario=(ids / 7).cast("decimal(12,4)")),
     ]
     deliver(spark, folder, first, day=5)
-    for part in second[1:]:
-        second[0] = second[0].union(part)
-    deliver(spark, folder, second[0], day=11)
+    deliver(spark, folder, reduce(lambda one, two: one.union(two), second), day=11)
     print("done", flush=True)
     sys.stdin.readline()
-    deliver(spark, folder, third[0].union(third[1]), day=22)
+    deliver(spark, folder, reduce(lambda one, two: one.union(two), third), day=22)
     spark.sql(f"OPTIMIZE delta.`{folder}/bronze/vendas`")
     silver(spark.read.format("delta").load(f"{folder}/bronze/vendas"), f"{folder}/silver/vendas")
     print("done", flush=True)
