@@ -43,7 +43,7 @@ from lakehouse.core.storage import hold
 #: How long a master may take to answer, and then to give the application its first worker.
 PATIENCE = 30.0
 _STRETCH = 122_880
-#: Half of what the driver of a cluster may take: Java's own needs are 0.2 GB. Spark refuses less than 450 MB.
+#: The driver of a cluster may take 1 GB; with this heap Java takes 0.84 GB (1 M rows). Spark refuses less than 450 MB.
 _DRIVER_HEAP = "512m"
 _URI, _FILE, _PATH, _ROW = "_lakehouse_uri", "_lakehouse_file", "_lakehouse_path", "_lakehouse_row"
 #: Bytes that a value takes in ZSTD Parquet, roughly: what a target size in MB is in rows.
