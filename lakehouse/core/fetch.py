@@ -68,7 +68,9 @@ def _attempt(url: str, check: Callable[[bytes], object], cap: int) -> Answer:
         with requests.get(url, stream=True, timeout=(CONNECT, PIECE)) as response:
             if response.status_code != 200:
                 kind = _AgainError if response.status_code in (408, 425, 429) or response.status_code >= 500 else SourceError
-                raise kind(f"{where} answered HTTP {response.status_code}.", remedy="Look at the source, and at LAKEHOUSE_BRT_URL.")
+                raise kind(
+                    f"{where} answered HTTP {response.status_code}.", remedy="Look at the source, and at LAKEHOUSE_BRT_URL."
+                )
             body = bytearray()
             for piece in response.iter_content(_CHUNK):
                 body += piece
@@ -79,7 +81,9 @@ def _attempt(url: str, check: Callable[[bytes], object], cap: int) -> Answer:
             date = response.headers.get("Date", "")
     except requests.RequestException as error:
         # The library's own text may hold the whole URL.
-        raise _AgainError(f"{where} did not answer ({type(error).__name__}).", remedy="Look at the source and the network.") from None
+        raise _AgainError(
+            f"{where} did not answer ({type(error).__name__}).", remedy="Look at the source and the network."
+        ) from None
     content = bytes(body)
     try:
         check(content)

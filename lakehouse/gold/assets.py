@@ -198,9 +198,7 @@ class _Build:
 
     def run(self, wanted: list[Mart]) -> Iterator[Any]:
         published = {
-            m.unique_id: open_table(
-                self.storage.uri(m.ref), m.columns, partition_by=[m.partition] if m.partition else ()
-            )
+            m.unique_id: open_table(self.storage.uri(m.ref), m.columns, partition_by=[m.partition] if m.partition else ())
             for m in wanted
         }
         sources = self._sources(wanted)
@@ -246,9 +244,7 @@ class _Build:
         since, versions = json.loads(info["batches"]), json.loads(info["inputs"])
         days: set[date] = set()
         for ref in mart.sources:
-            found = increments.days_since(
-                self.storage, ref, sources[ref], version=versions[str(ref)], batch=since[str(ref)]
-            )
+            found = increments.days_since(self.storage, ref, sources[ref], version=versions[str(ref)], batch=since[str(ref)])
             if found is None:
                 return None
             days |= found
@@ -275,9 +271,7 @@ class _Build:
             data_version=dg.DataVersion(str(published.version)),
         )
 
-    def _dbt(
-        self, stale: list[Mart], sources: Mapping[TableRef, Snapshot], own: Mapping[str, Snapshot]
-    ) -> dict[str, Any]:
+    def _dbt(self, stale: list[Mart], sources: Mapping[TableRef, Snapshot], own: Mapping[str, Snapshot]) -> dict[str, Any]:
         database = write_profile(self.scratch, memory_limit=self.lake.memory_limit, folders=self.storage.folders())
         building = {mart.unique_id for mart in stale}
         referred = {uid for mart in stale for uid in mart.refers_to} - building
@@ -313,7 +307,12 @@ class _Build:
         return {result.node.unique_id: result for result in results}
 
     def _publish(
-        self, mart: Mart, published: Snapshot, results: Mapping[str, Any], versions: Mapping[TableRef, int], session: DuckDBSession
+        self,
+        mart: Mart,
+        published: Snapshot,
+        results: Mapping[str, Any],
+        versions: Mapping[TableRef, int],
+        session: DuckDBSession,
     ) -> Iterator[Any]:
         findings = []
         for unique_id, check in mart.checks.items():
@@ -334,9 +333,7 @@ class _Build:
         order = list(mart.columns)[:1]
         candidate = Candidate(
             snapshot=published,
-            add=put(
-                session, frame, published.uri, columns=mart.columns, sort_by=order, file_mb=64, partition=mart.partition
-            ),
+            add=put(session, frame, published.uri, columns=mart.columns, sort_by=order, file_mb=64, partition=mart.partition),
             remove=remove,
             columns=None if published.columns == dict(mart.columns) else mart.columns,
             info={

@@ -107,9 +107,10 @@ def brt_assets() -> list[dg.AssetsDefinition]:
                 reason = str(error)
                 where = captures.fail(at, reason=reason, body=answer.body if answer is not None else b"")
                 context.log.error("The capture failed: %s", reason)
-            newest = captures.newest(now=at)
+            done = answer is None and not reason  # then there is nothing that could be late
+            newest = at if done else captures.newest(now=at)
         yield from _findings(answer, reason, where, at=at, newest=newest, source=shown(brt_feed.url))
-        if answer is None and not reason:
+        if done:
             context.log.info("Every answer in %s is captured.", brt_feed.url)
         elif answer is not None and not reason:
             waiting = len(captures.pending())
