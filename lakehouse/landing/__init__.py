@@ -10,7 +10,7 @@ import dagster as dg
 
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
-from lakehouse.tables import ALL
+from lakehouse.tables import parts
 from lakehouse.tables.spec import AirbyteStream, DeltaSource, TableSpec
 
 _DESCRIPTIONS = {
@@ -22,22 +22,21 @@ _DESCRIPTIONS = {
 def build_defs(settings: Settings) -> dg.Definitions:
     from lakehouse.landing.brt import brt_assets
 
-    ours = brt_assets()
-    made = {tuple(key.path) for asset in ours for key in asset.keys}
-    streams = {spec.landing: spec for spec in ALL if tuple(spec.landing.key) not in made}
+    streams = {part.landing: part for part in parts() if not part.origin.made_by}
     assets = [
         dg.AssetSpec(
             ref.key,
             group_name="landing",
-            description=_DESCRIPTIONS[type(spec.source)].format(ref.table),
-            kinds={"airbyte"} if isinstance(spec.source, AirbyteStream) else {"deltalake"},
+            description=_DESCRIPTIONS[type(spec.origin)].format(ref.table),
+            kinds={"airbyte"} if isinstance(spec.origin, AirbyteStream) else {"deltalake"},
             owners=list(spec.owners),
+            tags=dict.fromkeys(spec.tags, ""),
             metadata={"dagster/uri": _place(settings, spec)},
         )
         for ref, spec in streams.items()
     ]
-    return dg.Definitions(assets=[*assets, *ours], sensors=[landing_sensor(settings)])
+    return dg.Definitions(assets=[*assets, *brt_assets()], sensors=[landing_sensor(settings)])
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:
-    return spec.source.uri if isinstance(spec.source, DeltaSource) else f"{settings.landing}/raw/{spec.source.stream}"
+    return spec.origin.uri if isinstance(spec.origin, DeltaSource) else f"{settings.landing}/raw/{spec.origin.stream}"
