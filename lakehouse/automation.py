@@ -119,7 +119,7 @@ JOBS = (
     Job(
         name="brt_capture",
         selection=lambda: dg.AssetSelection.tag("brt", "", include_sources=True),
-        description="One capture of the BRT feed; every tenth exports the CSV and goes on to bronze, silver, gold and the report.",
+        description="One capture of the BRT feed; every tenth exports the CSV and goes on through bronze to the report.",
         tags=("brt",),
         max_runtime=timedelta(minutes=10),
         sla=timedelta(minutes=2),

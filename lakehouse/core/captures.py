@@ -63,10 +63,10 @@ def records(body: bytes, *, field: str) -> list[Mapping[str, Any]]:
         raise ValueError(f"It is {kind} ({error}).") from None
     listed = answer.get(field) if isinstance(answer, dict) else None
     if not isinstance(listed, list):
-        raise ValueError(f"It has no list {field!r}.")
+        raise ValueError(f"It has no list {field!r}.")  # noqa: TRY004 - a wrong value of an answer, as all others here
     if not listed:
         raise ValueError(f"Its list {field!r} is empty.")
-    found = [record if isinstance(record, dict) else {NO_RECORD: record} for record in listed]
+    found: list[Mapping[str, Any]] = [record if isinstance(record, dict) else {NO_RECORD: record} for record in listed]
     if len({name for record in found for name in record}) > _FIELDS:
         raise ValueError(f"Its records have more than {_FIELDS} different fields.")
     return found

@@ -68,9 +68,7 @@ def _attempt(url: str, check: Callable[[bytes], object], cap: int) -> Answer:
         with requests.get(url, stream=True, timeout=(CONNECT, PIECE)) as response:
             if response.status_code != 200:
                 kind = _AgainError if response.status_code in (408, 425, 429) or response.status_code >= 500 else SourceError
-                raise kind(
-                    f"{where} answered HTTP {response.status_code}.", remedy="Look at the source, and at LAKEHOUSE_BRT_URL."
-                )
+                raise kind(f"{where} answered HTTP {response.status_code}.", remedy="Look at the source, and at its address.")
             body = bytearray()
             for piece in response.iter_content(_CHUNK):
                 body += piece

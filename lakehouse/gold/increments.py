@@ -1,7 +1,7 @@
 """Increments: which days of a mart are to be computed again, and which files of its sources hold them.
 
-A mart whose yml says `meta.lakehouse.partition: data` is published day by day, and one that says `reads_itself` adds what is new to
-its own published rows. What is new follows from the batches that its sources have read since its last commit:
+A mart whose yml says `meta.lakehouse.partition: data` is published day by day, and one that says `reads_itself` adds what is
+new to its own published rows. What is new follows from the batches that its sources have read since its last commit:
 
     bronze   the days in which the new batches were extracted
     silver   the days (its Delta partition) of files that hold a row first seen in one of these batches, and the day after each:

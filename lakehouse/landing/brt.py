@@ -1,9 +1,9 @@
 """The BRT feed: one capture a run, and a CSV in landing for every ten of them.
 
-    LAKEHOUSE_BRT_URL ─▶ landing/brt_captura ─▶ <landing>/captures/brt/ ─▶ landing/brt_csv ─▶ <landing>/raw/brt_gps/data=…/hora=…/*.csv
+    LAKEHOUSE_BRT_URL ─▶ landing/brt_captura ─▶ <landing>/captures/brt/ ─▶ landing/brt_csv ─▶ <landing>/raw/brt_gps/**/*.csv
 
-Run it alone: `make trigger JOB=brt_capture`. A capture that fails is recorded, fails the check `captura`, and the run is over; the
-next minute's goes on. While fewer captures than `LAKEHOUSE_BRT_BUFFER` wait, `landing/brt_csv` and all that follows are skipped.
+Run it alone: `make trigger JOB=brt_capture`. A capture that fails is recorded and fails the check `captura`, and its run is
+over; the next minute's goes on. While fewer captures than `LAKEHOUSE_BRT_BUFFER` wait, `landing/brt_csv` and all that follows are skipped.
 Places and steps of the buffer are in `core/captures.py`, the HTTP call in `core/fetch.py`, the table in `tables/brt.py`.
 """
 
@@ -106,7 +106,7 @@ def brt_assets() -> list[dg.AssetsDefinition]:
             except (SourceError, ValueError) as error:
                 reason = str(error)
                 where = captures.fail(at, reason=reason, body=answer.body if answer is not None else b"")
-                context.log.error("The capture failed: %s", reason)
+                context.log.error("The capture failed: %s", reason)  # noqa: TRY400 - the sentence says it
             done = answer is None and not reason  # then there is nothing that could be late
             newest = at if done else captures.newest(now=at)
         yield from _findings(answer, reason, where, at=at, newest=newest, source=shown(brt_feed.url))

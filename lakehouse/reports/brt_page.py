@@ -1,7 +1,7 @@
 """The page of `reports/brt`: figures in, one self-contained HTML page out.
 
-Belongs here: what the page says and how it looks. Does not: reading tables, choosing the moment, storing the page. `render` knows no
-clock and no network and gives byte-identical HTML for equal figures. The map is a chart of longitudes and latitudes: the buses
+Belongs here: what the page says and how it looks. Does not: reading tables, choosing the moment, storing the page. `render`
+knows no clock and no network and gives byte-identical HTML for equal figures. The map is a chart of longitudes and latitudes: the buses
 draw the roads, and a dozen names say where one is.
 
     gold rows ─▶ BrtFigures ─▶ render ─▶ altair, Jinja2 (`page.py`) ─▶ str
@@ -11,20 +11,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from lakehouse.core.captures import TIMEZONE
 from lakehouse.reports import page
 
-if TYPE_CHECKING:
-    import altair as alt
-
 #: Vehicles of the sample carry it, so that nobody takes them for buses.
 SIMULATED = "SIM"
 _TOP = 40
 _HOUR_MS = 3_600_000
-_STATES = {"moving": ("accent", "em movimento"), "still": ("daily", "parados"), "stale": ("bad", "sem posição há mais de 5 min")}
+_STATES = {"moving": ("accent", "em movimento"), "still": ("muted", "parados"), "stale": ("bad", "sem posição há mais de 5 min")}
 #: Terminals and stations, for orientation only; to a hundred metres or so.
 _PLACES = (
     ("Alvorada", -43.365, -23.000),
@@ -110,6 +107,7 @@ def _map(fleet: Sequence[page.Row]) -> page.Figure | None:
         says=f"Mapa de {page.number(len(fleet))} veículos: {said}.",
         charts={name: _map_chart(fleet, wide=name == "wide") for name in page.WIDTHS},
         legend=[(colour, f"{label} ({page.number(count[state])})") for state, (colour, label) in _STATES.items()],
+        dots=True,
     )
 
 
@@ -224,7 +222,7 @@ def _lines(series: Mapping[str, Sequence[tuple[int, float]]], colours: Mapping[s
     y = alt.Y("v:Q", scale=page.span(0, top), axis=page.value_axis(wide=wide))
     layers: list[Any] = []
     for name, points in series.items():
-        drawn: alt.Chart = page.chart([{"t": hour, "v": value} for hour, value in points])
+        drawn = page.chart([{"t": hour, "v": value} for hour, value in points])
         colour = page.COLOUR[colours[name]]
         layers.append(drawn.mark_line(color=colour, strokeWidth=2, strokeJoin="round").encode(x=x, y=y))
         layers.append(drawn.mark_circle(color=colour, opacity=1, size=30).encode(x=x, y=y))

@@ -1,6 +1,6 @@
 """A simulated BRT feed, for the first run and for tests: no bus of it exists, and every vehicle's code begins with SIM.
 
-    python -m lakehouse.sample.brt write FOLDER [--minutes 10]     recorded answers, one a minute until now; a folder that has some stays
+    python -m lakehouse.sample.brt write FOLDER [--minutes 10]     recorded answers, one a minute until now; once
     python -m lakehouse.sample.brt serve [--port 8765]             http://127.0.0.1:<port>/gps/brt, as it is now
 
 Like the real one, an answer lists every vehicle's last known position, so positions come again; and it has the real one's dirt:
@@ -120,7 +120,7 @@ class _Feed(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base's name
+    def log_message(self, format: str, *arguments: Any) -> None:
         """Nothing: one line a minute tells nobody anything."""
 
 

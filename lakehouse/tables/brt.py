@@ -2,9 +2,9 @@
 
     city's feed ─▶ landing/brt_captura ─▶ landing/brt_csv ─▶ bronze/brt_gps ─▶ silver/brt_gps ─▶ gold/brt_*  ─▶ reports/brt
 
-Run this source alone: `make trigger JOB=brt_capture`. An answer lists each vehicle's last known position, so an old position comes
-again with every answer until the vehicle moves: it stays one row, which counts how often and when it was seen. The feed has had
-12, 13 and 15 fields; those that are not declared stay in bronze.
+Run this source alone: `make trigger JOB=brt_capture`. An answer lists each vehicle's last known position, so an old position
+comes again with every answer until the vehicle moves: it stays one row, which counts how often and when it was seen. The feed
+has had 12, 13 and 15 fields; those that are not declared stay in bronze.
 """
 
 from dataclasses import dataclass, replace
@@ -36,8 +36,8 @@ BOX = Box(south=-23.10, north=-22.70, west=-43.80, east=-43.10)
 BRT_GPS = TableSpec(
     name="brt_gps",
     description=(
-        "Positions of the buses of the BRT Rio, one row per vehicle and GPS instant, however often it was delivered. Of different "
-        "contents for one position the one captured last stands; of those in one capture, the greatest (check conflicts)."
+        "Positions of the buses of the BRT Rio, one row per vehicle and GPS instant, however often it was delivered. Of "
+        "different contents for one position the one captured last stands; of those in one capture, the greatest."
     ),
     source=AirbyteStream("brt_gps", made_by="brt_csv"),
     columns=(
