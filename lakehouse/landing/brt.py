@@ -3,7 +3,8 @@
     LAKEHOUSE_BRT_URL ─▶ landing/brt_captura ─▶ <landing>/captures/brt/ ─▶ landing/brt_csv ─▶ <landing>/raw/brt_gps/**/*.csv
 
 Run it alone: `make trigger JOB=brt_capture`. A capture that fails is recorded and fails the check `captura`, and its run is
-over; the next minute's goes on. While fewer captures than `LAKEHOUSE_BRT_BUFFER` wait, `landing/brt_csv` and all that follows are skipped.
+over; the next minute's goes on. While fewer captures than `LAKEHOUSE_BRT_BUFFER` wait, `landing/brt_csv` and all that follows
+are skipped.
 Places and steps of the buffer are in `core/captures.py`, the HTTP call in `core/fetch.py`, the table in `tables/brt.py`.
 """
 

@@ -1,8 +1,8 @@
 """The page of `reports/brt`: figures in, one self-contained HTML page out.
 
 Belongs here: what the page says and how it looks. Does not: reading tables, choosing the moment, storing the page. `render`
-knows no clock and no network and gives byte-identical HTML for equal figures. The map is a chart of longitudes and latitudes: the buses
-draw the roads, and a dozen names say where one is.
+knows no clock and no network and gives byte-identical HTML for equal figures. The map is a chart of longitudes and latitudes:
+the buses draw the roads, and a few names say where one is.
 
     gold rows ─▶ BrtFigures ─▶ render ─▶ altair, Jinja2 (`page.py`) ─▶ str
 """
