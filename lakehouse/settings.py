@@ -19,7 +19,7 @@ from lakehouse.core.files import is_remote
 from lakehouse.core.names import LAYERS
 from lakehouse.core.storage import Storage
 from lakehouse.tables import ALL
-from lakehouse.tables.brt import BOX, BRT_GPS, Box, within
+from lakehouse.tables.brt import BRT_GPS, Box, within
 from lakehouse.tables.spec import TableSpec
 
 Environment = Literal["dev", "staging", "prod"]
@@ -61,13 +61,10 @@ def _feed(value: str) -> str:
 
 
 def _box(value: str) -> str:
-    if value:
-        try:
-            Box(*map(float, value.split(",")))
-        except (TypeError, ValueError):
-            raise ValueError("write south,north,west,east in degrees, e.g. -23.1,-22.7,-43.8,-43.1") from None
-        except DeclarationError as error:
-            raise ValueError(str(error)) from None
+    try:
+        Box(*map(float, value.split(",")))
+    except (TypeError, ValueError, DeclarationError):
+        raise ValueError("write south,north,west,east in degrees, e.g. -23.1,-22.7,-43.8,-43.1") from None
     return value
 
 
@@ -85,7 +82,7 @@ class Settings(BaseSettings):
     spark_conf: Annotated[str, AfterValidator(_spark_conf)] = ""
     brt_url: Annotated[str, AfterValidator(_feed)] = "https://dados.mobilidade.rio/gps/brt"
     brt_buffer: Annotated[int, Field(ge=1, le=1_440)] = 10
-    brt_box: Annotated[str, AfterValidator(_box)] = ""
+    brt_box: Annotated[str, AfterValidator(_box)] = "-23.1,-22.7,-43.8,-43.1"
     log_format: Literal["text", "json"] = "text"
     real_data: str = "../shared/data"
     layer_roots: Mapping[str, str] = {}
@@ -119,7 +116,7 @@ class Settings(BaseSettings):
     @property
     def tables(self) -> tuple[TableSpec, ...]:
         """Every declared table, with the thresholds that these settings give its rules."""
-        box = Box(*map(float, self.brt_box.split(","))) if self.brt_box else BOX
+        box = Box(*map(float, self.brt_box.split(",")))
         return tuple(within(spec, box) if spec.name == BRT_GPS.name else spec for spec in ALL)
 
     @property
