@@ -19,7 +19,7 @@ from lakehouse.core.captures import Captures
 from lakehouse.core.errors import BusyError, SourceError
 from lakehouse.core.fetch import Answer, fetch, shown
 from lakehouse.core.storage import hold
-from lakehouse.steps import RETRY, failures
+from lakehouse.steps import RETRY, code_version, failures
 
 CAPTURE, CSV = dg.AssetKey(["landing", "brt_captura"]), dg.AssetKey(["landing", "brt_csv"])
 #: A day's answers have 0.25 MB each.
@@ -85,6 +85,7 @@ def brt_assets() -> list[dg.AssetsDefinition]:
         "retry_policy": RETRY,
         "output_required": False,
         "io_manager_key": None,
+        "code_version": code_version("Airbyte's v2 columns, one row per record"),
     }
 
     @dg.asset(
