@@ -1,4 +1,4 @@
-"""Captures: kept until a CSV holds their records, each in exactly one, whatever the kill; and that a CSV says what was delivered."""
+"""Captures: kept until a CSV holds their records, each in exactly one, whatever the kill; a CSV says what was delivered."""
 
 import csv
 import gzip
