@@ -13,7 +13,7 @@ Pure: no dagster, no dbt.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
 
@@ -32,7 +32,7 @@ _ADDING = frozenset(("append", "merge"))
 
 
 def days_since(storage: Storage, ref: TableRef, table: Snapshot, *, version: int, batch: int) -> set[date] | None:
-    """The days in which a source has something new since a version of it, and the batch that it had read then; None for any."""
+    """The days in which a source has something new since its `version`, which had read up to `batch`; None for any day."""
     spec = _spec(ref)
     first = next((column.name for column in spec.columns if column.observed == "first"), "")
     if ref.layer == "silver" and not (spec.partition and first):
@@ -44,10 +44,11 @@ def days_since(storage: Storage, ref: TableRef, table: Snapshot, *, version: int
         return None
     now = batch_of(ref, table)
     new = [f for f in bronze.files if _above(f, "_batch_id", batch) and _at_most(f, "_batch_id", now)]
-    if not new or any(_EXTRACTED not in f.lower or _EXTRACTED not in f.upper for f in new):
-        return set() if not new else None
+    extracted = [_days_of(file) for file in new]
+    if not new or None in extracted:
+        return None if new else set()
     if ref.layer == "bronze":
-        return {day for file in new for day in _range(_day(file.lower[_EXTRACTED]), _day(file.upper[_EXTRACTED]))}
+        return set().union(*(days for days in extracted if days is not None))
     since = min(file.lower[_EXTRACTED] for file in new)
     found = {day_of(file, spec.partition) for file in table.files if first not in file.upper or file.upper[first] >= since}
     return found | {day + _DAY for day in found}
@@ -69,7 +70,7 @@ def files_of(ref: TableRef, table: Snapshot, wanted: Sequence[frozenset[date] | 
     days = {day - back for some in wanted for day in some or () for back in (timedelta(), _DAY)}
     if ref.layer == "silver":
         return [file for file in table.files if day_of(file, spec.partition) in days]
-    return [f for f in table.files if days & _range(*(_day(bound.get(_EXTRACTED)) for bound in (f.lower, f.upper)))]
+    return [file for file in table.files if _days_of(file) is None or days & (_days_of(file) or set())]
 
 
 def day_of(file: DataFile, column: str) -> date:
@@ -91,14 +92,11 @@ def _at_most(file: DataFile, column: str, value: int) -> bool:
     return column not in file.lower or bool(file.lower[column] <= value)
 
 
-def _day(at: datetime | None) -> date | None:
-    return None if at is None else at.astimezone(_zone()).date()
-
-
-def _range(first: date | None, last: date | None) -> set[date]:
-    """The days from one to another; without one of them, far too many to be a day's work."""
-    if first is None or last is None:
-        return set()
+def _days_of(file: DataFile) -> set[date] | None:
+    """The days in which the records of a bronze file were extracted; None when its statistics do not say."""
+    if _EXTRACTED not in file.lower or _EXTRACTED not in file.upper:
+        return None
+    first, last = (bound[_EXTRACTED].astimezone(_zone()).date() for bound in (file.lower, file.upper))
     return {first + n * _DAY for n in range((last - first).days + 1)}
 
 
