@@ -79,7 +79,7 @@ def _vehicle(n: int, at: int) -> dict[str, Any]:
         record |= {"latitude": 0, "longitude": 0}
     if n == 29:  # its clock is ahead
         record["dataHora"] = reported + _HOUR
-    if n % 100 == 41:  # the same instant again, with another speed
+    if n == 22:  # silent, and each answer gives another speed for its last instant
         record["velocidade"] = at // _MINUTE % 60
     return record
 
