@@ -14,6 +14,8 @@
     warm        the assets of medallion_etl once more in one process, nothing to do, beside as many
                 assets and checks that do nothing in Dagster
     job         the sample landing to silver, gold and report by `python -m lakehouse trigger medallion_etl`
+    brt         one run of brt_capture that only captures, beside a bare call and append; and a day of 1,440 captures of 750
+                vehicles in one process, with what the first and the last exports took, and the same over many days
 
 `full` and `increment` compare the work (the clock starts when the modules are loaded), the others whole processes. Tables of
 both sides must be equal, or there is no figure. The bounds are those that the project has promised.
@@ -23,8 +25,10 @@ import importlib.util
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +58,10 @@ FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
 JOB_SECONDS = 90.0
+TICK_SECONDS, TICK_CPU, TICK_PEAK = 8.0, 6.0, 0.4 * GB
+DAY_SECONDS = 900.0
+#: The cost of an export, late by early: over the exports of many days it may not grow.
+EXPORT_GROWTH = 1.3
 HEAVY = ("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit")
 _SMALL_LINES = 5_000
 _BATCH = 11
@@ -413,6 +421,56 @@ def job(bench: Bench) -> Iterator[Figure]:
     yield Figure("job", "peak memory", ours_.peak / GB, bare_.peak / GB, unit="GB")
 
 
+def brt(bench: Bench) -> Iterator[Figure]:
+    """The minute's run, and a day of them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/gps/brt"
+    home = {**_home(bench, "brt-tick"), "LAKEHOUSE_BRT_URL": url, "LAKEHOUSE_BRT_BUFFER": "1440"}
+    feed = subprocess.Popen([sys.executable, "-m", "lakehouse.sample.brt", "serve", "--port", str(port)], cwd=PROJECT)
+    try:
+        _wait_for(port)
+
+        def ours() -> Run:
+            return run(["-m", "lakehouse", "trigger", "brt_capture"], env=home)
+
+        def bare() -> Run:
+            return run(["-m", "benchmarks.brt", "bare", url, str(bench.work / "brt-bare.gz")])
+
+        ours(), bare()  # parses the manifest and fills the byte code cache
+        found = bench.keep("brt", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    finally:
+        feed.terminate()
+        feed.wait()
+    tick, call = found["ours"], found["bare"]
+    yield Figure("brt", "a capture, process included", tick.wall, call.wall, limit=TICK_SECONDS, bound=f"<= {TICK_SECONDS} s")
+    yield Figure("brt", "its CPU", tick.cpu, call.cpu, limit=TICK_CPU, bound=f"<= {TICK_CPU} s")
+    bound = f"<= {TICK_PEAK / GB} GB"
+    yield Figure("brt", "its peak memory", tick.peak / GB, call.peak / GB, unit="GB", limit=TICK_PEAK / GB, bound=bound)
+    for what, arguments in {"day": ["1440"], "month": ["20", "--days", "30"]}.items():
+        folder = bench.work / f"brt-{what}-answers"
+        home = {**_home(bench, f"brt-{what}"), "LAKEHOUSE_BRT_URL": f"file://{folder}"}
+        done = run(["-m", "benchmarks.brt", "replay", *arguments], env=home)
+        bench.raw[f"brt_{what}"] = dict(done.output)
+        if what == "day":
+            yield Figure("brt", "a day in one process", done.seconds, limit=DAY_SECONDS, bound=f"<= {DAY_SECONDS} s")
+            yield Figure("brt", "its peak memory", done.peak / GB, unit="GB")
+        late, early = float(done.output["export_cpu_last"]), float(done.output["export_cpu_first"])
+        limit = EXPORT_GROWTH if what == "month" else None
+        bound = f"<= {EXPORT_GROWTH} x" if limit else ""
+        said = f"CPU of an export, late and early in a {what}"
+        yield Figure("brt", said, late, early, value=late / early, limit=limit, bound=bound)
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(150):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    raise BenchmarkError("The simulated feed did not start within 30 s.")
+
+
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
@@ -427,6 +485,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "cli": cli,
     "warm": warm,
     "job": job,
+    "brt": brt,
 }
 
 

@@ -32,11 +32,12 @@ def trigger(
     job: Annotated[str, typer.Argument(help="job name, e.g. medallion_etl")],
     source_table: Annotated[str, typer.Option(help="bronze_to_silver: only this table")] = "",
     target_table: Annotated[str, typer.Option(help="bronze_to_silver: into this silver table")] = "",
+    times: Annotated[int, typer.Option(min=1, help="so often, one run after the other")] = 1,
 ) -> None:
     """Run a job in the foreground."""
     from lakehouse import runs
 
-    raise typer.Exit(runs.trigger(job, source_table=source_table, target_table=target_table))
+    raise typer.Exit(runs.trigger(job, source_table=source_table, target_table=target_table, times=times))
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Resources: what assets are given to work with, bound here once.
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
-hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`).
+hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
+`brt_feed` says where bus positions are asked for.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.io_manager import DeltaIOManager
 from lakehouse.lake import LakeResource
+from lakehouse.landing.brt import BrtFeedResource
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
@@ -62,5 +64,10 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         spark_conf=dict(settings.spark.conf),
         spark_jars=list(settings.spark.jars),
     )
-    resources = {"lake": lake, "io_manager": DeltaIOManager(lake=lake), "request": TableRequest.configure_at_launch()}
+    resources = {
+        "lake": lake,
+        "io_manager": DeltaIOManager(lake=lake),
+        "request": TableRequest.configure_at_launch(),
+        "brt_feed": BrtFeedResource(url=settings.brt_url, buffer=settings.brt_buffer, landing=settings.landing),
+    }
     return {**resources, **(overrides or {})}
