@@ -51,3 +51,21 @@ class UnreadableFileError(LakehouseError):
 
 class StoreError(LakehouseError):
     """An object store does not answer, or refuses. What had been committed before stays."""
+
+
+class SourceDownError(LakehouseError):
+    """A source or a target outside the lake does not answer, or not wholly. Nothing was taken over; trying later may help.
+
+    Args:
+        after: seconds that it asked to be left alone for, when it said so.
+    """
+
+    retryable = True
+
+    def __init__(self, what: str, *, remedy: str, after: float | None = None) -> None:
+        super().__init__(what, remedy=remedy)
+        self.after = after
+
+
+class SourceRefusedError(LakehouseError):
+    """A source or a target outside the lake refuses what is asked of it, and will again: credentials, a table, a form."""
