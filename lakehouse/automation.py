@@ -3,62 +3,123 @@
 Selections are by group, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is there.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from lakehouse.settings import Settings
+from lakehouse.core.errors import DeclarationError
+from lakehouse.core.names import check_name
+from lakehouse.settings import Environment, Settings
 
 #: Runs log through the code location's console logger; without this Dagster uses its own.
 CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
 TIMEZONE = "America/Sao_Paulo"
-#: Environments in which a schedule starts by itself; elsewhere it is there, stopped.
-STARTS_IN = {"medallion_etl_daily": ("staging", "prod"), "bronze_to_silver_daily": ("prod",)}
 #: The job whose runs may be for one table (`resources.TableRequest`).
 SINGLE_TABLE_JOB = "bronze_to_silver"
-_OWNER = {"owner": "team_dados"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One asset job: what it runs, when, and how long it may take.
+
+    Args:
+        selection: makes the selection of the assets that it materialises.
+        sla: it is to be done so long after it was started. A run that is not raises an alert while it runs, and counts as a
+            miss in `ops/run_metrics`.
+        max_runtime: Dagster ends a run that takes longer (run monitoring, which `dagster.yaml` switches on).
+        cron: its schedule `<name>_<every>`, in `TIMEZONE`.
+        starts_in: environments in which that schedule starts by itself; elsewhere it is there, stopped.
+        tags: without value, for the run queue's limits and for finding runs.
+    """
+
+    name: str
+    selection: Callable[[], dg.AssetSelection]
+    description: str
+    max_runtime: timedelta
+    sla: timedelta | None = None
+    cron: str = ""
+    every: str = "daily"
+    starts_in: tuple[Environment, ...] = ()
+    tags: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ("team:dados",)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "job name")
+        if self.max_runtime < timedelta(seconds=1) or (self.sla is not None and not timedelta() < self.sla <= self.max_runtime):
+            raise DeclarationError(
+                f"Job {self.name!r}: sla {self.sla} and max_runtime {self.max_runtime} do not fit.",
+                remedy="Give max_runtime a second or more, and an sla up to max_runtime.",
+            )
+        if self.starts_in and not self.cron:
+            raise DeclarationError(
+                f"Job {self.name!r} starts in {', '.join(self.starts_in)}, but has no schedule.", remedy="Give it a cron."
+            )
+
+    @property
+    def schedule_name(self) -> str:
+        return f"{self.name}_{self.every}"
+
+    def definition(self) -> Any:
+        """The asset job."""
+        limit = str(int(self.max_runtime.total_seconds()))
+        owner = {"owner": self.owners[0].replace("team:", "team_")} if self.owners else {}
+        return dg.define_asset_job(
+            self.name,
+            selection=self.selection(),
+            config={**CONSOLE, **self.config},
+            description=self.description,
+            tags={**dict.fromkeys(self.tags, ""), "dagster/max_runtime": limit, **owner},
+            owners=list(self.owners),
+        )
+
+
+JOBS = (
+    Job(
+        name="medallion_etl",
+        selection=lambda: dg.AssetSelection.groups("bronze", "silver", "gold", "reports"),
+        description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
+        tags=("etl", "medallion"),
+        max_runtime=timedelta(hours=2),
+        sla=timedelta(hours=1),
+        cron="0 6 * * *",
+        starts_in=("staging", "prod"),
+    ),
+    Job(
+        name=SINGLE_TABLE_JOB,
+        selection=lambda: dg.AssetSelection.groups("silver"),
+        description=(
+            "Silver of every table, or of the one that run config names: "
+            "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
+        ),
+        tags=("etl", "bronze-to-silver"),
+        max_runtime=timedelta(hours=1),
+        cron="0 2 * * *",
+        starts_in=("prod",),
+    ),
+)
 
 
 def jobs() -> list[Any]:
-    """The asset jobs. `dagster/max_runtime` is in seconds and needs run monitoring, which `dagster.yaml` switches on."""
-    layers = dg.AssetSelection.groups("bronze", "silver", "gold", "reports")
-    return [
-        dg.define_asset_job(
-            "medallion_etl",
-            selection=layers,
-            config=CONSOLE,
-            description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
-            tags={"etl": "", "medallion": "", "dagster/max_runtime": "7200", **_OWNER},
-            owners=["team:dados"],
-        ),
-        dg.define_asset_job(
-            SINGLE_TABLE_JOB,
-            selection=dg.AssetSelection.groups("silver"),
-            config=CONSOLE,
-            description=(
-                "Silver of every table, or of the one that run config names: "
-                "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
-            ),
-            tags={"etl": "", "bronze-to-silver": "", "dagster/max_runtime": "3600", **_OWNER},
-            owners=["team:dados"],
-        ),
-    ]
+    """The asset jobs."""
+    return [job.definition() for job in JOBS]
 
 
 def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
-    """The schedules, started where `STARTS_IN` lists the environment."""
-
-    def schedule(name: str, *, job: str, cron: str) -> dg.ScheduleDefinition:
-        running = settings.env in STARTS_IN[name]
-        return dg.ScheduleDefinition(
-            name=name,
-            job_name=job,
-            cron_schedule=cron,
-            execution_timezone=TIMEZONE,
-            default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
-        )
-
+    """The schedules, started where their job says so."""
     return [
-        schedule("medallion_etl_daily", job="medallion_etl", cron="0 6 * * *"),
-        schedule("bronze_to_silver_daily", job="bronze_to_silver", cron="0 2 * * *"),
+        dg.ScheduleDefinition(
+            name=job.schedule_name,
+            job_name=job.name,
+            cron_schedule=job.cron,
+            execution_timezone=TIMEZONE,
+            default_status=(
+                dg.DefaultScheduleStatus.RUNNING if settings.env in job.starts_in else dg.DefaultScheduleStatus.STOPPED
+            ),
+        )
+        for job in JOBS
+        if job.cron
     ]

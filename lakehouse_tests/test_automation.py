@@ -14,7 +14,7 @@ import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from lakehouse import __main__, runs
-from lakehouse.automation import STARTS_IN, TIMEZONE
+from lakehouse.automation import JOBS, TIMEZONE
 from lakehouse.definitions import build_defs
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings, project_folder
@@ -82,7 +82,7 @@ def test_a_schedule_ticks_daily_at_its_hour_in_sao_paulo(definitions, name, job,
 def test_schedules_and_the_sensor_start_by_themselves_only_where_they_are_said_to(env):
     found = build_defs(Settings(env=env))
     running = {s.name for s in found.schedules if s.default_status == dg.DefaultScheduleStatus.RUNNING}
-    assert running == {name for name, environments in STARTS_IN.items() if env in environments}
+    assert running == {job.schedule_name for job in JOBS if env in job.starts_in}
     (sensor,) = found.sensors
     assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) == (env != "dev")
     assert {"dev": 0, "staging": 1, "prod": 2}[env] == len(running)

@@ -1,0 +1,30 @@
+"""Texts that leave the lake: cut to a length, on the lines they should have, and without what nobody outside may read."""
+
+import re
+
+_SECRETS = (
+    (re.compile(r"(?<=://)[^/\s@'\"]+(?=@)"), "***"),  # user:password of a URL
+    (re.compile(r"xox[a-z]-[\w-]+|xapp-[\w-]+"), "***"),  # Slack's tokens
+    (re.compile(r"\bAKIA[A-Z0-9]{16}\b"), "***"),
+    (re.compile(r"(?i)\bBearer\s+[\w.~+/=-]+"), "Bearer ***"),
+    (
+        re.compile(
+            r"""(?ix)\b([\w-]*(?:password|passwd|pwd|secret|token|api[_-]?key|access[_-]?key|credential|signature)[\w-]*
+            ["']?\s*[=:]\s*["']?)[^\s"',;&)\]}]+"""
+        ),
+        r"\1***",
+    ),
+)
+
+
+def redact(text: str) -> str:
+    """The text with passwords, tokens and keys replaced by `***`."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def one_line(text: str, *, limit: int = 300) -> str:
+    """The text on one line of at most `limit` characters, without secrets."""
+    line = " ".join(redact(text).split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
