@@ -1,7 +1,8 @@
 """Resources: what assets are given to work with, bound here once.
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
-hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`).
+hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
+`orders` and `warehouse` are the SQL databases and the API outside the lake.
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,11 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.io_manager import DeltaIOManager
 from lakehouse.lake import LakeResource
+from lakehouse.landing.pedidos import OrderSources
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
+from lakehouse.warehouse.assets import warehouse_of
 
 
 class TableRequest(dg.ConfigurableResource):
@@ -61,5 +64,12 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         spark_conf=dict(settings.spark.conf),
         spark_jars=list(settings.spark.jars),
     )
-    resources = {"lake": lake, "io_manager": DeltaIOManager(lake=lake), "request": TableRequest.configure_at_launch()}
+    resources = {
+        "lake": lake,
+        "io_manager": DeltaIOManager(lake=lake),
+        "request": TableRequest.configure_at_launch(),
+        # Plain records: they hold secrets, and what is configured in Dagster is shown in its pages.
+        "orders": OrderSources.of(settings),
+        "warehouse": warehouse_of(settings),
+    }
     return {**resources, **(overrides or {})}

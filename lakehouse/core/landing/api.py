@@ -49,6 +49,7 @@ class Api:
         url: without the cursor; `parameters` are added to it.
         token: sent as `Authorization: Bearer`.
         since: the parameter that takes the cursor.
+        name: stands for the URL in the cache's key, where the URL is another every time.
         cache_seconds: for so long an extraction's pages are good for the next one; 0 asks every time.
     """
 
@@ -56,6 +57,7 @@ class Api:
     token: str = field(default="", repr=False)
     parameters: Mapping[str, str] = field(default_factory=dict)
     since: str = "updated_since"
+    name: str = ""
     request_seconds: float = 30.0
     cache_seconds: float = 3600.0
 
@@ -76,7 +78,7 @@ class Api:
     @property
     def key(self) -> str:
         """Hash of URL and parameters; the cursor is not part of it."""
-        return hashlib.sha256(f"{self.url}?{urlencode(sorted(self.parameters.items()))}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.name or self.url}?{urlencode(sorted(self.parameters.items()))}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
