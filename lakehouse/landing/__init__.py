@@ -1,16 +1,17 @@
 """Landing: files as delivered.
 
-Here: one external asset per stream, and the sensor that sees new files.
-Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, dlt, a person), or the Delta table of a `DeltaSource`.
+Here: one external asset per stream of others and the sensor that sees new files; the assets that land the orders themselves.
+Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, a person), the Delta table of a `DeltaSource`, an API, a database.
 Goes to: bronze. Never: modifies, moves or removes a landed file.
-Rerun: looking again is free; a run is requested only when the listing changed.
+Rerun: looking again is free; a run is requested only when the listing changed. What landed before does not land again.
 """
 
 import dagster as dg
 
+from lakehouse.landing.pedidos import order_assets
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
-from lakehouse.tables import ALL
+from lakehouse.tables import parts
 from lakehouse.tables.spec import AirbyteStream, DeltaSource, TableSpec
 
 _DESCRIPTIONS = {
@@ -20,20 +21,21 @@ _DESCRIPTIONS = {
 
 
 def build_defs(settings: Settings) -> dg.Definitions:
-    streams = {spec.landing: spec for spec in ALL}
+    streams = {part.landing: part for part in parts() if not part.origin.made_by}
     assets = [
         dg.AssetSpec(
             ref.key,
             group_name="landing",
-            description=_DESCRIPTIONS[type(spec.source)].format(ref.table),
-            kinds={"airbyte"} if isinstance(spec.source, AirbyteStream) else {"deltalake"},
+            description=_DESCRIPTIONS[type(spec.origin)].format(ref.table),
+            kinds={"airbyte"} if isinstance(spec.origin, AirbyteStream) else {"deltalake"},
             owners=list(spec.owners),
+            tags=dict.fromkeys(spec.tags, ""),
             metadata={"dagster/uri": _place(settings, spec)},
         )
         for ref, spec in streams.items()
     ]
-    return dg.Definitions(assets=assets, sensors=[landing_sensor(settings)])
+    return dg.Definitions(assets=[*assets, *order_assets(settings)], sensors=[landing_sensor(settings)])
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:
-    return spec.source.uri if isinstance(spec.source, DeltaSource) else f"{settings.landing}/raw/{spec.source.stream}"
+    return spec.origin.uri if isinstance(spec.origin, DeltaSource) else f"{settings.landing}/raw/{spec.origin.stream}"

@@ -4,7 +4,12 @@
 To add a table, add one record to a file here and run `make sync`.
 """
 
-from lakehouse.tables import vendas
+from lakehouse.tables import pedidos, vendas
 from lakehouse.tables.spec import TableSpec, check_unique
 
-ALL: tuple[TableSpec, ...] = check_unique(*vendas.TABLES)
+ALL: tuple[TableSpec, ...] = check_unique(*vendas.TABLES, *pedidos.TABLES)
+
+
+def parts() -> tuple[TableSpec, ...]:
+    """Every table once for each of its bronze tables."""
+    return tuple(part for spec in ALL for part in spec.parts)
