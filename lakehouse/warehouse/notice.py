@@ -51,7 +51,7 @@ def orders_notice() -> dg.AssetsDefinition:
                 key=f"pedidos:loaded:{context.run.run_id}",  # a key that comes again is counted, not sent
                 run_id=context.run.run_id,
                 job=context.run.job_name,
-                step=context.op_handle.to_string(),
+                step=str(context.op_handle),
             )
             raise_alert(lake.storage, alert)
         return dg.MaterializeResult(metadata={"subject": alert.subject, "degraded": bool(missing)})

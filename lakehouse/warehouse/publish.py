@@ -241,10 +241,12 @@ def _copy(
         doubles = [f"CAST({quoted(n)} AS DOUBLE) AS {quoted(n)}" for n, kind in target.columns.items() if kind.startswith("decimal")]
         relation = relation.select(f"* REPLACE ({', '.join(doubles)})") if doubles else relation
     names, rows = list(target.columns), 0
-    result = relation.execute()
+    relation.create_view("_published")
+    result = session.connection.execute("FROM _published")
     while chunk := result.fetchmany(chunksize):
         connection.execute(table.insert(), [dict(zip(names, row, strict=True)) for row in chunk])
         rows += len(chunk)
+    session.connection.execute("DROP VIEW _published")
     return rows
 
 
