@@ -1,6 +1,7 @@
 """Jobs and schedules by name, and the environments that start them.
 
-Selections are by group and tag, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is there.
+Selections are by group and tag, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is
+there.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import dagster as dg
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
 from lakehouse.settings import Environment, Settings
-from lakehouse.tables import ALL
+from lakehouse.tables import parts
 
 #: Runs log through the code location's console logger; without this Dagster uses its own.
 CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
@@ -22,9 +23,13 @@ TIMEZONE = "America/Sao_Paulo"
 SINGLE_TABLE_JOB = "bronze_to_silver"
 #: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
 OWN_JOBS = ("brt", "pedidos", "ml", "upkeep")
-#: `in_process`: a process per step costs seconds a step and buys nothing. `processes`: steps that do not wait for each other
-#: overlap, and one that hangs or dies takes no other with it.
+#: `in_process`: a process per step costs time and buys nothing. `processes`: steps that do not wait for each other overlap, and
+#: one that hangs or dies takes no other with it.
 Executor = Literal["in_process", "processes"]
+#: Forked from a process that has imported what steps use, which a fresh one would do for each (docs/decisions/0032).
+_PROCESSES = dg.multiprocess_executor.configured(
+    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["lakehouse.warm"]}}}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,29 +91,17 @@ class Job:
         )
 
 
-#: Forked from a process that has imported the code location: 0.9 s a step, where a fresh one takes 3.5 s (2 cores).
-_PROCESSES = dg.multiprocess_executor.configured(
-    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["lakehouse.warm"]}}}
-)
-
-
-def _medallion() -> dg.AssetSelection:
-    layers: dg.AssetSelection = dg.AssetSelection.groups("bronze", "silver", "gold", "warehouse", "reports")
+def _without_own_jobs(*groups: str) -> dg.AssetSelection:
+    selection: dg.AssetSelection = dg.AssetSelection.groups(*groups)
     for tag in OWN_JOBS:
-        layers = layers - dg.AssetSelection.tag(tag, "", include_sources=True)
-    return layers
-
-
-def _synced() -> dg.AssetSelection:
-    """Silver of the tables that others deliver."""
-    keys = dict.fromkeys(tuple(spec.silver.key) for spec in ALL for part in spec.parts if not part.origin.made_by)
-    return dg.AssetSelection.assets(*[dg.AssetKey([*key]) for key in keys])
+        selection = selection - dg.AssetSelection.tag(tag, "", include_sources=True)
+    return selection
 
 
 JOBS = (
     Job(
         name="medallion_etl",
-        selection=_medallion,
+        selection=lambda: _without_own_jobs("bronze", "silver", "gold", "warehouse", "reports"),
         description="Landed files to bronze, silver, gold, warehouse and reports: what is new, and nothing twice.",
         tags=("etl", "medallion"),
         max_runtime=timedelta(hours=2),
@@ -118,7 +111,7 @@ JOBS = (
     ),
     Job(
         name=SINGLE_TABLE_JOB,
-        selection=_synced,
+        selection=lambda: dg.AssetSelection.assets(*[part.silver.key for part in parts() if not part.origin.made_by]),
         description=(
             "Silver of every table that others deliver, or of the one that run config names: "
             "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
