@@ -19,7 +19,7 @@ class Profile:
     """How the job `pedidos` treats its sources.
 
     Args:
-        sample_sources: a source that no variable names is the sample's own (`lakehouse/sample/pedidos.py`); elsewhere it is an error.
+        sample_sources: a source that no variable names is the sample's (`lakehouse/sample/pedidos.py`); else it is an error.
         channel_down: when a channel stays down: go on with the other and mark the run degraded, or fail.
         request_seconds: one page of the API, whole.
         step_seconds: one try of an extraction, or of one table's load.

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.reconstruct import ReconstructableJob
 
-from lakehouse.automation import CONSOLE, SINGLE_TABLE_JOB
+from lakehouse.automation import CONSOLE, JOBS, SINGLE_TABLE_JOB
 from lakehouse.core import files
 from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import DeclarationError
@@ -36,10 +36,9 @@ def trigger(job: str, *, source_table: str = "", target_table: str = "") -> int:
     if chosen and job != SINGLE_TABLE_JOB:
         raise DeclarationError(f"{job} runs for all tables.", remedy=f"Use {SINGLE_TABLE_JOB} for one of them.")
     config = {"resources": {"request": {"config": chosen}}} if chosen else {}
-    found = definitions.resolve_job_def(job)
-    if isinstance(found.executor_def, dg.ExecutorDefinition) and found.executor_def.name == dg.multiprocess_executor.name:
-        found = dg.build_reconstructable_job("lakehouse.runs", "job_of_settings", (job,))
-    return _execute(found, config)
+    if next((own.executor for own in JOBS if own.name == job), "") == "processes":
+        return _execute(dg.build_reconstructable_job("lakehouse.runs", "job_of_settings", (job,)), config)
+    return _execute(definitions.resolve_job_def(job), config)
 
 
 def job_of_settings(job: str) -> dg.JobDefinition:
@@ -100,9 +99,7 @@ def _execute(
     with dg.DagsterInstance.get() as instance:
         if isinstance(job, dg.JobDefinition):
             success, events = _finished(
-                job.execute_in_process(
-                    instance=instance, run_config=run_config, raise_on_error=False, asset_selection=selected
-                )
+                job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False, asset_selection=selected)
             )
         else:
             with dg.execute_job(job, instance, run_config=run_config) as result:

@@ -126,16 +126,15 @@ class Settings(BaseSettings):
     @property
     def warehouse(self) -> str:
         """The SQL database's URL; a SQLite file beside the lake unless one is named."""
-        return self.warehouse_url.get_secret_value() or f"sqlite:///{_absolute('data' if is_remote(self.root) else self.root)}/warehouse.db"
+        own = f"sqlite:///{_absolute('data' if is_remote(self.root) else self.root)}/warehouse.db"
+        return self.warehouse_url.get_secret_value() or own
 
     @property
     def profile(self) -> Profile:
         """What the environment decides, with what variables say instead."""
         own = PROFILES[self.env]
         times, seconds = self.pedidos_api_retries, self.pedidos_api_retry_seconds
-        retry = Retry(
-            own.api_retry.times if times is None else times, own.api_retry.seconds if seconds is None else seconds
-        )
+        retry = Retry(own.api_retry.times if times is None else times, own.api_retry.seconds if seconds is None else seconds)
         cache = own.cache_seconds if self.pedidos_api_cache_seconds is None else self.pedidos_api_cache_seconds
         down = self.pedidos_channel_down or own.channel_down
         return replace(own, api_retry=retry, cache_seconds=cache, channel_down=down)

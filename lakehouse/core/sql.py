@@ -88,7 +88,8 @@ def open_engine(
     if engine.dialect.name == "sqlite":
         # sqlite3 begins no transaction before DDL, and takes the lock for writing only at the first write: a reader that has
         # become a writer may then be refused.
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE" if not existing else "BEGIN"))
+        begin = "BEGIN" if existing else "BEGIN IMMEDIATE"
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
     return engine
 
 

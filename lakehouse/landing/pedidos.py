@@ -68,15 +68,15 @@ class OrderSources:
         """
         from lakehouse.core.landing.api import Api
 
-        limits = {"request_seconds": self.profile.request_seconds, "cache_seconds": self.profile.cache_seconds}
+        request, cache = self.profile.request_seconds, self.profile.cache_seconds
         if self.api_url:
-            yield Api(url=self.api_url, token=self.api_token, **limits)
+            yield Api(url=self.api_url, token=self.api_token, request_seconds=request, cache_seconds=cache)
             return
         self._check_sample("LAKEHOUSE_PEDIDOS_API_URL")
         from lakehouse.sample.pedidos import API_FILE, shop
 
         with shop(f"{self.sample}/{API_FILE}") as url:
-            yield Api(url=url, name="sample", **limits)
+            yield Api(url=url, name="sample", request_seconds=request, cache_seconds=cache)
 
     def database(self) -> Any:
         """The database to ask.
@@ -95,7 +95,9 @@ class OrderSources:
 
     def _check_sample(self, setting: str) -> None:
         if not self.profile.sample_sources:
-            raise DeclarationError(f"{setting} is not set.", remedy="In staging and prod each source is named; nothing stands in for it.")
+            raise DeclarationError(
+                f"{setting} is not set.", remedy="In staging and prod each source is named; nothing stands in for it."
+            )
 
 
 def order_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -103,7 +105,9 @@ def order_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     profile = settings.profile
     return [
         _asset(API, profile.api_retry, _from_api, kind="rest", description="Orders of the web shop, from its API."),
-        _asset(DATABASE, profile.db_retry, _from_database, kind="sql", description="Orders of the branch, from its SQL database."),
+        _asset(
+            DATABASE, profile.db_retry, _from_database, kind="sql", description="Orders of the branch, from its SQL database."
+        ),
     ]
 
 
@@ -126,11 +130,13 @@ def _asset(ref: TableRef, retry: Retry, take: Take, *, kind: str, description: s
         retry_policy=retry_policy(retry),
         io_manager_key=None,
     )
-    def landing(context: dg.AssetExecutionContext, lake: LakeResource, orders: dg.ResourceParam[OrderSources]) -> dg.MaterializeResult:
+    def landing(
+        context: dg.AssetExecutionContext, lake: LakeResource, orders: dg.ResourceParam[OrderSources]
+    ) -> dg.MaterializeResult:
         storage = lake.storage
         uri = f"{storage.landing}/raw/{ref.table}"
         begun = time.monotonic()
-        place = {"dagster/uri": uri}
+        tries = context.retry_number + 1
         with failures():
             try:
                 with hold(uri, wait=orders.profile.step_seconds), lake.duckdb(landing=storage) as session:
@@ -139,23 +145,23 @@ def _asset(ref: TableRef, retry: Retry, take: Take, *, kind: str, description: s
                 _try_again(context, error, retry)
                 if orders.profile.channel_down == "fail":
                     raise dg.Failure(description=str(error), allow_retries=False) from error
-                context.log.error("%s stays out of this run: %s", ref, error)
+                context.log.error(f"{ref} stays out of this run: {error}")  # noqa: TRY400 - the sentence says it all
+                failed = {"error": str(error), "tries": tries}
                 return dg.MaterializeResult(
-                    metadata={**place, "degraded": True, "error": str(error)},
-                    check_results=[_result(ref, passed=False, metadata={"error": str(error), "tries": context.retry_number + 1})],
+                    metadata={"dagster/uri": uri, "degraded": True, **failed}, check_results=[_result(ref, False, failed)]
                 )
-        figures = {
+        context.log.info("%s: %s records delivered, %s of them new.", ref, f"{landed.delivered:,}", f"{landed.new:,}")
+        figures: dict[str, Any] = {
+            "dagster/uri": uri,
             "delivered": landed.delivered,
             "new_records": landed.new,
             "new_files": list(landed.files),
             "cursor": landed.cursor.isoformat() if landed.cursor else "none yet",
             "seconds": round(time.monotonic() - begun, 3),
+            **said,
         }
-        context.log.info("%s: %s records delivered, %s of them new.", ref, f"{landed.delivered:,}", f"{landed.new:,}")
-        return dg.MaterializeResult(
-            metadata={**place, **figures, **said},
-            check_results=[_result(ref, passed=True, metadata={"delivered": landed.delivered, "tries": context.retry_number + 1})],
-        )
+        answered = {"delivered": landed.delivered, "tries": tries}
+        return dg.MaterializeResult(metadata=figures, check_results=[_result(ref, True, answered)])
 
     return landing
 
@@ -171,7 +177,7 @@ def _try_again(context: dg.AssetExecutionContext, error: LakehouseError, retry: 
     raise error
 
 
-def _result(ref: TableRef, *, passed: bool, metadata: dict[str, Any]) -> dg.AssetCheckResult:
+def _result(ref: TableRef, passed: bool, metadata: dict[str, Any], /) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=passed,
         asset_key=dg.AssetKey(ref.key),
@@ -188,9 +194,7 @@ def _from_api(orders: OrderSources, storage: Storage, session: "DuckDBSession") 
     landed = storage.landed(API.table)
     asked = _asked(cursor(landed), orders.profile)
     with orders.api() as source:
-        fetched = api.fetch(
-            source, Path(orders.cache), since=asked, deadline=time.monotonic() + orders.profile.step_seconds
-        )
+        fetched = api.fetch(source, Path(orders.cache), since=asked, deadline=time.monotonic() + orders.profile.step_seconds)
         place = source.place
     found = land(
         session,
@@ -216,9 +220,7 @@ def _from_database(orders: OrderSources, storage: Storage, session: "DuckDBSessi
     folder = Path(session.folder, "rows")
     folder.mkdir()
     staged = database.extract(source, folder, since=asked, deadline=time.monotonic() + orders.profile.step_seconds)
-    found = land(
-        session, storage, DATABASE.table, staged, cursor_field=CURSOR, started=started, landed=landed, asked=asked
-    )
+    found = land(session, storage, DATABASE.table, staged, cursor_field=CURSOR, started=started, landed=landed, asked=asked)
     return found, {"source": source.table}
 
 

@@ -31,7 +31,9 @@ SELECT
     CAST(round(CAST(lines.sales_value AS DECIMAL(12, 2)) / greatest(quantity, 1), 2) AS DOUBLE) AS valor,
     CAST(greatest(quantity, 1) AS BIGINT) AS quantidade,
     strftime(transaction_timestamp, '%Y-%m-%dT%H:%M:%SZ') AS updated_at
-FROM (SELECT *, file_row_number AS line FROM read_parquet($transactions, file_row_number = true) WHERE file_row_number < $lines) AS lines
+FROM (
+    SELECT *, file_row_number AS line FROM read_parquet($transactions, file_row_number = true) WHERE file_row_number < $lines
+) AS lines
 LEFT JOIN read_parquet($products) AS products USING (product_id)
 ORDER BY lines.line
 """

@@ -72,12 +72,11 @@ def warehouse_targets(settings: Settings) -> list[Listed]:
         else:
             known = ", ".join([*(f"silver/{n}" for n in silver), *(f"gold/{n}" for n in marts)])
             raise DeclarationError(
-                f"LAKEHOUSE_WAREHOUSE_TABLES lists {name[:80]!r}, which is no silver or gold table.", remedy=f"Use some of {known}."
+                f"LAKEHOUSE_WAREHOUSE_TABLES lists {name[:80]!r}, which is no silver or gold table.",
+                remedy=f"Use some of {known}.",
             )
         if check_name(table) in found:
-            raise DeclarationError(
-                f"LAKEHOUSE_WAREHOUSE_TABLES gives two tables the name {table!r}.", remedy="List one of them."
-            )
+            raise DeclarationError(f"LAKEHOUSE_WAREHOUSE_TABLES gives two tables the name {table!r}.", remedy="List one of them.")
         found[table] = listed
     return list(found.values())
 

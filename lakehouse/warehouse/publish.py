@@ -1,6 +1,6 @@
 """One lake table into a SQL database: the rows of one version, and that version, in one transaction.
 
-    snapshot (version v) ─▶ [transaction: lock its row ─▶ v there already? ─▶ DELETE ─▶ COPY or INSERT ─▶ note v] ─▶ <schema>.<table>
+    snapshot (version v) ─▶ [transaction: lock its row ─▶ is v there? ─▶ DELETE ─▶ COPY or INSERT ─▶ note v] ─▶ <schema>.<table>
 
 Which version a table holds is a row of `lakehouse_published`, written in the same transaction: a run of the same version does
 nothing, a kill leaves the version before, and no reader sees anything between two versions. Rows are replaced and the table
@@ -96,9 +96,7 @@ def publish(session: DuckDBSession, warehouse: Warehouse, target: Target, snapsh
     what = f"{target.ref} could not be written"
     table = _table(warehouse, target)
     versions = _versions(warehouse)
-    engine = open_engine(
-        warehouse.url, setting=SETTING, statement_seconds=warehouse.seconds, lock_seconds=warehouse.lock_seconds
-    )
+    engine = open_engine(warehouse.url, setting=SETTING, statement_seconds=warehouse.seconds, lock_seconds=warehouse.lock_seconds)
     _prepare(engine, warehouse, versions, target, what)
     with explained(what, setting=SETTING), engine.begin() as connection, bounded(connection, seconds=warehouse.seconds):
         # One writer at a time; the second waits here and then sees what the first has done.
@@ -139,9 +137,7 @@ def held(warehouse: Warehouse, target: Target) -> tuple[int, dict[str, Any]] | N
     import sqlalchemy as sa
 
     table, versions = _table(warehouse, target), _versions(warehouse)
-    engine = open_engine(
-        warehouse.url, setting=SETTING, statement_seconds=warehouse.seconds, lock_seconds=warehouse.lock_seconds
-    )
+    engine = open_engine(warehouse.url, setting=SETTING, statement_seconds=warehouse.seconds, lock_seconds=warehouse.lock_seconds)
     with explained(f"{target.ref} could not be read", setting=SETTING), engine.connect() as plain:
         # One statement sees one moment; PostgreSQL's default isolation does not promise it of two.
         connection = plain.execution_options(isolation_level="REPEATABLE READ") if engine.dialect.name == "postgresql" else plain
@@ -157,7 +153,9 @@ def held(warehouse: Warehouse, target: Target) -> tuple[int, dict[str, Any]] | N
 
 def measures(target: Target) -> list[str]:
     """The columns that add up exactly."""
-    return [name for name, kind in target.columns.items() if kind.startswith(("decimal", "bigint", "int")) and name not in target.key]
+    return [
+        name for name, kind in target.columns.items() if kind.startswith(("decimal", "bigint", "int")) and name not in target.key
+    ]
 
 
 def _prepare(engine: "sa.Engine", warehouse: Warehouse, versions: "sa.Table", target: Target, what: str) -> None:
@@ -238,7 +236,9 @@ def _copy(
     if connection.dialect.name == "postgresql":
         return _copy_in(session, connection, table, target, relation)
     if connection.dialect.name == "sqlite":
-        doubles = [f"CAST({quoted(n)} AS DOUBLE) AS {quoted(n)}" for n, kind in target.columns.items() if kind.startswith("decimal")]
+        doubles = [
+            f"CAST({quoted(n)} AS DOUBLE) AS {quoted(n)}" for n, kind in target.columns.items() if kind.startswith("decimal")
+        ]
         relation = relation.select(f"* REPLACE ({', '.join(doubles)})") if doubles else relation
     names, rows = list(target.columns), 0
     relation.create_view("_published")

@@ -92,9 +92,7 @@ class Fetched:
     seconds: float = 0.0
 
 
-def fetch(
-    api: Api, cache: Path, *, since: datetime | None, deadline: float, now: Callable[[], float] = time.time
-) -> Fetched:
+def fetch(api: Api, cache: Path, *, since: datetime | None, deadline: float, now: Callable[[], float] = time.time) -> Fetched:
     """The records from `since` on: what was fetched within the hour, else what the API says now.
 
     Args:
@@ -181,12 +179,7 @@ def _get(session: Any, api: Api, url: str, *, deadline: float) -> bytes:
             # One receive at a time: a server that drips would keep a read of a whole chunk waiting for ever.
             while chunk := reply.raw.read1(_CHUNK, decode_content=True):
                 body += chunk
-                if time.monotonic() > ends:
-                    raise _late(api, f"a page was not there after {api.request_seconds:g} s")
-                if len(body) > _PAGE_BYTES:
-                    raise SourceRefusedError(
-                        f"A page of {api.place} is larger than {_PAGE_BYTES:,} bytes.", remedy="Ask for smaller pages."
-                    )
+                _check_bounds(api, len(body), ends)
             if (promised := reply.headers.get("Content-Length")) and not reply.headers.get("Content-Encoding"):
                 _check_whole(api, len(body), promised)
     except LakehouseError:
@@ -198,6 +191,13 @@ def _get(session: Any, api: Api, url: str, *, deadline: float) -> bytes:
             raise
         raise _broken(api, error) from None
     return bytes(body)
+
+
+def _check_bounds(api: Api, size: int, ends: float) -> None:
+    if time.monotonic() > ends:
+        raise _late(api, f"a page was not there after {api.request_seconds:g} s")
+    if size > _PAGE_BYTES:
+        raise SourceRefusedError(f"A page of {api.place} is larger than {_PAGE_BYTES:,} bytes.", remedy="Ask for smaller pages.")
 
 
 def _check_whole(api: Api, received: int, promised: str) -> None:
@@ -245,11 +245,16 @@ def _page(api: Api, body: bytes, *, number: int) -> tuple[list[dict[str, Any]], 
     try:
         found = json.loads(body, parse_float=Decimal, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
-        raise SourceDownError(f"Page {number} of {api.place} is not JSON.", remedy="Run again; or tell whoever runs the API.") from None
-    following, total = (found.get("next"), found.get("total")) if isinstance(found, dict) else (None, None)
-    records = found.get("data") if isinstance(found, dict) else found
-    shaped = isinstance(records, list) and all(isinstance(record, dict) for record in records)
-    if not shaped or not isinstance(following, (str, type(None))):
+        raise SourceDownError(
+            f"Page {number} of {api.place} is not JSON.", remedy="Run again; or tell whoever runs the API."
+        ) from None
+    outer: dict[str, Any] = found if isinstance(found, dict) else {"data": found}
+    following, total, records = outer.get("next"), outer.get("total"), outer.get("data")
+    if (
+        not isinstance(records, list)
+        or not all(isinstance(record, dict) for record in records)
+        or not isinstance(following, (str, type(None)))
+    ):
         raise SourceRefusedError(
             f"Page {number} of {api.place} is no list of records under `data` with a `next`.",
             remedy="lakehouse/core/landing/api.py says what is read; tell whoever runs the API.",

@@ -60,10 +60,8 @@ def extract(source: Database, folder: Path, *, since: datetime | None, deadline:
     with explained(f"The table {source.table} could not be read", setting=SETTING), engine.connect() as connection:
         if engine.dialect.name != "postgresql":
             return stage_batches(_batches(connection, statement, deadline), folder)
-        from sqlalchemy.dialects import postgresql
-
         path = folder / "rows.csv"
-        compiled = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+        compiled = statement.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True})
         with bounded(connection, seconds=seconds), path.open("wb") as out:
             cursor: Any = connection.connection.cursor()
             cursor.copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT csv, HEADER)", out)

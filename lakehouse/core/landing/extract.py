@@ -162,7 +162,7 @@ def _stage_new(
     known = records.select(duckdb.SQLExpression(f"md5(concat_ws(chr(31), {parts}))").alias("_digest"), duckdb.StarExpression())
     known.create_view("_delivered")
     # A window over all of them takes three times as long as a window over the few that came more than once.
-    connection.execute("CREATE TEMP TABLE _copies AS SELECT _digest, count(*) AS n FROM _delivered GROUP BY 1 HAVING count(*) > 1")
+    connection.execute("CREATE TEMP TABLE _copies AS SELECT _digest FROM _delivered GROUP BY 1 HAVING count(*) > 1")
     once = "SELECT *, _digest || '-0' AS _id FROM _delivered ANTI JOIN _copies USING (_digest)"
     copy = "row_number() OVER (PARTITION BY _digest) - 1"
     more = f"SELECT *, concat(_digest, '-', {copy}) AS _id FROM _delivered SEMI JOIN _copies USING (_digest)"
@@ -212,13 +212,15 @@ def _describe(
 def _read(session: DuckDBSession, staged: Sequence[str]) -> duckdb.DuckDBPyRelation:
     paths = [literal(path) for path in staged]
     if staged[0].endswith(".csv"):
-        options = "header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"', nullstr = '', allow_quoted_nulls = false"
+        # COPY writes a null as nothing, and an empty text in quotes.
+        options = "header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"', nullstr = '', "
+        options += "allow_quoted_nulls = false"
         return session.connection.sql(f"FROM read_csv($1, auto_detect = false, {options})", params=[paths])
     return session.connection.sql("FROM read_parquet($1, union_by_name = true, hive_partitioning = false)", params=[paths])
 
 
 def _instants(file: LandedFile) -> tuple[datetime, datetime | None]:
-    """Newest record of a landed file, and the cursor that it carries. Another writer's file may hold anything, and carries none."""
+    """Newest record of a landed file, and the cursor that it carries. Another writer's may hold anything and carries none."""
     found = _NAME.fullmatch(Path(file.path).name)
     if found is None:
         return _UNDATED, None
