@@ -63,6 +63,7 @@ def open_engine(
     url = parse_url(text, setting=setting)
     arguments: dict[str, Any] = {}
     if url.get_backend_name() == "postgresql":
+        own = url.query.get("options", "")  # the URL's own, which these would replace
         millis = {"statement_timeout": statement_seconds, "lock_timeout": lock_seconds}
         options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in millis.items())
         arguments = {
@@ -70,7 +71,7 @@ def open_engine(
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "options": f"-c timezone=UTC -c datestyle=ISO {options}",
+            "options": f"{own} -c timezone=UTC -c datestyle=ISO {options}".strip(),
         }
     elif url.get_backend_name() == "sqlite":
         if existing and not Path(url.database or "").is_file():
