@@ -7,6 +7,7 @@ The libraries are imported once, here; each order is done by a fork that has ope
     layers   bronze and silver of one small table through the pure functions, each table held, as the assets do it: 0.5 s
     job      `lakehouse.runs.trigger("medallion_etl")`, what `python -m lakehouse trigger` does after its imports: 10 s
     assets   the job's bronze and silver alone, as `python -m lakehouse materialize` does them: 4 s
+    pedidos  every asset of the orders, with the settings of `settings.json` in the lake's folder: 4 s
 
 A fault is put at a place (the nth call of a function, before or after it) or at a moment (seconds after the start).
 """
@@ -43,7 +44,7 @@ ITENS = TableSpec(
 )
 BROKEN, RETRYABLE = 1, 10
 KILLED = -signal.SIGKILL
-Work = Literal["layers", "job", "assets", "two at once"]
+Work = Literal["layers", "job", "assets", "pedidos", "two at once"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +261,9 @@ def _dagster(folder: Path, work: Work) -> int:
         "LAKEHOUSE_LANDING": str(folder / "landing"),
         "DAGSTER_HOME": str(folder / "dagster"),
     }
+    if work == "pedidos":
+        os.environ |= json.loads((folder / "settings.json").read_text())
+        return runs.materialize("tag:pedidos")
     return runs.trigger("medallion_etl") if work == "job" else runs.materialize("group:bronze or group:silver")
 
 
@@ -278,7 +282,7 @@ def _child(order: dict[str, Any]) -> None:
         if order["place"]:
             _arm(Place(**order["place"]))
         work = order["work"]
-        code = _dagster(folder, work) if work in ("job", "assets") else _layers(folder, held=work == "layers")
+        code = _dagster(folder, work) if work in ("job", "assets", "pedidos") else _layers(folder, held=work == "layers")
     except BaseException as error:  # noqa: BLE001 - the exit code says so
         _limit(resource.RLIM_INFINITY)
         traceback.print_exc()
@@ -315,7 +319,10 @@ def _warm_up() -> None:
         "dbt.cli.main",
         "deltalake.transaction",
         "narwhals.dataframe",
+        "psycopg2",
         "pyarrow.parquet",
+        "requests",
+        "sqlalchemy.dialects.postgresql",
         "sqlglot.lineage",
         "tenacity",
         "vl_convert",

@@ -13,6 +13,7 @@ Files are Airbyte's v2 layout in Parquet, every field as text (typing is silver'
 are put only if absent. Does not belong here: how a source is asked (`api.py`, `database.py`).
 """
 
+import csv
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,6 +38,7 @@ _NAME = re.compile(r"(?P<newest>\d{8}T\d{12})_[0-9a-f]{32}(_until_(?P<until>\d{8
 _UNDATED = datetime(9999, 12, 31, tzinfo=UTC)
 _ENVELOPE = ("_airbyte_raw_id", "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_generation_id")
 _PART_MB = 64
+_LINE_BYTES = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -212,10 +214,13 @@ def _describe(
 def _read(session: DuckDBSession, staged: Sequence[str]) -> duckdb.DuckDBPyRelation:
     paths = [literal(path) for path in staged]
     if staged[0].endswith(".csv"):
+        with Path(staged[0]).open(encoding="utf-8", newline="") as content:
+            header = next(csv.reader(content))
+        columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in header)
         # COPY writes a null as nothing, and an empty text in quotes.
-        options = "header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"', nullstr = '', "
-        options += "allow_quoted_nulls = false"
-        return session.connection.sql(f"FROM read_csv($1, auto_detect = false, {options})", params=[paths])
+        options = f"columns = {{{columns}}}, auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', "
+        options += f"nullstr = '', allow_quoted_nulls = false, max_line_size = {_LINE_BYTES:d}"
+        return session.connection.sql(f"FROM read_csv($1, {options})", params=[paths])
     return session.connection.sql("FROM read_parquet($1, union_by_name = true, hive_partitioning = false)", params=[paths])
 
 
