@@ -41,10 +41,15 @@ def _master(value: str) -> str:
     return value
 
 
-#: Where the SQL tables go by default: what people read. Marts of a source join here.
+#: What is published unless LAKEHOUSE_WAREHOUSE_TABLES says otherwise. Marts of a new source join here.
 WAREHOUSE_TABLES = (
-    "silver/pedidos, gold/pedidos_por_canal, gold/vendas_diarias, gold/vendas_mensais, gold/vendas_por_pais, "
-    "gold/vendas_por_produto, gold/clientes_rfm"
+    "silver/pedidos",
+    "gold/pedidos_por_canal",
+    "gold/vendas_diarias",
+    "gold/vendas_mensais",
+    "gold/vendas_por_pais",
+    "gold/vendas_por_produto",
+    "gold/clientes_rfm",
 )
 
 
@@ -84,7 +89,7 @@ class Settings(BaseSettings):
     warehouse_schema: str = ""
     warehouse_chunksize: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     warehouse_lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
-    warehouse_tables: str = WAREHOUSE_TABLES
+    warehouse_tables: str = ""
     layer_roots: Mapping[str, str] = {}
 
     @field_validator("root", "landing_dir", "real_data")
@@ -128,6 +133,11 @@ class Settings(BaseSettings):
         """The SQL database's URL; a SQLite file beside the lake unless one is named."""
         own = f"sqlite:///{_absolute('data' if is_remote(self.root) else self.root)}/warehouse.db"
         return self.warehouse_url.get_secret_value() or own
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The tables that the warehouse has, as `layer/table`."""
+        return tuple(filter(None, map(str.strip, self.warehouse_tables.split(",")))) or WAREHOUSE_TABLES
 
     @property
     def profile(self) -> Profile:

@@ -61,7 +61,7 @@ def warehouse_targets(settings: Settings) -> list[Listed]:
     tags = {node["name"]: node["tags"] for node in manifest["nodes"].values() if node["resource_type"] == "model"}
     silver = {spec.silver_name: spec for spec in ALL}
     found: dict[str, Listed] = {}
-    for name in filter(None, (part.strip() for part in settings.warehouse_tables.split(","))):
+    for name in settings.published:
         layer, _, table = name.partition("/")
         if layer == "silver" and table in silver:
             spec = silver[table]
