@@ -40,6 +40,7 @@ setup: $(VENV)/.base data/dagster/dagster.yaml ## Make .venv, .env and Dagster's
 run: setup ## Sample landing, every table, the report: from nothing to a lakehouse
 	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse.sample > /dev/null; fi
 	@$(BIN)/python -m lakehouse trigger medallion_etl
+	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse trigger pedidos; fi
 	@$(BIN)/python -m lakehouse summary
 
 sample: setup ## Write the sample landing zone only

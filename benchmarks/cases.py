@@ -7,6 +7,7 @@
     elt         ELTBench on TPC-DS at scale factor 1, beside LakeBench's own DuckDB engine in an environment of its own
     spark       `full` by Spark in this process's machine, beside DuckDB; both tables must be equal
     s3          medallion_etl over the real sales (or the sample) on a local S3 server, beside a folder
+    pedidos     1 M orders from PostgreSQL to silver and back to PostgreSQL, beside COPY out, DuckDB and COPY in
     files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
@@ -47,6 +48,7 @@ SPARK_SHARE, S3_RATIO = 0.2, 2.0
 _CHANGED = 10_000
 #: In an environment of its own: it pins another DuckDB than the lakehouse.
 LAKEBENCH = ("lakebench[duckdb]==2.2.0", "duckdb-extensions==1.5.5", "duckdb-extension-delta==1.5.5")
+ORDERS, ORDERS_RATIO, ORDERS_PEAK = 1_000_000, 2.0, 1.0 * GB
 FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
@@ -286,6 +288,28 @@ def s3(bench: Bench) -> Iterator[Figure]:
     yield _ratio("s3", "medallion_etl in a bucket, beside a folder", found, S3_RATIO)
 
 
+def pedidos(bench: Bench) -> Iterator[Figure]:
+    """A million orders from PostgreSQL to silver and back."""
+    stack = [str(PROJECT / "deploy" / "stack.py")]
+    server = {"STACK_HOME": str(BENCH / "stack"), "STACK_TOOLS": str(PROJECT / ".stack" / "tools")}
+    run([*stack, "install", "postgres"], env=server)
+    run([*stack, "up", "postgres"], env=server)
+    try:
+        exports = subprocess.check_output([sys.executable, *stack, "env"], env={**environment(), **server}, text=True)
+        [url] = re.findall(r"^export LAKEHOUSE_WAREHOUSE_URL='(.*)'$", exports, flags=re.MULTILINE)
+        env = {"BENCH_POSTGRES_URL": url}
+        run(["-m", "benchmarks.pedidos", "prepare", str(ORDERS)], env=env)
+
+        def side(name: str) -> Callable[[], Run]:
+            return lambda: run(["-m", "benchmarks.pedidos", name, str(bench.fresh(f"pedidos-{name}"))], env=env)
+
+        found = bench.keep("pedidos", alternate({"ours": side("ours"), "bare": side("bare")}, rounds=bench.rounds))
+        run(["-m", "benchmarks.pedidos", "same"], env=env)
+    finally:
+        run([*stack, "down"], env=server)
+    yield from _work("pedidos", found, ratio=ORDERS_RATIO, peak=ORDERS_PEAK)
+
+
 def files(bench: Bench) -> Iterator[Figure]:
     """Many small files; the work per file decides."""
     landing = BENCH / f"files-{FILES}"
@@ -395,6 +419,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "elt": elt,
     "spark": spark,
     "s3": s3,
+    "pedidos": pedidos,
     "files": files,
     "startup": startup,
     "cli": cli,
