@@ -239,7 +239,7 @@ def command(monkeypatch, tmp_path, capsys):
         (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first."),
         (["materialize", "nonsense!!"], "'nonsense!!' selects nothing"),
         (["materialize", 'key:"gold/nothing"'], "selects no asset. Try group:silver"),
-        (["materialize", "group:landing"], "selects no asset."),
+        (["materialize", 'key:"landing/vendas"'], "selects no asset."),
         (["trigger", "bronze_to_silver", "--source-table", "venda"], "There is no table 'venda'."),
         (["trigger", "bronze_to_silver", "--target-table", "x"], "'x' needs a source table."),
         (["trigger", "bronze_to_silver", "--source-table", "vendas", "--target-table", "../x"], "'../x' cannot be a table name."),

@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import subprocess
 import sys
 import threading
@@ -387,14 +386,15 @@ def test_kills_at_random_moments_lose_and_double_nothing_and_a_reader_sees_whole
     orders, server, real_data, capsys
 ):
     folder = orders.lake.folder
-    (folder / "dagster").mkdir(parents=True)
-    shutil.copy(project_folder() / "dagster.yaml", folder / "dagster")
+    folder.mkdir(exist_ok=True)
     settings = {
-        "LAKEHOUSE_PEDIDOS_API_URL": orders.api,
-        "LAKEHOUSE_PEDIDOS_API_CACHE_SECONDS": "0",
-        "LAKEHOUSE_PEDIDOS_DB_URL": orders.branch,
-        "LAKEHOUSE_WAREHOUSE_URL": orders.warehouse,
-        "LAKEHOUSE_WAREHOUSE_SCHEMA": "mart",
+        "root": str(folder / "lake"),
+        "landing_dir": str(folder / "landing"),
+        "pedidos_api_url": orders.api,
+        "pedidos_api_cache_seconds": 0,
+        "pedidos_db_url": orders.branch,
+        "warehouse_url": orders.warehouse,
+        "warehouse_schema": "mart",
     }
     (folder / "settings.json").write_text(json.dumps(settings))
     chance = random.Random(8)
