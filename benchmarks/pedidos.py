@@ -36,7 +36,7 @@ _SOURCE = """
 DROP SCHEMA IF EXISTS source CASCADE; CREATE SCHEMA source;
 CREATE TABLE source.pedidos (id bigint, nome text, valor numeric(12,2), quantidade bigint, updated_at timestamptz);
 INSERT INTO source.pedidos
-SELECT n, 'PRODUCT NUMBER ' || n %% 4000, (n * 7919 %% 100000) / 100.0, n %% 12 + 1, timestamptz '2024-01-01' + n * interval '20 seconds'
+SELECT n, 'PRODUCT NUMBER ' || n %% 4000, (n::bigint * 7919 %% 100000) / 100.0, n %% 12 + 1, timestamptz '2024-01-01' + n * interval '20 seconds'
 FROM generate_series(1, %s) AS n;
 ANALYZE source.pedidos;
 """
@@ -96,9 +96,7 @@ def ours(folder: Path, *, memory_limit: str) -> None:
         rows.mkdir()
         source = database.Database(url=_url(), schema="source")
         staged = database.extract(source, rows, since=None, deadline=time.monotonic() + 300)
-        extract.land(
-            engine, storage, "pedidos_db", staged, cursor_field="updated_at", started=started, landed=[], asked=None
-        )
+        extract.land(engine, storage, "pedidos_db", staged, cursor_field="updated_at", started=started, landed=[], asked=None)
     with hold(storage.uri(part.bronze)), session() as engine:
         batch = stage_batch(engine, storage, part, run_id="benchmark")
         _commit(engine, storage, part.bronze, batch.candidate)

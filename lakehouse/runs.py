@@ -51,7 +51,8 @@ def materialize(select: str) -> int:
     definitions = build_defs(load_settings())
     try:
         selection = dg.AssetSelection.from_string(select)
-        keys = selection.resolve(definitions.resolve_asset_graph())
+        graph = definitions.resolve_asset_graph()
+        keys = selection.resolve(graph) & graph.materializable_asset_keys  # not what others deliver
     except (dg.DagsterError, ValueError) as error:
         raise DeclarationError(
             f"{select!r} selects nothing: {str(error).splitlines()[0]}",

@@ -215,7 +215,9 @@ def test_a_variable_changes_what_it_names_of_the_environments_record_and_nothing
     assert profile.db_retry == PROFILES["prod"].db_retry
 
 
-@pytest.mark.parametrize("name", ["LAKEHOUSE_PEDIDOS_CHANNEL_DOWN", "LAKEHOUSE_PEDIDOS_API_RETRIES", "LAKEHOUSE_WAREHOUSE_CHUNKSIZE"])
+@pytest.mark.parametrize(
+    "name", ["LAKEHOUSE_PEDIDOS_CHANNEL_DOWN", "LAKEHOUSE_PEDIDOS_API_RETRIES", "LAKEHOUSE_WAREHOUSE_CHUNKSIZE"]
+)
 def test_a_value_that_cannot_be_is_refused_by_its_variables_name(monkeypatch, name):
     monkeypatch.setenv(name, "-1")
     with pytest.raises(DeclarationError, match=name):

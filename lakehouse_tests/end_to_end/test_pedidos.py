@@ -151,7 +151,12 @@ def test_every_step_has_its_declared_retries_with_a_random_part_and_the_job_its_
     job = definitions.resolve_job_def("pedidos")
     check = next(node for node in job.nodes if node.name == "warehouse_equals_lake")
     assert check.definition.retry_policy.max_retries == VALIDATE.times == 1
-    assert [(r.times, r.seconds) for r in (profile.api_retry, profile.db_retry, CLEAN, LOAD)] == [(3, 60), (2, 30), (2, 30), (3, 60)]
+    assert [(r.times, r.seconds) for r in (profile.api_retry, profile.db_retry, CLEAN, LOAD)] == [
+        (3, 60),
+        (2, 30),
+        (2, 30),
+        (3, 60),
+    ]
     (record,) = [job for job in JOBS if job.name == "pedidos"]
     assert record.sla.total_seconds() == record.max_runtime.total_seconds() == 3600
     assert job.tags["dagster/max_runtime"] == "3600"
@@ -167,7 +172,9 @@ def test_both_extractions_overlap_and_the_event_log_shows_it(root, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LAKEHOUSE_")}
     environment |= {"LAKEHOUSE_ROOT": str(root), "DAGSTER_HOME": str(home)}
     command = [sys.executable, "-m", "lakehouse", "trigger", "pedidos"]
-    done = subprocess.run(command, cwd=project_folder(), env=environment, capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run(
+        command, cwd=project_folder(), env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     with dg.DagsterInstance.from_config(str(home)) as instance:
         (stats,) = [instance.get_run_step_stats(run.run_id) for run in instance.get_runs()]

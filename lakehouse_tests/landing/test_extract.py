@@ -351,7 +351,12 @@ def test_rows_of_a_database_land_once_ties_and_undated_ones_too(channel, branch)
     source = database.Database(url=f"sqlite:///{branch}")
     assert channel.take_rows(source).new == 250
     assert channel.take_rows(source).new == 0
-    _insert(branch, (251, "tie", 1, 1, "2024-01-28T00:00:00Z"), (252, "undated", 1, 1, None), (253, "", None, 1, "2024-02-01 10:00:00"))
+    _insert(
+        branch,
+        (251, "tie", 1, 1, "2024-01-28T00:00:00Z"),
+        (252, "undated", 1, 1, None),
+        (253, "", None, 1, "2024-02-01 10:00:00"),
+    )
     assert channel.take_rows(source).new == 3
     assert channel.take_rows(source).new == 0
     assert channel.ids() == list(range(1, 254))

@@ -157,7 +157,8 @@ def told(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
 def failed(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
     checks = [check for check in result.get_asset_check_evaluations() if not check.passed]
     return {
-        f"{c.asset_key.to_user_string()}:{c.check_name}": {name: value.value for name, value in c.metadata.items()} for c in checks
+        f"{c.asset_key.to_user_string()}:{c.check_name}": {name: value.value for name, value in c.metadata.items()}
+        for c in checks
     }
 
 
@@ -193,7 +194,9 @@ def test_the_real_orders_come_to_their_figures_everywhere_and_three_more_runs_ch
         assert [row[0] for row in by_channel] == ["api", "db"]
         assert sum(row[2] for row in by_channel) == Decimal("132726.29")
         kinds = dict(
-            sql("SELECT column_name, data_type FROM information_schema.columns WHERE (table_schema, table_name) = ('mart', 'pedidos')")
+            sql(
+                "SELECT column_name, data_type FROM information_schema.columns WHERE (table_schema, table_name) = ('mart', 'pedidos')"
+            )
         )
     assert kinds == {
         "id": "bigint", "nome": "text", "valor": "numeric", "quantidade": "bigint", "total": "numeric", "canal": "text",
@@ -356,9 +359,7 @@ def test_a_lock_on_the_target_is_a_retried_error_that_says_so_and_the_rows_stay(
 class Reader(threading.Thread):
     """Polls the warehouse as a SQL user does: one statement, its own connection; keeps what it saw."""
 
-    QUERY = (
-        "SELECT (SELECT version FROM mart.lakehouse_published WHERE name = 'pedidos'), count(*), sum(total) FROM mart.pedidos"
-    )
+    QUERY = "SELECT (SELECT version FROM mart.lakehouse_published WHERE name = 'pedidos'), count(*), sum(total) FROM mart.pedidos"
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -382,9 +383,7 @@ class Reader(threading.Thread):
 
 
 @pytest.mark.faults
-def test_kills_at_random_moments_lose_and_double_nothing_and_a_reader_sees_whole_states_only(
-    orders, server, real_data, capsys
-):
+def test_kills_at_random_moments_lose_and_double_nothing_and_a_reader_sees_whole_states_only(orders, server, real_data, capsys):
     folder = orders.lake.folder
     folder.mkdir(exist_ok=True)
     settings = {
@@ -405,7 +404,10 @@ def test_kills_at_random_moments_lose_and_double_nothing_and_a_reader_sees_whole
     with Driver() as driver, server.session(orders.branch) as sql:
         for number in range(1, 4 * KILLS):
             if number > 1:
-                sql("INSERT INTO pedidos SELECT 2000000 + %s * 10 + n, 'novo', 1.10, n, now() FROM generate_series(1, 7) AS n", number)
+                sql(
+                    "INSERT INTO pedidos SELECT 2000000 + %s * 10 + n, 'novo', 1.10, n, now() FROM generate_series(1, 7) AS n",
+                    number,
+                )
                 rows, total = rows + 7, total + Decimal("30.80")
                 allowed.add((rows, total))
             end = driver.run(folder, "pedidos", after=chance.uniform(0.05, whole))
@@ -424,6 +426,9 @@ def test_kills_at_random_moments_lose_and_double_nothing_and_a_reader_sees_whole
     assert kills == KILLS
     assert reader.seen <= allowed, sorted(reader.seen - allowed)
     assert all(len(states) == 1 for states in reader.versions.values())
-    assert all(row["records_in"] == row["written"] + row["deduplicated"] + row["deleted"] + row["quarantined"] for row in orders.lake.ledger())
+    assert all(
+        row["records_in"] == row["written"] + row["deduplicated"] + row["deleted"] + row["quarantined"]
+        for row in orders.lake.ledger()
+    )
     with capsys.disabled():
         print(f"\n{kills} kills, {number} rounds, {reader.polls} polls saw {len(reader.seen)} whole states, none else")
