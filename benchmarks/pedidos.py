@@ -52,7 +52,7 @@ COPY (
     FROM read_csv(getvariable('rows'), header = true, columns = {_TYPES})
     QUALIFY row_number() OVER (PARTITION BY id ORDER BY updated_at DESC) = 1
 ) TO '{{path}}' (FORMAT csv, HEADER false)
-"""  # noqa: S608
+"""
 _SUMS = "SELECT count(*), sum(total), sum(id), max(updated_at) FROM {}.pedidos"
 
 

@@ -193,11 +193,8 @@ def test_the_real_orders_come_to_their_figures_everywhere_and_three_more_runs_ch
         by_channel = sql("SELECT canal, pedidos, receita FROM mart.pedidos_por_canal ORDER BY canal")
         assert [row[0] for row in by_channel] == ["api", "db"]
         assert sum(row[2] for row in by_channel) == Decimal("132726.29")
-        kinds = dict(
-            sql(
-                "SELECT column_name, data_type FROM information_schema.columns WHERE (table_schema, table_name) = ('mart', 'pedidos')"
-            )
-        )
+        place = "(table_schema, table_name) = ('mart', 'pedidos')"
+        kinds = dict(sql(f"SELECT column_name, data_type FROM information_schema.columns WHERE {place}"))
     assert kinds == {
         "id": "bigint", "nome": "text", "valor": "numeric", "quantidade": "bigint", "total": "numeric", "canal": "text",
         "updated_at": "timestamp with time zone",
