@@ -23,9 +23,10 @@ import psycopg2
 from benchmarks.measure import BenchmarkError
 from lakehouse.bronze.ingest import stage_batch
 from lakehouse.core import ledger
-from lakehouse.core.delta import open_existing
+from lakehouse.core.delta import open_existing, open_table
 from lakehouse.core.engines import duckdb_session
 from lakehouse.core.landing import database, extract
+from lakehouse.core.landing.airbyte import ENVELOPE
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage, hold
 from lakehouse.silver.refresh import LEDGER, stage_refresh
@@ -36,7 +37,8 @@ _SOURCE = """
 DROP SCHEMA IF EXISTS source CASCADE; CREATE SCHEMA source;
 CREATE TABLE source.pedidos (id bigint, nome text, valor numeric(12,2), quantidade bigint, updated_at timestamptz);
 INSERT INTO source.pedidos
-SELECT n, 'PRODUCT NUMBER ' || n %% 4000, (n::bigint * 7919 %% 100000) / 100.0, n %% 12 + 1, timestamptz '2024-01-01' + n * interval '20 seconds'
+SELECT n, 'PRODUCT NUMBER ' || n %% 4000, (n::bigint * 7919 %% 100000) / 100.0, n %% 12 + 1,
+    timestamptz '2024-01-01' + n * interval '20 seconds'
 FROM generate_series(1, %s) AS n;
 ANALYZE source.pedidos;
 """
@@ -100,12 +102,8 @@ def ours(folder: Path, *, memory_limit: str) -> None:
     with hold(storage.uri(part.bronze)), session() as engine:
         batch = stage_batch(engine, storage, part, run_id="benchmark")
         _commit(engine, storage, part.bronze, batch.candidate)
-    for other in PEDIDOS.parts:  # silver reads both; this one has nothing
-        if other is not part:
-            from lakehouse.core.delta import open_table
-            from lakehouse.core.landing.airbyte import ENVELOPE
-
-            open_table(storage.uri(other.bronze), ENVELOPE)
+    for other in PEDIDOS.parts:  # silver reads both; the other channel has nothing
+        open_table(storage.uri(other.bronze), ENVELOPE)
     with hold(storage.uri(PEDIDOS.silver)), session() as engine:
         refresh = stage_refresh(engine, storage, PEDIDOS, run_id="benchmark")
         if failed := [finding.rule for finding in refresh.findings if not finding.passed]:

@@ -6,6 +6,7 @@ Run it alone: `make trigger JOB=pedidos`. How records land exactly once is in `c
 made, and what happens when a channel stays down, is here.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -200,7 +201,7 @@ def _from_api(orders: OrderSources, storage: Storage, session: "DuckDBSession") 
         session,
         storage,
         API.table,
-        fetched.paths,
+        [shutil.copy(path, session.folder) for path in fetched.paths],  # the cache is outside what a session may read
         cursor_field=CURSOR,
         started=fetched.started,
         landed=landed,

@@ -162,13 +162,15 @@ def _prepare(engine: "sa.Engine", warehouse: Warehouse, versions: "sa.Table", ta
     """Schema, version table and this table's row in it; each is there already but for the first time."""
     import sqlalchemy as sa
 
+    if warehouse.schema and engine.dialect.name == "sqlite":
+        raise DeclarationError("SQLite has no schemas.", remedy="Leave LAKEHOUSE_WAREHOUSE_SCHEMA empty.")
     name = target.source.table
     empty = {"name": name, "source": "", "delta_id": "", "version": -1, "form": "", "rows": 0, "published_at": None}
     with explained(what, setting=SETTING), engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             # Two first runs at once: IF NOT EXISTS alone lets one of them fail.
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext(VERSIONS))))
-        if warehouse.schema and engine.dialect.name != "sqlite":
+        if warehouse.schema:
             connection.execute(sa.schema.CreateSchema(warehouse.schema, if_not_exists=True))
         versions.create(connection, checkfirst=True)
         if connection.execute(sa.select(versions.c.name).where(versions.c.name == name)).first() is None:

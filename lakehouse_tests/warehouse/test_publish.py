@@ -203,6 +203,13 @@ def test_a_schema_that_could_be_more_than_a_name_is_refused(schema):
         Warehouse(url="sqlite:////x.db", schema=schema)
 
 
+def test_a_schema_on_sqlite_is_refused(shelf):
+    shelf.land(item(1))
+    shelf.warehouse = Warehouse(url=shelf.warehouse.url, schema="mart")
+    with pytest.raises(DeclarationError, match="SQLite has no schemas"):
+        shelf.publish()
+
+
 def test_columns_pass_the_allow_list_too(shelf):
     with pytest.raises(DeclarationError, match="column name"):
         shelf.land(item(1))
