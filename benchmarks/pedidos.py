@@ -79,7 +79,7 @@ def bare(folder: Path) -> None:
     with duckdb.connect() as engine:
         engine.execute("SET TimeZone = 'UTC'")
         engine.execute("SET VARIABLE rows = $1", [str(out)])
-        engine.execute(_WORK.format(path=back))
+        engine.execute(_WORK.replace("{path}", str(back)))
     with _connect() as connection, connection.cursor() as cursor, back.open("rb") as file:
         cursor.execute(_TABLE)
         cursor.copy_expert("COPY bare.pedidos FROM STDIN (FORMAT csv)", file)

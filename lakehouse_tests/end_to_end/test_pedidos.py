@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -163,21 +161,23 @@ def test_every_step_has_its_declared_retries_with_a_random_part_and_the_job_its_
     assert record.cron == "0 2 * * *"
 
 
-@pytest.mark.slow
-def test_both_extractions_overlap_and_the_event_log_shows_it(root, tmp_path):
-    """As `make trigger` runs it: a process per step, two at once."""
+def test_both_extractions_overlap_and_the_event_log_shows_it(root, tmp_path, monkeypatch):
+    """By the job's own executor, as `make trigger`, the schedule and the UI run it."""
     home = tmp_path / "dagster"
     home.mkdir()
     shutil.copy(project_folder() / "dagster.yaml", home)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LAKEHOUSE_")}
-    environment |= {"LAKEHOUSE_ROOT": str(root), "DAGSTER_HOME": str(home)}
-    command = [sys.executable, "-m", "lakehouse", "trigger", "pedidos"]
-    done = subprocess.run(
-        command, cwd=project_folder(), env=environment, capture_output=True, text=True, check=False, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        (stats,) = [instance.get_run_step_stats(run.run_id) for run in instance.get_runs()]
-    steps = {step.step_key: (step.start_time, step.end_time) for step in stats}
+    for name in [name for name in os.environ if name.startswith("LAKEHOUSE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LAKEHOUSE_ROOT", str(root))
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    job = dg.build_reconstructable_job("lakehouse.runs", "job_of_settings", ("pedidos",))
+    both = [dg.AssetKey(["landing", "pedidos_api"]), dg.AssetKey(["landing", "pedidos_db"])]
+    with (
+        dg.DagsterInstance.get() as instance,
+        dg.execute_job(job, instance, run_config=QUIET, asset_selection=both) as result,
+    ):
+        assert result.success
+        steps = {step.step_key: step for step in instance.get_run_step_stats(result.run_id)}
     api, branch = steps["landing__pedidos_api"], steps["landing__pedidos_db"]
-    assert max(api[0], branch[0]) < min(api[1], branch[1])
+    overlap = min(api.end_time, branch.end_time) - max(api.start_time, branch.start_time)
+    assert overlap > 0
