@@ -98,7 +98,7 @@ def ours(folder: Path, *, memory_limit: str) -> None:
         rows.mkdir()
         source = database.Database(url=_url(), schema="source")
         staged = database.extract(source, rows, since=None, deadline=time.monotonic() + 300)
-        extract.land(engine, storage, "pedidos_db", staged, cursor_field="updated_at", started=started, landed=[], asked=None)
+        extract.land(engine, storage, "pedidos_db", staged, cursor_field="updated_at", started=started, landed=[])
     with hold(storage.uri(part.bronze)), session() as engine:
         batch = stage_batch(engine, storage, part, run_id="benchmark")
         _commit(engine, storage, part.bronze, batch.candidate)

@@ -205,7 +205,6 @@ def _from_api(orders: OrderSources, storage: Storage, session: "DuckDBSession") 
         cursor_field=CURSOR,
         started=fetched.started,
         landed=landed,
-        asked=fetched.since,
     )
     return found, {"source": place, "cache_hit": fetched.hit, "fetched_at": fetched.started.isoformat()}
 
@@ -221,7 +220,7 @@ def _from_database(orders: OrderSources, storage: Storage, session: "DuckDBSessi
     folder = Path(session.folder, "rows")
     folder.mkdir()
     staged = database.extract(source, folder, since=asked, deadline=time.monotonic() + orders.profile.step_seconds)
-    found = land(session, storage, DATABASE.table, staged, cursor_field=CURSOR, started=started, landed=landed, asked=asked)
+    found = land(session, storage, DATABASE.table, staged, cursor_field=CURSOR, started=started, landed=landed)
     return found, {"source": source.table}
 
 

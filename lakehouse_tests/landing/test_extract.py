@@ -48,7 +48,7 @@ class Channel:
         source = api.Api(url=shop.url, request_seconds=request, cache_seconds=cache, **kw)
         deadline = time.monotonic() + seconds
         fetched = api.fetch(source, self.lake.folder / "cache", since=asked, deadline=deadline, now=now)
-        return self.land(fetched.paths, started=fetched.started, landed=landed, asked=fetched.since), fetched.hit
+        return self.land(fetched.paths, started=fetched.started, landed=landed), fetched.hit
 
     def take_rows(self, source: database.Database, *, started=None) -> Landed:
         landed = self.landed()
@@ -56,7 +56,7 @@ class Channel:
         folder = self.lake.folder / f"rows-{time.monotonic_ns()}"
         folder.mkdir(parents=True)
         paths = database.extract(source, folder, since=asked, deadline=time.monotonic() + 30)
-        return self.land(paths, started=started or datetime.now(UTC), landed=landed, asked=asked)
+        return self.land(paths, started=started or datetime.now(UTC), landed=landed)
 
     def land(self, paths, **kw) -> Landed:
         with self.lake.session() as session:
@@ -106,6 +106,19 @@ def test_what_is_committed_late_within_the_overlap_is_not_lost(channel, shop):
     shop.orders.append(order(2, at="2024-01-01T00:05:00Z"))
     assert channel.take(shop)[0].new == 0
     assert channel.take(shop, overlap=900)[0].new == 1
+
+
+def test_a_source_that_says_more_than_it_was_asked_for_lands_none_of_it_again(channel, shop):
+    """Databases are asked for whole seconds, and an API may not know the parameter at all."""
+    shop.orders = [order(1, at="2024-01-01T00:00:00.200Z"), order(2, at="2024-01-01T00:00:00.900Z")]
+    channel.take(shop)
+    shop.orders.append(order(3, at="2024-01-01T00:00:01Z"))
+    channel.take(shop)
+    shop.orders.append(order(4, at="2024-01-05T00:00:00Z"))
+    assert channel.take(shop)[0].new == 1
+    again, _ = channel.take(shop, since="no_such_parameter")
+    assert (again.delivered, again.new) == (4, 0)
+    assert channel.ids() == [1, 2, 3, 4]
 
 
 def test_copies_land_as_often_as_the_source_has_them_and_no_more(channel, shop):
@@ -179,11 +192,11 @@ def test_a_kill_between_two_files_leaves_the_cursor_and_the_next_extraction_land
     monkeypatch.setattr(extract, "_stage_new", in_parts)
     monkeypatch.setattr(extract.files, "put", dies)
     with pytest.raises(KeyboardInterrupt):
-        channel.land(paths, started=started, landed=[], asked=None)
+        channel.land(paths, started=started, landed=[])
     assert len(channel.landed()) == 1
     assert extract.cursor(channel.landed()) is None
     monkeypatch.setattr(extract.files, "put", put)
-    done = channel.land(paths, started=started, landed=channel.landed(), asked=None)
+    done = channel.land(paths, started=started, landed=channel.landed())
     assert (done.delivered, done.new) == (3, 2)
     assert channel.ids() == [1, 2, 3]
     assert extract.cursor(channel.landed()) == datetime(2024, 1, 1, tzinfo=UTC)
@@ -379,6 +392,17 @@ def test_a_database_that_refuses_says_what_to_mend(channel, branch, change, erro
         channel.take_rows(source)
     assert "pw" not in str(caught.value)
     assert channel.landed() == []
+
+
+def test_rows_of_the_cursors_own_second_and_day_do_not_land_again(channel, branch):
+    """SQLite keeps instants as text, which are compared with a day's beginning: more comes than was asked for."""
+    source = database.Database(url=f"sqlite:///{branch}")
+    channel.take_rows(source)
+    for number, at in enumerate(["T08:00:00.100Z", "T08:00:00.900Z", "T20:00:00Z"], start=300):
+        _insert(branch, (number, "x", 1, 1, f"2024-02-01{at}"))
+        assert channel.take_rows(source).new == 1
+    assert channel.take_rows(source).new == 0
+    assert len(channel.records()) == 253
 
 
 def test_a_cursor_that_the_table_has_not_is_refused_by_the_second_extraction(channel, branch):

@@ -109,7 +109,6 @@ def land(
     cursor_field: str,
     started: datetime,
     landed: Sequence[LandedFile],
-    asked: datetime | None,
 ) -> Landed:
     """Land what is new among the staged records. The caller holds the stream.
 
@@ -117,7 +116,6 @@ def land(
         staged: files of one extraction on this machine: Parquet or CSV with a header, all text.
         started: when the source was asked; no cursor goes beyond it, whatever instants the records say.
         landed: the files of the stream as they were when the source was asked.
-        asked: the instant from which on the source was asked.
 
     Raises:
         SourceRefusedError: the source has a field of Airbyte's own name.
@@ -133,7 +131,8 @@ def land(
         )
     folder = Path(session.folder, f"landing-{stream}")
     folder.mkdir()
-    delivered, parts = _stage_new(session, storage, records, names, folder, started=started, landed=landed, asked=asked)
+    older = _with_instants_from(landed, _oldest(records, cursor_field) if landed else None)
+    delivered, parts = _stage_new(session, storage, records, names, folder, started=started, older=older)
     described = [_describe(session, part, cursor_field, names) for part in parts]
     # A source whose clock is ahead, or a date in the next century, must not hide what comes before it.
     reached = max((min(dated, started) for _, dated, _, _ in described if dated is not None), default=None)
@@ -156,8 +155,7 @@ def _stage_new(
     folder: Path,
     *,
     started: datetime,
-    landed: Sequence[LandedFile],
-    asked: datetime | None,
+    older: Sequence[LandedFile],
 ) -> tuple[int, list[str]]:
     connection = session.connection
     parts = ", ".join(f"{text(name + '=')} || {quoted(name)}" for name in names)
@@ -168,7 +166,6 @@ def _stage_new(
     once = "SELECT *, _digest || '-0' AS _id FROM _delivered ANTI JOIN _copies USING (_digest)"
     copy = "row_number() OVER (PARTITION BY _digest) - 1"
     more = f"SELECT *, concat(_digest, '-', {copy}) AS _id FROM _delivered SEMI JOIN _copies USING (_digest)"
-    older = [file for file in landed if asked is None or _instants(file)[0] >= asked]
     here = storage.landed_here(older, f"{session.folder}/landed-{folder.name}")
     paths = [literal(f"{here}/{file.path}") for file in older]
     seen = connection.sql("SELECT NULL AS _id WHERE false")
@@ -200,15 +197,34 @@ def _describe(
     session: DuckDBSession, path: str, cursor_field: str, names: Sequence[str]
 ) -> tuple[str, datetime | None, bool, tuple[int, str]]:
     """Of a part: path, newest instant, whether a record has none, rows, and a digest that its records' order leaves alone."""
-    dated = "CAST(NULL AS TIMESTAMPTZ)"
-    if cursor_field in names:
-        dated = bounded(f"TRY_CAST({quoted(cursor_field)} AS TIMESTAMPTZ)", "timestamp")
+    dated = _dated(cursor_field, names)
     digest = "md5(concat(count(*), bit_xor(md5_number(_airbyte_raw_id))))"
     [(newest, filled, rows, found)] = session.connection.execute(
         f"SELECT epoch_us(max({dated})), count({dated}), count(*), {digest} FROM read_parquet($1)", [literal(path)]
     ).fetchall()
-    instant = None if newest is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=newest)
-    return path, instant, filled < rows, (rows, found)
+    return path, _from_micros(newest), filled < rows, (rows, found)
+
+
+def _dated(cursor_field: str, names: Sequence[str]) -> str:
+    """SQL of a record's instant; null where it says none that can be read."""
+    if cursor_field not in names:
+        return "CAST(NULL AS TIMESTAMPTZ)"
+    return bounded(f"TRY_CAST({quoted(cursor_field)} AS TIMESTAMPTZ)", "timestamp")
+
+
+def _oldest(records: duckdb.DuckDBPyRelation, cursor_field: str) -> datetime | None:
+    """The oldest instant among the records, whatever was asked for: a source may say more than that."""
+    [(oldest,)] = records.aggregate(f"epoch_us(min({_dated(cursor_field, records.columns)}))").fetchall()
+    return _from_micros(oldest)
+
+
+def _with_instants_from(landed: Sequence[LandedFile], oldest: datetime | None) -> list[LandedFile]:
+    """The landed files that may hold a record of that instant or later, or of none."""
+    return [file for file in landed if oldest is None or _instants(file)[0] >= oldest]
+
+
+def _from_micros(value: int | None) -> datetime | None:
+    return None if value is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
 
 
 def _read(session: DuckDBSession, staged: Sequence[str]) -> duckdb.DuckDBPyRelation:
