@@ -33,7 +33,7 @@ def definitions() -> dg.Definitions:
 @pytest.mark.parametrize(
     ("name", "layers", "tag"),
     [
-        ("medallion_etl", {"bronze", "silver", "gold", "warehouse", "reports"}, "medallion"),
+        ("medallion_etl", {"landing", "bronze", "silver", "gold", "warehouse", "reports"}, "medallion"),
         ("bronze_to_silver", {"silver"}, "bronze-to-silver"),
     ],
 )

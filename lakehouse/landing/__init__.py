@@ -8,6 +8,7 @@ Rerun: looking again is free; a run is requested only when the listing changed. 
 
 import dagster as dg
 
+from lakehouse.landing.connectors import connector_assets
 from lakehouse.landing.pedidos import order_assets
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
@@ -34,7 +35,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
         )
         for ref, spec in streams.items()
     ]
-    return dg.Definitions(assets=[*assets, *order_assets(settings)], sensors=[landing_sensor(settings)])
+    made = [*connector_assets(), *order_assets(settings)]
+    return dg.Definitions(assets=[*assets, *made], sensors=[landing_sensor(settings)])
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:
