@@ -40,7 +40,8 @@ setup: $(VENV)/.base data/dagster/dagster.yaml ## Make .venv, .env and Dagster's
 run: setup ## Sample landing, every table, the report: from nothing to a lakehouse
 	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse.sample > /dev/null; fi
 	@$(BIN)/python -m lakehouse trigger medallion_etl
-	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse.sample.brt write data/brt_simulado && \
+	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse trigger pedidos && \
+	$(BIN)/python -m lakehouse.sample.brt write data/brt_simulado && \
 	LAKEHOUSE_BRT_URL='file://$(CURDIR)/data/brt_simulado' $(BIN)/python -m lakehouse trigger brt_capture --times 10; fi
 	@$(BIN)/python -m lakehouse summary
 

@@ -8,6 +8,7 @@
     spark       `full` by Spark in this process's machine, beside DuckDB; both tables must be equal
     cluster     `full` by Spark on a standalone master with two workers: what the driver takes; the table must be DuckDB's
     s3          medallion_etl over the real sales (or the sample) on a local S3 server, beside a folder
+    pedidos     1 M orders from PostgreSQL to silver and back to PostgreSQL, beside COPY out, DuckDB and COPY in
     files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
@@ -54,6 +55,7 @@ DRIVER_PEAK = 1.0 * GB
 _CHANGED = 10_000
 #: In an environment of its own: it pins another DuckDB than the lakehouse.
 LAKEBENCH = ("lakebench[duckdb]==2.2.0", "duckdb-extensions==1.5.5", "duckdb-extension-delta==1.5.5")
+ORDERS, ORDERS_RATIO, ORDERS_PEAK = 1_000_000, 2.0, 1.0 * GB
 FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
@@ -306,6 +308,20 @@ def s3(bench: Bench) -> Iterator[Figure]:
     yield _ratio("s3", "medallion_etl in a bucket, beside a folder", found, S3_RATIO)
 
 
+def pedidos(bench: Bench) -> Iterator[Figure]:
+    """A million orders from PostgreSQL to silver and back."""
+    with _stack("postgres") as variables:
+        env = {"BENCH_POSTGRES_URL": variables["LAKEHOUSE_WAREHOUSE_URL"]}
+        run(["-m", "benchmarks.pedidos", "prepare", str(ORDERS)], env=env)
+
+        def side(name: str) -> Callable[[], Run]:
+            return lambda: run(["-m", "benchmarks.pedidos", name, str(bench.fresh(f"pedidos-{name}"))], env=env)
+
+        found = bench.keep("pedidos", alternate({"ours": side("ours"), "bare": side("bare")}, rounds=bench.rounds))
+        run(["-m", "benchmarks.pedidos", "same"], env=env)
+    yield from _work("pedidos", found, ratio=ORDERS_RATIO, peak=ORDERS_PEAK)
+
+
 @contextmanager
 def _stack(part: str) -> Iterator[dict[str, str]]:
     """A part of `make stack` of our own, and the variables that lead to it."""
@@ -480,6 +496,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "spark": spark,
     "cluster": cluster,
     "s3": s3,
+    "pedidos": pedidos,
     "files": files,
     "startup": startup,
     "cli": cli,

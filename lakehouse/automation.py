@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -25,6 +25,13 @@ TIMEZONE = "America/Sao_Paulo"
 SINGLE_TABLE_JOB = "bronze_to_silver"
 #: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
 OWN_JOBS = ("brt", "pedidos", "ml", "upkeep")
+#: `in_process`: a process per step costs time and buys nothing. `processes`: steps that do not wait for each other overlap, and
+#: one that hangs or dies takes no other with it.
+Executor = Literal["in_process", "processes"]
+#: Forked from a process that has imported what steps use, which a fresh one would do for each (docs/decisions/0032).
+_PROCESSES = dg.multiprocess_executor.configured(
+    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["lakehouse.warm"]}}}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,7 @@ class Job:
         alone: says of a run that has died that it is over (True) when its schedule finds one under way; a job with this
             never overlaps itself.
         tags: without value, for the run queue's limits and for finding runs.
+        executor: how its steps are run.
     """
 
     name: str
@@ -55,6 +63,7 @@ class Job:
     tags: tuple[str, ...] = ()
     owners: tuple[str, ...] = ("team:dados",)
     config: Mapping[str, Any] = field(default_factory=dict)
+    executor: Executor = "in_process"
 
     def __post_init__(self) -> None:
         check_name(self.name, "job name")
@@ -83,6 +92,7 @@ class Job:
             description=self.description,
             tags={**dict.fromkeys(self.tags, ""), "dagster/max_runtime": limit, **owner},
             owners=list(self.owners),
+            executor_def=_PROCESSES if self.executor == "processes" else None,
         )
 
 
@@ -96,8 +106,8 @@ def _without_own_jobs(*groups: str) -> dg.AssetSelection:
 JOBS = (
     Job(
         name="medallion_etl",
-        selection=lambda: _without_own_jobs("landing", "bronze", "silver", "gold", "reports"),
-        description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
+        selection=lambda: _without_own_jobs("landing", "bronze", "silver", "gold", "warehouse", "reports"),
+        description="Landed files to bronze, silver, gold, warehouse and reports: what is new, and nothing twice.",
         tags=("etl", "medallion"),
         max_runtime=timedelta(hours=2),
         sla=timedelta(hours=1),
@@ -127,6 +137,17 @@ JOBS = (
         every="minutely",
         starts_in=("staging", "prod"),
         alone=lambda settings: not is_busy(settings.landing),
+    ),
+    Job(
+        name="pedidos",
+        selection=lambda: dg.AssetSelection.tag("pedidos", ""),
+        description="Orders of both channels: extract, clean, transform and judge, load into the warehouse, tell.",
+        tags=("etl", "pedidos"),
+        max_runtime=timedelta(hours=1),
+        sla=timedelta(hours=1),
+        cron="0 2 * * *",
+        starts_in=("staging", "prod"),
+        executor="processes",
     ),
 )
 _ACTIVE = [

@@ -2,7 +2,7 @@
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
 hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
-`brt_feed` says where bus positions are asked for.
+`brt_feed` says where bus positions are asked for; `orders` and `warehouse` are the SQL databases and the API outside the lake.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,11 @@ from lakehouse.core.names import TableRef
 from lakehouse.io_manager import DeltaIOManager
 from lakehouse.lake import LakeResource
 from lakehouse.landing.brt import BrtFeedResource
+from lakehouse.landing.pedidos import OrderSources
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
+from lakehouse.warehouse.assets import warehouse_of
 
 
 class TableRequest(dg.ConfigurableResource):
@@ -69,5 +71,8 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         "io_manager": DeltaIOManager(lake=lake),
         "request": TableRequest.configure_at_launch(),
         "brt_feed": BrtFeedResource(url=settings.brt_url, buffer=settings.brt_buffer, landing=settings.landing),
+        # Plain records: they hold secrets, and what is configured in Dagster is shown in its pages.
+        "orders": OrderSources.of(settings),
+        "warehouse": warehouse_of(settings),
     }
     return {**resources, **(overrides or {})}

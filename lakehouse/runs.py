@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.reconstruct import ReconstructableJob
 
-from lakehouse.automation import CONSOLE, SINGLE_TABLE_JOB
+from lakehouse.automation import CONSOLE, JOBS, SINGLE_TABLE_JOB
 from lakehouse.core import files
 from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import DeclarationError
@@ -35,8 +36,16 @@ def trigger(job: str, *, source_table: str = "", target_table: str = "", times: 
     if chosen and job != SINGLE_TABLE_JOB:
         raise DeclarationError(f"{job} runs for all tables.", remedy=f"Use {SINGLE_TABLE_JOB} for one of them.")
     config = {"resources": {"request": {"config": chosen}}} if chosen else {}
-    found = definitions.resolve_job_def(job)
+    if next((own.executor for own in JOBS if own.name == job), "") == "processes":
+        found: Any = dg.build_reconstructable_job("lakehouse.runs", "job_of_settings", (job,))
+    else:
+        found = definitions.resolve_job_def(job)
     return next((code for _ in range(times) if (code := _execute(found, config))), 0)
+
+
+def job_of_settings(job: str) -> dg.JobDefinition:
+    """A job of this environment's code location, for the processes of its steps."""
+    return build_defs(load_settings()).resolve_job_def(job)
 
 
 def materialize(select: str) -> int:
@@ -44,7 +53,8 @@ def materialize(select: str) -> int:
     definitions = build_defs(load_settings())
     try:
         selection = dg.AssetSelection.from_string(select)
-        keys = selection.resolve(definitions.resolve_asset_graph())
+        graph = definitions.resolve_asset_graph()
+        keys = selection.resolve(graph) & graph.materializable_asset_keys  # not what others deliver
     except (dg.DagsterError, ValueError) as error:
         raise DeclarationError(
             f"{select!r} selects nothing: {str(error).splitlines()[0]}",
@@ -86,23 +96,33 @@ def _gold_keys(settings: Any) -> Sequence[dg.AssetKey]:
     return sorted(key for key in graph.materializable_asset_keys if key.path[0] == "gold")
 
 
-def _execute(job: dg.JobDefinition, config: dict[str, Any], *, keys: Iterable[dg.AssetKey] | None = None) -> int:
+def _execute(
+    job: dg.JobDefinition | ReconstructableJob, config: dict[str, Any], *, keys: Iterable[dg.AssetKey] | None = None
+) -> int:
     load_settings().storage.reach()  # before a run that each of its steps would wait in
+    run_config = {**CONSOLE, **config}
+    selected = list(keys) if keys is not None else None
     with dg.DagsterInstance.get() as instance:
-        result = job.execute_in_process(
-            instance=instance,
-            run_config={**CONSOLE, **config},
-            raise_on_error=False,
-            asset_selection=list(keys) if keys is not None else None,
-        )
-        broken = [e.step_key for e in result.all_events if e.is_step_failure]
-        checks = [
-            f"{check.asset_key.to_user_string()} {check.check_name}"
-            for check in result.get_asset_check_evaluations()
-            if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
-        ]
+        if isinstance(job, dg.JobDefinition):
+            success, events = _finished(
+                job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False, asset_selection=selected)
+            )
+        else:
+            with dg.execute_job(job, instance, run_config=run_config) as result:
+                success, events = _finished(result)
+    broken = [event.step_key for event in events if event.is_step_failure]
+    found = [e.asset_check_evaluation_data for e in events if e.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION]
+    checks = [
+        f"{check.asset_key.to_user_string()} {check.check_name}"
+        for check in found
+        if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
+    ]
     for step in broken:
         print(f"failed step: {step}", file=sys.stderr)
     for name in checks:
         print(f"failed check: {name}", file=sys.stderr)
-    return 0 if result.success and not checks else 1
+    return 0 if success and not checks else 1
+
+
+def _finished(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> tuple[bool, Sequence[dg.DagsterEvent]]:
+    return result.success, result.all_events

@@ -7,10 +7,11 @@ definitions or runs a command, never at import. Paths that are not absolute are 
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lakehouse.core.engines import Spark
@@ -18,11 +19,11 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.files import is_remote
 from lakehouse.core.names import LAYERS
 from lakehouse.core.storage import Storage
+from lakehouse.environments import PROFILES, ChannelDown, Environment, Profile
+from lakehouse.retries import Retry
 from lakehouse.tables import ALL
 from lakehouse.tables.brt import BRT_GPS, Box, within
 from lakehouse.tables.spec import TableSpec
-
-Environment = Literal["dev", "staging", "prod"]
 
 
 def project_folder() -> Path:
@@ -41,6 +42,18 @@ def _master(value: str) -> str:
     if not re.fullmatch(r"local(\[[^\]]+\])?|spark://[^/,:]+:\d+(,[^/,:]+:\d+)*|yarn|k8s://.+", value):
         raise ValueError("write local[*], spark://host:port, yarn or k8s://...")
     return value
+
+
+#: What is published unless LAKEHOUSE_WAREHOUSE_TABLES says otherwise. Marts of a new source join here.
+WAREHOUSE_TABLES = (
+    "silver/pedidos",
+    "gold/pedidos_por_canal",
+    "gold/vendas_diarias",
+    "gold/vendas_mensais",
+    "gold/vendas_por_pais",
+    "gold/vendas_por_produto",
+    "gold/clientes_rfm",
+)
 
 
 def _pairs(value: str) -> dict[str, str]:
@@ -86,6 +99,18 @@ class Settings(BaseSettings):
     brt_box: Annotated[str, AfterValidator(_box)] = "-23.1,-22.7,-43.8,-43.1"
     log_format: Literal["text", "json"] = "text"
     real_data: str = "../shared/data"
+    pedidos_api_url: str = ""
+    pedidos_api_token: SecretStr = SecretStr("")
+    pedidos_api_retries: Annotated[int | None, Field(ge=0, le=20)] = None
+    pedidos_api_retry_seconds: Annotated[float | None, Field(ge=0, le=3600)] = None
+    pedidos_api_cache_seconds: Annotated[float | None, Field(ge=0, le=86_400)] = None
+    pedidos_db_url: SecretStr = SecretStr("")
+    pedidos_channel_down: ChannelDown | None = None
+    warehouse_url: SecretStr = SecretStr("")
+    warehouse_schema: str = ""
+    warehouse_chunksize: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    warehouse_lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
+    warehouse_tables: str = ""
     layer_roots: Mapping[str, str] = {}
 
     @field_validator("root", "landing_dir", "real_data")
@@ -129,6 +154,32 @@ class Settings(BaseSettings):
     def spill(self) -> str:
         """Folder of this machine for intermediate results that do not fit in memory, and for copies from an object store."""
         return f"{_absolute('data' if is_remote(self.root) else self.root)}/.spill"
+
+    @property
+    def cache(self) -> str:
+        """Folder of this machine for what was fetched within the hour."""
+        return f"{_absolute('data' if is_remote(self.root) else self.root)}/.cache"
+
+    @property
+    def warehouse(self) -> str:
+        """The SQL database's URL; a SQLite file beside the lake unless one is named."""
+        own = f"sqlite:///{_absolute('data' if is_remote(self.root) else self.root)}/warehouse.db"
+        return self.warehouse_url.get_secret_value() or own
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The tables that the warehouse has, as `layer/table`."""
+        return tuple(filter(None, map(str.strip, self.warehouse_tables.split(",")))) or WAREHOUSE_TABLES
+
+    @property
+    def profile(self) -> Profile:
+        """What the environment decides, with what variables say instead."""
+        own = PROFILES[self.env]
+        times, seconds = self.pedidos_api_retries, self.pedidos_api_retry_seconds
+        retry = Retry(own.api_retry.times if times is None else times, own.api_retry.seconds if seconds is None else seconds)
+        cache = own.cache_seconds if self.pedidos_api_cache_seconds is None else self.pedidos_api_cache_seconds
+        down = self.pedidos_channel_down or own.channel_down
+        return replace(own, api_retry=retry, cache_seconds=cache, channel_down=down)
 
 
 def load_settings() -> Settings:

@@ -21,10 +21,22 @@ from lakehouse.core.errors import LakehouseError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
 from lakehouse.core.storage import Storage
+from lakehouse.retries import TABLE_STEPS, Retry
 from lakehouse.tables.spec import TableSpec
 
 #: A conflict or a busy table is over in seconds; three tries within about half a minute.
 RETRY = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
+
+
+def retry_policy(retry: Retry) -> dg.RetryPolicy:
+    """A declared retry as Dagster's, with a random part so that two steps do not come back at the same moment."""
+    return dg.RetryPolicy(max_retries=retry.times, delay=retry.seconds, jitter=dg.Jitter.PLUS_MINUS)
+
+
+def table_retry(tags: Iterable[str], layer: str) -> dg.RetryPolicy:
+    """The policy of a table's step: what is declared for its tag, else everyone's."""
+    own = [TABLE_STEPS[tag, layer] for tag in tags if (tag, layer) in TABLE_STEPS]
+    return retry_policy(own[0]) if own else RETRY
 
 
 def code_version(*parts: object) -> str:
@@ -125,6 +137,6 @@ def asset_arguments(spec: TableSpec, layer: str) -> dict[str, Any]:
         "tags": dict.fromkeys(spec.tags, ""),
         "kinds": {"deltalake", "pyspark" if layer == "silver" and spec.engine == "spark" else "duckdb"},
         "output_required": False,
-        "retry_policy": RETRY,
+        "retry_policy": table_retry(spec.tags, layer),
         "metadata": {"primary_key": ", ".join(spec.key)},
     }

@@ -203,3 +203,61 @@ def test_the_example_lists_the_layers_that_may_have_a_root():
     named = {word.lower() for word in re.findall(r"\b[A-Z]{3,}\b", line.partition("#")[2].partition("=")[2])}
     assert named <= set(LAYERS)
     assert {"silver", "gold", "ops", "quarantine", "reports"} <= named
+
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+
+def test_each_environment_has_a_record_of_its_own_and_there_is_no_other():
+    from lakehouse.environments import PROFILES
+
+    assert set(PROFILES) == {"dev", "staging", "prod"}
+    assert [PROFILES[env].sample_sources for env in ("dev", "staging", "prod")] == [True, False, False]
+    for env in ("staging", "prod"):
+        assert (PROFILES[env].api_retry.times, PROFILES[env].api_retry.seconds) == (3, 60)
+        assert (PROFILES[env].db_retry.times, PROFILES[env].db_retry.seconds) == (2, 30)
+        assert (PROFILES[env].request_seconds, PROFILES[env].step_seconds, PROFILES[env].cache_seconds) == (30, 300, 3600)
+    with pytest.raises(KeyError):
+        PROFILES["test"]
+
+
+def test_a_variable_changes_what_it_names_of_the_environments_record_and_nothing_else(monkeypatch):
+    from lakehouse.environments import PROFILES
+
+    monkeypatch.setenv("LAKEHOUSE_ENV", "prod")
+    monkeypatch.setenv("LAKEHOUSE_PEDIDOS_API_RETRY_SECONDS", "7")
+    monkeypatch.setenv("LAKEHOUSE_PEDIDOS_CHANNEL_DOWN", "fail")
+    profile = load_settings().profile
+    assert (profile.api_retry.times, profile.api_retry.seconds, profile.channel_down) == (3, 7, "fail")
+    assert profile.db_retry == PROFILES["prod"].db_retry
+
+
+@pytest.mark.parametrize(
+    "name", ["LAKEHOUSE_PEDIDOS_CHANNEL_DOWN", "LAKEHOUSE_PEDIDOS_API_RETRIES", "LAKEHOUSE_WAREHOUSE_CHUNKSIZE"]
+)
+def test_a_value_that_cannot_be_is_refused_by_its_variables_name(monkeypatch, name):
+    monkeypatch.setenv(name, "-1")
+    with pytest.raises(DeclarationError, match=name):
+        load_settings()
+
+
+@pytest.mark.parametrize("env", ["staging", "prod"])
+def test_outside_dev_nothing_stands_in_for_a_source_that_is_not_named(env):
+    from lakehouse.landing.pedidos import OrderSources
+
+    orders = OrderSources.of(Settings(env=env))
+    with pytest.raises(DeclarationError, match="LAKEHOUSE_PEDIDOS_API_URL is not set"), orders.api():
+        pass
+    with pytest.raises(DeclarationError, match="LAKEHOUSE_PEDIDOS_DB_URL is not set"):
+        orders.database()
+
+
+def test_secrets_of_the_orders_and_the_warehouse_are_shown_nowhere(monkeypatch):
+    from lakehouse.resources import build_resources
+
+    monkeypatch.setenv("LAKEHOUSE_PEDIDOS_API_TOKEN", "s3cret-token")
+    monkeypatch.setenv("LAKEHOUSE_PEDIDOS_DB_URL", "postgresql://u:s3cret-db@h/d")
+    monkeypatch.setenv("LAKEHOUSE_WAREHOUSE_URL", "postgresql://u:s3cret-dw@h/d")
+    settings = load_settings()
+    assert settings.warehouse.endswith("u:s3cret-dw@h/d")
+    assert "s3cret" not in repr(settings) + repr(build_resources(settings))

@@ -55,3 +55,21 @@ class StoreError(LakehouseError):
 
 class SourceError(LakehouseError):
     """A source gave no usable answer. What it gave before stays; asking again later may help."""
+
+
+class SourceDownError(LakehouseError):
+    """A source or a target outside the lake does not answer, or not wholly. Nothing was taken over; trying later may help.
+
+    Args:
+        after: seconds that it asked to be left alone for, when it said so.
+    """
+
+    retryable = True
+
+    def __init__(self, what: str, *, remedy: str, after: float | None = None) -> None:
+        super().__init__(what, remedy=remedy)
+        self.after = after
+
+
+class SourceRefusedError(LakehouseError):
+    """A source or a target outside the lake refuses what is asked of it, and will again: credentials, a table, a form."""

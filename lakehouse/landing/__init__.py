@@ -1,14 +1,16 @@
 """Landing: files as delivered.
 
-Here: one external asset per stream and the sensor that sees new files; the assets that poll a source themselves (`brt.py`).
-Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, dlt, a person), the Delta table of a `DeltaSource`, a feed.
+Here: one external asset per stream of others and the sensor that sees new files; the assets that land feeds, orders and
+    connectors' records themselves.
+Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, a person), the Delta table of a `DeltaSource`, an API, a database.
 Goes to: bronze. Never: modifies, moves or removes a landed file.
-Rerun: looking again is free; a run is requested only when the listing changed.
+Rerun: looking again is free; a run is requested only when the listing changed. What landed before does not land again.
 """
 
 import dagster as dg
 
 from lakehouse.landing.connectors import connector_assets
+from lakehouse.landing.pedidos import order_assets
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
 from lakehouse.tables import parts
@@ -36,7 +38,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
         )
         for ref, spec in streams.items()
     ]
-    return dg.Definitions(assets=[*assets, *connector_assets(), *brt_assets()], sensors=[landing_sensor(settings)])
+    made = [*connector_assets(), *brt_assets(), *order_assets(settings)]
+    return dg.Definitions(assets=[*assets, *made], sensors=[landing_sensor(settings)])
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:

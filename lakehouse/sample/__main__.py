@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from lakehouse.sample.landing import SampleError, write_sample_landing
+from lakehouse.sample.pedidos import write_order_sources
 
 
 def main() -> int:
@@ -22,6 +23,7 @@ def main() -> int:
     try:
         target = _local(arguments.target or _landing_of_settings())
         truth = write_sample_landing(target, lines=arguments.lines, progress=_show)
+        write_order_sources(target)
     except SampleError as error:
         print(error, file=sys.stderr)
         return 1

