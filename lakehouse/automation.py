@@ -80,7 +80,7 @@ class Job:
 JOBS = (
     Job(
         name="medallion_etl",
-        selection=lambda: dg.AssetSelection.groups("bronze", "silver", "gold", "reports"),
+        selection=lambda: dg.AssetSelection.groups("bronze", "silver", "gold", "reports") - dg.AssetSelection.tag("ml", ""),
         description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
         tags=("etl", "medallion"),
         max_runtime=timedelta(hours=2),
@@ -99,6 +99,16 @@ JOBS = (
         max_runtime=timedelta(hours=1),
         cron="0 2 * * *",
         starts_in=("prod",),
+    ),
+    Job(
+        name="mlops",
+        selection=lambda: dg.AssetSelection.tag("ml", ""),
+        description="The forecast of daily revenue: features, candidate, backtest, version, gate, forecast and its report.",
+        tags=("ml", "mlops"),
+        max_runtime=timedelta(hours=1),
+        cron="0 2 * * 0",
+        every="weekly",
+        starts_in=("staging", "prod"),
     ),
 )
 

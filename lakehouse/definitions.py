@@ -1,6 +1,6 @@
 """The map: which layers there are, in the order in which data flows, and how they become one Dagster code location.
 
-    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ reports
+    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ ml ─▶ reports
 
 Every layer is a package with `build_defs(settings)`; its first lines are its contract. Jobs, schedules and sensors that
 span layers are in `automation.py`, resources in `resources.py`, the environment in `settings.py`.
@@ -21,7 +21,7 @@ from lakehouse.settings import Settings, load_settings
 # Data versions of outputs and owners of jobs are beta in this Dagster; a line about it at every use helps nobody.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
-FLOW = ("landing", "bronze", "silver", "gold", "reports")
+FLOW = ("landing", "bronze", "silver", "gold", "ml", "reports")
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

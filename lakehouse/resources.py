@@ -1,7 +1,8 @@
 """Resources: what assets are given to work with, bound here once.
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
-hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`).
+hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
+`ml` says where models are registered.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.io_manager import DeltaIOManager
 from lakehouse.lake import LakeResource
+from lakehouse.ml.resource import MlResource
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
@@ -61,5 +63,10 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         spark_conf=dict(settings.spark.conf),
         spark_jars=list(settings.spark.jars),
     )
-    resources = {"lake": lake, "io_manager": DeltaIOManager(lake=lake), "request": TableRequest.configure_at_launch()}
+    resources = {
+        "lake": lake,
+        "io_manager": DeltaIOManager(lake=lake),
+        "request": TableRequest.configure_at_launch(),
+        "ml": MlResource(tracking_uri=settings.model_registry, holidays=settings.holidays),
+    }
     return {**resources, **(overrides or {})}

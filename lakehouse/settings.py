@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ValidationError, field_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lakehouse.core.engines import Spark
@@ -51,10 +51,22 @@ def _spark_conf(value: str) -> str:
     return value
 
 
+def _holidays(value: str) -> str:
+    if value != "none" and not re.fullmatch(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", value):
+        raise ValueError("write a country such as BR, with a region such as GB-ENG, or none")
+    return value
+
+
+def _registry(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^/]+.*|sqlite:////.+|(postgresql|mysql)(\+\w+)?://.+", value):
+        raise ValueError("write http://host:port, sqlite:////absolute/file.db or a database URL; folders (./mlruns) have no registry")
+    return value.rstrip("/")
+
+
 class Settings(BaseSettings):
     """What may differ between two installations of the same code."""
 
-    model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True)
 
     env: Environment = "dev"
     root: str = "data/lake"
@@ -65,6 +77,8 @@ class Settings(BaseSettings):
     spark_conf: Annotated[str, AfterValidator(_spark_conf)] = ""
     log_format: Literal["text", "json"] = "text"
     real_data: str = "../shared/data"
+    holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
+    mlflow_uri: Annotated[str, AfterValidator(_registry)] = Field("", validation_alias="MLFLOW_TRACKING_URI")
     layer_roots: Mapping[str, str] = {}
 
     @field_validator("root", "landing_dir", "real_data")
@@ -86,6 +100,11 @@ class Settings(BaseSettings):
     def memory_bound(self) -> str:
         """The engine's memory limit: as set, else 60 % of what this machine or its container has."""
         return self.memory_limit or f"{int(_memory_bytes() * 0.6 / 1_000_000)}MB"
+
+    @property
+    def model_registry(self) -> str:
+        """MLflow's tracking URI: as set, else a database on this machine."""
+        return self.mlflow_uri or f"sqlite:///{_absolute('data/mlflow')}/mlflow.db"
 
     @property
     def spark(self) -> Spark:
@@ -117,7 +136,8 @@ def load_settings() -> Settings:
         settings = Settings(layer_roots=roots, landing_dir=landing)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "LAKEHOUSE_" + str(first["loc"][0]).removesuffix("_dir").upper()
+        field = str(first["loc"][0])
+        name = field if field.isupper() else "LAKEHOUSE_" + field.removesuffix("_dir").upper()
         raise DeclarationError(
             f"{name} is {first['input']!r}: {first['msg']}.",
             remedy="Mend it in the environment or in .env; .env.example lists every setting.",
