@@ -115,7 +115,7 @@ JOBS = (
         name="mlops",
         selection=lambda: dg.AssetSelection.tag("ml", "", include_sources=True),
         description="The forecast of daily revenue: features, candidate, backtest, version, gate, forecast and its report.",
-        tags=("ml", "mlops"),
+        tags=("etl", "mlops"),
         max_runtime=timedelta(hours=1),
         cron="0 2 * * 0",
         every="weekly",

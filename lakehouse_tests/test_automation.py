@@ -35,12 +35,14 @@ def definitions() -> dg.Definitions:
     [
         ("medallion_etl", {"bronze", "silver", "gold", "reports"}, "medallion"),
         ("bronze_to_silver", {"silver"}, "bronze-to-silver"),
+        ("mlops", {"ml", "reports"}, "mlops"),
     ],
 )
 def test_a_job_holds_every_table_of_its_layers_and_carries_its_tags(definitions, name, layers, tag):
     job = definitions.resolve_job_def(name)
     graph = definitions.resolve_asset_graph()
-    assert set(job.asset_layer.selected_asset_keys) == {k for k in graph.materializable_asset_keys if k.path[0] in layers}
+    wanted = {k for k in graph.materializable_asset_keys if k.path[0] in layers and ("ml" in graph.get(k).tags) == (name == "mlops")}
+    assert set(job.asset_layer.selected_asset_keys) == wanted
     assert {"etl", tag, "owner", "dagster/max_runtime"} <= set(job.tags)
     assert int(job.tags["dagster/max_runtime"]) > 0
     assert job.owners == ["team:dados"]
@@ -78,6 +80,15 @@ def test_a_schedule_ticks_daily_at_its_hour_in_sao_paulo(definitions, name, job,
     assert [tick.day for tick in days] == [2, 3, 4]
 
 
+def test_the_model_is_trained_on_sundays_at_two_on_what_saturday_left(definitions):
+    schedule = definitions.resolve_schedule_def("mlops_weekly")
+    start = datetime(2024, 1, 1, 12, tzinfo=UTC).timestamp()
+    ticks = schedule_execution_time_iterator(start, schedule.cron_schedule, schedule.execution_timezone)
+    found = [next(ticks) for _ in range(2)]
+    assert [(tick.strftime("%a %H:%M"), tick.day) for tick in found] == [("Sun 02:00", 7), ("Sun 02:00", 14)]
+    assert schedule.job_name == "mlops" and schedule.execution_timezone == TIMEZONE
+
+
 @pytest.mark.parametrize("env", ENVIRONMENTS)
 def test_schedules_and_the_sensor_start_by_themselves_only_where_they_are_said_to(env):
     found = build_defs(Settings(env=env))
@@ -85,7 +96,7 @@ def test_schedules_and_the_sensor_start_by_themselves_only_where_they_are_said_t
     assert running == {job.schedule_name for job in JOBS if env in job.starts_in}
     (sensor,) = found.sensors
     assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) == (env != "dev")
-    assert {"dev": 0, "staging": 1, "prod": 2}[env] == len(running)
+    assert {"dev": 0, "staging": 2, "prod": 3}[env] == len(running)
 
 
 # --- the landing sensor ----------------------------------------------------------------------------------------------

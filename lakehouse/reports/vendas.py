@@ -86,7 +86,7 @@ def _made(folder: str) -> dict[str, Any]:
 
 def _code() -> str:
     here = Path(__file__).parent
-    sources = [here / "vendas.py", here / "vendas_page.py", *sorted((here / "templates").glob("vendas*"))]
+    sources = [here / "vendas.py", here / "vendas_page.py", here / "page.py", *sorted((here / "templates").glob("*.j2"))]
     return code_version(*[source.read_text() for source in sources])
 
 

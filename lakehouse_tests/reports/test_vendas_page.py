@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from lakehouse.reports.vendas_page import PALETTE, VendasFigures, render
+from lakehouse.reports.page import PALETTE
+from lakehouse.reports.vendas_page import VendasFigures, render
 
 CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = "<script>alert(1)</script>\"'&{{ 7*7 }}\x00\u202e]]>--><svg onload=alert(2)></title></style>"
