@@ -59,14 +59,18 @@ def _holidays(value: str) -> str:
 
 def _registry(value: str) -> str:
     if value and not re.fullmatch(r"https?://[^/]+.*|sqlite:////.+|(postgresql|mysql)(\+\w+)?://.+", value):
-        raise ValueError("write http://host:port, sqlite:////absolute/file.db or a database URL; folders (./mlruns) have no registry")
+        raise ValueError(
+            "write http://host:port, sqlite:////absolute/file.db or a database URL; folders (./mlruns) have no registry"
+        )
     return value.rstrip("/")
 
 
 class Settings(BaseSettings):
     """What may differ between two installations of the same code."""
 
-    model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="LAKEHOUSE_", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
 
     env: Environment = "dev"
     root: str = "data/lake"

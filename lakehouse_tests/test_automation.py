@@ -41,7 +41,9 @@ def definitions() -> dg.Definitions:
 def test_a_job_holds_every_table_of_its_layers_and_carries_its_tags(definitions, name, layers, tag):
     job = definitions.resolve_job_def(name)
     graph = definitions.resolve_asset_graph()
-    wanted = {k for k in graph.materializable_asset_keys if k.path[0] in layers and ("ml" in graph.get(k).tags) == (name == "mlops")}
+    wanted = {
+        k for k in graph.materializable_asset_keys if k.path[0] in layers and ("ml" in graph.get(k).tags) == (name == "mlops")
+    }
     assert set(job.asset_layer.selected_asset_keys) == wanted
     assert {"etl", tag, "owner", "dagster/max_runtime"} <= set(job.tags)
     assert int(job.tags["dagster/max_runtime"]) > 0

@@ -103,7 +103,10 @@ def test_core_knows_neither_dagster_nor_settings_nor_the_environment(path):
     assert not re.search(r"\benviron\b|\bgetenv\b", path.read_text())
 
 
-_PURE_ML = [f"ml/{name}.py" for name in ("series", "features", "recipes", "models", "backtest", "gate", "scoring", "registry", "decisions")]
+_PURE_ML = [
+    f"ml/{name}.py"
+    for name in ("series", "features", "recipes", "models", "backtest", "gate", "scoring", "registry", "decisions")
+]
 
 
 @pytest.mark.parametrize("module", ["tables", "bronze/ingest.py", "silver/refresh.py", "silver/transforms", *_PURE_ML])

@@ -175,7 +175,13 @@ def _variables() -> set[str]:
     """What the code reads: the fields of Settings, landing under its short name, layers, and what Dagster's instance is."""
     aliased = {str(field.validation_alias): name for name, field in Settings.model_fields.items() if field.validation_alias}
     own = set(Settings.model_fields) - {"layer_roots", *aliased.values()}
-    return {*aliased, *(f"LAKEHOUSE_{name.removesuffix('_dir').upper()}" for name in own), "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "DAGSTER_LOGS_BUCKET"}
+    return {
+        *aliased,
+        *(f"LAKEHOUSE_{name.removesuffix('_dir').upper()}" for name in own),
+        "DAGSTER_HOME",
+        "DAGSTER_POSTGRES_URL",
+        "DAGSTER_LOGS_BUCKET",
+    }
 
 
 def test_code_example_and_docs_name_the_same_variables_with_the_same_defaults():

@@ -1,6 +1,7 @@
 """The assets of the job `mlops`.
 
-    gold/vendas_diarias ─▶ features ─▶ candidate ─▶ evaluation ─▶ registered_model ─▶ promotion ─▶ previsao_vendas ─▶ acuracia_previsao
+    gold/vendas_diarias ─▶ features ─▶ candidate ─▶ evaluation ─▶ registered_model
+                                                    ─▶ promotion ─▶ previsao_vendas ─▶ acuracia_previsao
 
 Each reads a table, calls a pure function and returns a table; what MLflow keeps goes through `registry.py`. A version is known by
 the hash of its features, its recipe and this code, so nothing is carried from step to step but tables.
@@ -31,7 +32,7 @@ from lakehouse.steps import RETRY, check_results, check_specs, code_version, fai
 
 if TYPE_CHECKING:
     from lakehouse.ml.features import Frame
-    from lakehouse.ml.registry import Registry, Version
+    from lakehouse.ml.registry import Version
 
 GATE = Gate()
 DAILY = TableRef("gold", "vendas_diarias")
@@ -122,7 +123,11 @@ def features(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResour
         findings = series.checks(found)
         gold = _now(lake.storage, DAILY)
         # With the id: a table that was made anew begins at version 0 again.
-        info = {"features_hash": build.fingerprint(frame), "input_ids": json.dumps({str(DAILY): gold.id}), **findings_info(findings)}
+        info = {
+            "features_hash": build.fingerprint(frame),
+            "input_ids": json.dumps({str(DAILY): gold.id}),
+            **findings_info(findings),
+        }
         yield dg.Output(
             _write(lake.storage, FEATURES, build.to_rows(frame), FEATURE_COLUMNS, info),
             metadata={
@@ -198,7 +203,9 @@ def evaluation(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlReso
         named = registry.alias("champion")
         champion = readable(registry, named)
         if named is not None and champion is None:
-            context.log.warning("The champion, version %s, cannot be used; the candidate need only beat seasonal naive.", named.number)
+            context.log.warning(
+                "The champion, version %s, cannot be used; the candidate need only beat seasonal naive.", named.number
+            )
         found = backtest.evaluate(frame, plan, candidate=recipe, champion=champion.recipe if champion else None)
         numbers = backtest.summary(found.rows)
         info = {
@@ -215,7 +222,9 @@ def evaluation(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlReso
                 name, figures["wape"], figures["wape_dp"], figures["wape_min"], figures["wape_max"], figures["folds"],
                 100 * figures["vies"],
             )  # fmt: skip
-        short = sorted((row for row in found.rows if row["horizonte"] == plan.short), key=lambda row: (row["origem"], row["modelo"]))
+        short = sorted(
+            (row for row in found.rows if row["horizonte"] == plan.short), key=lambda row: (row["origem"], row["modelo"])
+        )
         mine, naive = (numbers[f"{name}_{plan.short}"] for name in ("candidato", "ingenuo"))
         return dg.Output(
             _write(lake.storage, EVALUATION, found.rows, FOLDS, info),
@@ -273,7 +282,7 @@ def registered_model(
             version = registry.find(known)
             unchanged = version is not None
             if version is None:
-                version = _register(context, lake, ml, frame, info, known)
+                version = _register(context, lake, ml=ml, frame=frame, info=info, known=known)
     return dg.MaterializeResult(
         metadata={
             "version": version.number,
@@ -287,7 +296,7 @@ def registered_model(
 
 
 def _register(
-    context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource, frame: "Frame", info: Mapping[str, Any], known: str
+    context: dg.AssetExecutionContext, lake: LakeResource, *, ml: MlResource, frame: "Frame", info: Mapping[str, Any], known: str
 ) -> "Version":
     from lakehouse.ml import models, plots
     from lakehouse.ml.features import FEATURES as NAMES
@@ -436,9 +445,7 @@ def _barred(version: "Version", champion: "Version | None", info: Mapping[str, A
     metadata={"primary_key": "origem, data"},
     code=_sources("scoring.py"),
 )
-def previsao_vendas(
-    context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource, features: Any
-) -> Iterator[Any]:
+def previsao_vendas(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource, features: Any) -> Iterator[Any]:
     from lakehouse.ml.scoring import score
 
     with failures():

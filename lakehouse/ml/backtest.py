@@ -1,9 +1,10 @@
-"""The backtest: forecasts as they would have been made, at origins a week apart, each by a model fitted to what was known then.
+"""The backtest: forecasts as they would have been made, at origins a week apart, each by a model fitted to what was
+known then.
 
     Frame, recipe, origins ─▶ Forecasts ─▶ per fold: WAPE, MAE, bias, coverage of the interval
 
-WAPE is the sum of absolute errors over the sum of absolute revenue of the fold's days, closed ones included. The interval of a fold
-is made of the errors of earlier folds whose days had come by its origin, as the interval of the real forecast is.
+WAPE is the sum of absolute errors over the sum of absolute revenue of the fold's days, closed ones included. The interval of a
+fold is made of the errors of earlier folds whose days had come by its origin, as the interval of the real forecast is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,12 +88,12 @@ def interval(made: Forecasts, plan: Plan) -> Interval:
     tail = (1 - plan.coverage) / 2
     out = {}
     for name, part in (("curto", ratio[short]), ("longo", ratio[~short])):
-        part = part if len(part) >= _FEWEST else ratio
-        if len(part) >= _FEWEST:
+        enough = part if len(part) >= _FEWEST else ratio
+        if len(enough) >= _FEWEST:
             # ⌈(n+1)q⌉-th of n: the finite-sample quantile of conformal prediction, which a plain one falls short of
-            ranks = np.sort(part)
-            reach = min(len(part), int(np.ceil((len(part) + 1) * (1 - tail))))
-            out[name] = (float(np.exp(ranks[len(part) - reach])), float(np.exp(ranks[reach - 1])))
+            ranks = np.sort(enough)
+            reach = min(len(ranks), int(np.ceil((len(ranks) + 1) * (1 - tail))))
+            out[name] = (float(np.exp(ranks[len(ranks) - reach])), float(np.exp(ranks[reach - 1])))
     return out
 
 

@@ -1,6 +1,6 @@
 """The gate: whether a candidate becomes the champion. One frozen record of margins, one pure function.
 
-    mean WAPE over the reported folds of candidate, champion's recipe and seasonal naive; the data checks ─▶ Decision
+mean WAPE over the reported folds of candidate, champion's recipe and seasonal naive; the data checks ─▶ Decision
 """
 
 import math
@@ -68,7 +68,7 @@ class Decision:
         return replace(self, promote=False, reason=reason) if reason and (self.promote or self.sound) else self
 
 
-def decide(
+def decide(  # noqa: PLR0911 # one return for each thing that can be said
     gate: Gate,
     numbers: Mapping[str, Mapping[str, float]],
     *,

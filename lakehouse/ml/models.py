@@ -1,4 +1,4 @@
-"""The model: FEATURES of a day in, its revenue out. An ordinary scikit-learn regressor, so that MLflow saves, checks and serves it.
+"""The model: FEATURES of a day in, its revenue out. An ordinary scikit-learn regressor, which MLflow can save and serve.
 
     log revenue = level + weekday + what the learner adds;   0 where the day is not expected to be one of trade
 
@@ -58,7 +58,7 @@ class RevenueModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.strength = strength
         self.seed = seed
 
-    def fit(self, X: Any, y: Any) -> "RevenueModel":  # noqa: N803 # scikit-learn's own names
+    def fit(self, X: Any, y: Any) -> "RevenueModel":  # scikit-learn's own names
         """Fit to rows of FEATURES and their positive revenue."""
         x = np.asarray(X, float)
         base, rest = self._parts(x)
@@ -68,7 +68,7 @@ class RevenueModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.n_features_in_ = x.shape[1]
         return self
 
-    def predict(self, X: Any) -> "np.ndarray[Any, Any]":  # noqa: N803
+    def predict(self, X: Any) -> "np.ndarray[Any, Any]":
         """Revenue of each row, 0 or more."""
         x = np.asarray(X, float)
         base, rest = self._parts(x)

@@ -141,8 +141,9 @@ class Registry:
                 time.sleep(_PAUSE)
 
     def _silent(self, error: Exception) -> RegistryError:
+        said = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         return RegistryError(
-            f"MLflow at {self.uri} does not answer as it should ({str(error).splitlines()[0][:160] if str(error) else type(error).__name__}).",
+            f"MLflow at {self.uri} does not answer as it should ({said}).",
             remedy="Start it or mend MLFLOW_TRACKING_URI, and run mlops again; the champion has not changed.",
         )
 
@@ -357,7 +358,9 @@ def save_model(mlflow: Any, model: "RevenueModel", example: Any) -> tuple[str, s
         place = mlflow.artifacts.download_artifacts(artifact_uri=info.model_uri, dst_path=folder)
         back = read_model(Path(place), "The model that was just saved")
     if not np.array_equal(back.predict(example), model.predict(example)):
-        raise ModelGoneError("The model that was just saved predicts something else.", remedy="Nothing was registered; report it.")
+        raise ModelGoneError(
+            "The model that was just saved predicts something else.", remedy="Nothing was registered; report it."
+        )
     return info.model_uri, info.model_id
 
 

@@ -1,4 +1,4 @@
-"""The ML resource: where models are registered and whose holidays are known, as the settings say; and MLflow's run of a Dagster run.
+"""The ML resource: where models are registered and whose holidays are known; and MLflow's run of a Dagster run.
 
 `tracking` is dagster-mlflow's own resource. It imports MLflow, which takes seconds, so it is made when a model is saved.
 """

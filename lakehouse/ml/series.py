@@ -10,6 +10,7 @@ whether it was is known on that day. Refused here: a day twice, a day without a 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.core.errors import BrokenTableError, DeclarationError, LakehouseError
@@ -107,7 +108,7 @@ def build(rows: Sequence[Mapping[str, Any]], plan: Plan) -> Series:
             "gold/vendas_diarias has a row without day or revenue.", remedy="Mend the mart; its tests should have stopped it."
         )
     days = sorted(row["data"] for row in rows)
-    if twice := sorted({str(a) for a, b in zip(days, days[1:], strict=False) if a == b}):
+    if twice := sorted({str(a) for a, b in pairwise(days) if a == b}):
         raise BrokenTableError(
             f"gold/vendas_diarias has the day {twice[0]} twice ({len(twice)} such days).",
             remedy="Materialise gold/vendas_diarias again; its test `unique` should have stopped it.",
@@ -165,7 +166,7 @@ def checks(series: Series) -> list[Finding]:
 CHECKS = {
     "varies": "The days of trade do not all have the same revenue.",
     "mostly_positive": "At most one day of trade in twenty has no positive revenue.",
-    "last_week_plausible": f"The last week's revenue is within {_JUMP:g} times the median of the eight weeks before, or its inverse.",
+    "last_week_plausible": f"The last week's revenue is less than {_JUMP:g} times the usual, and more than a {_JUMP:g}th of it.",
 }
 
 

@@ -1,7 +1,7 @@
 """The page of `reports/modelo`: figures in, one self-contained HTML page out.
 
-Belongs here: what the page says and how it looks. Does not: reading tables or MLflow, choosing the date, storing the page. `render`
-knows no clock and no network and gives byte-identical HTML for equal figures.
+Belongs here: what the page says and how it looks. Does not: reading tables or MLflow, choosing the date. `render` knows
+no clock and no network and gives byte-identical HTML for equal figures.
 
     rows of ml/*, ops/model_decisions, gold ─▶ ModeloFigures ─▶ render ─▶ altair, Jinja2 (`page.py`) ─▶ str
 """
@@ -17,7 +17,11 @@ _SHOWN = 56  # days of sales before the forecast
 _DECISIONS = 12
 _EPOCH = date(1970, 1, 1).toordinal()
 _DAY_MS = 86_400_000
-_MODELS = {"candidato": ("accent", "candidato"), "ingenuo": ("daily", "ingênuo sazonal"), "campeao": ("bad", "receita do campeão")}
+_MODELS = {
+    "candidato": ("accent", "candidato"),
+    "ingenuo": ("daily", "ingênuo sazonal"),
+    "campeao": ("bad", "receita do campeão"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +81,11 @@ def _totals(figures: ModeloFigures, newest: Sequence[page.Row]) -> list[tuple[st
         ("Campeão", f"versão {figures.champion}" if figures.champion else page.DASH, page.text(figures.recipe, missing="")),
         ("WAPE do candidato, 7 dias", _percent(mine), gain),
         ("Receita prevista, 7 dias", page.number(sum(week)) if week else page.DASH, _span(newest[:7])),
-        ("Decisões", page.number(len(figures.decisions)), "1 promoção" if promoted == 1 else f"{page.number(promoted)} promoções"),
+        (
+            "Decisões",
+            page.number(len(figures.decisions)),
+            "1 promoção" if promoted == 1 else f"{page.number(promoted)} promoções",
+        ),
     ]
 
 
@@ -105,9 +113,7 @@ def _forecast(daily: Sequence[page.Row], newest: Sequence[page.Row]) -> page.Fig
     table = page.Table(
         title="Previsão",
         columns=("Dia", "Previsto", "De", "Até"),
-        rows=[
-            (page.day(row["data"]), *(page.number(row[name]) for name in ("previsto", "baixo", "alto"))) for row in newest
-        ],
+        rows=[(page.day(row["data"]), *(page.number(row[name]) for name in ("previsto", "baixo", "alto"))) for row in newest],
         numeric=frozenset({1, 2, 3}),
     )
     return page.Figure(

@@ -1,7 +1,7 @@
 """A lake with a daily mart of the test's own, an MLflow database of its own, and the job `mlops` over both.
 
-The series are synthetic where a test needs a known answer: `daily` makes one from a level per day. MLflow's tables take seconds to
-make, so they are made once and copied.
+The series are synthetic where a test needs a known answer: `daily` makes one from a level per day. MLflow's tables take seconds
+to make, so they are made once and copied.
 """
 
 import shutil
@@ -35,8 +35,10 @@ DAILY = {
 }
 
 
-def daily(levels: Sequence[float], *, noise: float = 0.3, seed: int = 2, closed: Callable[[date], bool] | None = None) -> list[Row]:
-    """A row per day of trade: level × weekday × noise; Saturdays are closed unless `closed` says otherwise."""
+def daily(
+    levels: Sequence[float], *, noise: float = 0.3, seed: int = 2, closed: Callable[[date], bool] | None = None
+) -> list[Row]:
+    """A row per day of trade: level by weekday by noise; Saturdays are closed unless `closed` says otherwise."""
     import numpy as np
 
     drawn = np.random.default_rng(seed).normal(size=len(levels))
@@ -46,7 +48,9 @@ def daily(levels: Sequence[float], *, noise: float = 0.3, seed: int = 2, closed:
         day = START + timedelta(at)
         if not shut(day):
             value = level * (1.0, 1.2, 1.1, 1.3, 1.0, 1.0, 0.5)[day.weekday()] * float(np.exp(noise * drawn[at]))
-            rows.append({"data": day, "pedidos": 80, "clientes": 60, "linhas": 1000, "quantidade": 5000, "receita": f"{value:.4f}"})
+            rows.append(
+                {"data": day, "pedidos": 80, "clientes": 60, "linhas": 1000, "quantidade": 5000, "receita": f"{value:.4f}"}
+            )
     return rows
 
 
@@ -117,7 +121,9 @@ class MlLake:
     def versions(self) -> dict[str, int]:
         from deltalake import DeltaTable
 
-        return {str(log.parent.relative_to(self.root)): DeltaTable(str(log.parent)).version() for log in self.root.rglob("_delta_log")}
+        return {
+            str(log.parent.relative_to(self.root)): DeltaTable(str(log.parent)).version() for log in self.root.rglob("_delta_log")
+        }
 
     def decisions(self) -> list[Row]:
         return sorted(self.rows("ops/model_decisions"), key=lambda row: row["decidido_em"])

@@ -1,6 +1,6 @@
 """The job `mlops` over a lake and a registry of the test's own: who becomes champion, and what happens when something is wrong.
 
-Kills and two runs at once are in `lakehouse_tests/faults/test_model_kills.py`, a real server in `lakehouse_tests/stack/test_mlflow.py`.
+Kills and two runs at once are in `faults/test_model_kills.py`, a real server in `stack/test_mlflow.py`.
 """
 
 import json
@@ -223,7 +223,9 @@ def _saved(folder: Path, model: object, *, form: str = "skops") -> Path:
     import skops.io
 
     folder.mkdir()
-    (folder / "MLmodel").write_text(json.dumps({"flavors": {"sklearn": {"pickled_model": "model.x", "serialization_format": form}}}))
+    (folder / "MLmodel").write_text(
+        json.dumps({"flavors": {"sklearn": {"pickled_model": "model.x", "serialization_format": form}}})
+    )
     (folder / "model.x").write_bytes(pickle.dumps(model) if form == "pickle" else skops.io.dumps(model))
     return folder
 

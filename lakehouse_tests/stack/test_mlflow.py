@@ -1,4 +1,4 @@
-"""The job `mlops` on a real MLflow server: PostgreSQL behind it, artifacts on S3; the champion served over HTTP; the server away."""
+"""The job `mlops` on a real MLflow server on PostgreSQL and S3; the champion served over HTTP; the server away."""
 
 import json
 import os
@@ -58,8 +58,8 @@ def test_promote_refuse_serve_and_lose_the_server(server_lake, monkeypatch):
 
 def _serves(lake: MlLake) -> None:
     """The command that docs/forecast.md gives answers with what the model predicts."""
-    from lakehouse.ml.features import FEATURES, from_rows
     from lakehouse.ml.features import COLUMNS as STORED
+    from lakehouse.ml.features import FEATURES, from_rows
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
