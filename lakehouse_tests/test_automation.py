@@ -237,7 +237,7 @@ def command(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, medallion_etl."),
+        (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, medallion_etl, mlops."),
         (["trigger", "__ASSET_JOB"], "There is no job '__ASSET_JOB'."),
         (["rebuild", "venda"], "There is no table 'venda'. Use one of vendas, produtos, clientes."),
         (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first."),
