@@ -44,10 +44,9 @@ def test_the_chosen_recipe_beats_seasonal_naive_by_a_tenth_over_twelve_folds(day
     numbers = backtest.summary(backtest.evaluate(frame, plan, candidate=best, champion=None).rows)
     mine, naive = numbers["candidato_7"], numbers["ingenuo_7"]
     with capsys.disabled():
-        print(
-            f"\n{best.name}: WAPE at 7 days {mine['wape']:.4f} ± {mine['wape_dp']:.4f}, {mine['wape_min']:.3f} to {mine['wape_max']:.3f}"
-        )
-        print(f"seasonal naive: {naive['wape']:.4f} ± {naive['wape_dp']:.4f}; gain {1 - mine['wape'] / naive['wape']:.1%}")
+        for name, of in ((best.name, mine), ("seasonal naive", naive)):
+            spread = f"± {of['wape_dp']:.4f}, {of['wape_min']:.3f} to {of['wape_max']:.3f} over {of['folds']:.0f} folds"
+            print(f"\n{name}: WAPE at 7 days {of['wape']:.4f} {spread}", end="")
     assert mine["folds"] == 12 and mine["wape"] <= 0.9 * naive["wape"]
     decision = gate.decide(gate.Gate(), numbers, short=7, horizon=28, champion=False)
     assert decision.promote, decision.reason
