@@ -130,6 +130,7 @@ def load_settings() -> Settings:
     """
     if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):  # the libraries want to be told twice
         os.environ.setdefault("AWS_ALLOW_HTTP", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported, which else calls home
     roots = {layer: os.environ[name] for layer in LAYERS if os.environ.get(name := f"LAKEHOUSE_{layer.upper()}_ROOT")}
     landing = os.environ.get("LAKEHOUSE_LANDING", "")
     if "landing" in roots:

@@ -14,7 +14,7 @@ import pytest
 from lakehouse.settings import project_folder
 from lakehouse_tests.ml.conftest import MlLake, empty_registry, ml_lake, steady
 
-pytest.importorskip("mlflow", reason="the extra ml is not installed")
+pytest.importorskip("skops", reason="the extra ml is not installed")
 pytestmark = pytest.mark.faults
 __all__ = ["empty_registry", "ml_lake"]
 

@@ -20,7 +20,7 @@ from lakehouse.core.engines import duckdb_session
 from lakehouse.core.names import TableRef
 from lakehouse.core.writes import Write, stage_write
 from lakehouse.definitions import build_defs
-from lakehouse.settings import Settings
+from lakehouse.settings import Settings, load_settings
 
 Row = dict[str, Any]
 START = date(2023, 1, 2)  # a Monday
@@ -139,6 +139,7 @@ def errors(result: dg.ExecuteInProcessResult) -> str:
 
 @pytest.fixture(scope="session")
 def empty_registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    load_settings()  # MLflow's telemetry is off before it is imported
     pytest.importorskip("mlflow", reason="the extra ml is not installed")
     from lakehouse.ml.registry import Registry
 

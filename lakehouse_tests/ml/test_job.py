@@ -14,8 +14,7 @@ import pytest
 
 from lakehouse_tests.ml.conftest import DAYS, START, MlLake, errors, jumping, steady
 
-pytest.importorskip("mlflow", reason="the extra ml is not installed")
-pytest.importorskip("dagster_mlflow")
+pytest.importorskip("skops", reason="the extra ml is not installed")
 pytestmark = pytest.mark.usefixtures("few_recipes")
 
 

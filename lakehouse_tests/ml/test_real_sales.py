@@ -7,7 +7,7 @@ import pytest
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.ml.conftest import MlLake, errors
 
-pytest.importorskip("mlflow", reason="the extra ml is not installed")
+pytest.importorskip("skops", reason="the extra ml is not installed")
 pytestmark = [pytest.mark.real_data]
 
 
