@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     real_data: str = "../shared/data"
     holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
-    mlflow_uri: Annotated[str, AfterValidator(_registry)] = Field("", validation_alias="MLFLOW_TRACKING_URI")
+    mlflow_uri: Annotated[str, AfterValidator(_registry)] = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
     layer_roots: Mapping[str, str] = {}
 
     @field_validator("root", "landing_dir", "real_data")
