@@ -51,13 +51,13 @@ MODEL_CODE = _sources(*_CODE)
 
 
 def _asset(ref: TableRef, description: str, **given: Any) -> Any:
-    common = {"group_name": "ml", "owners": ["team:dados"], "tags": {"ml": ""}, "retry_policy": RETRY}
+    common: dict[str, Any] = {"group_name": "ml", "owners": ["team:dados"], "tags": {"ml": ""}, "retry_policy": RETRY}
     code = given.pop("code", _sources(*_CODE, "assets.py"))
     return dg.asset(key=ref.key, description=description, code_version=code, **common, **given)
 
 
 def _rows(frame: Any) -> list[dict[str, Any]]:
-    return frame.collect(backend="pyarrow").rows(named=True)  # type: ignore[no-any-return]
+    return frame.collect(backend="pyarrow").rows(named=True)
 
 
 def _frame(features: Any) -> "Frame":
@@ -392,7 +392,7 @@ def promotion(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResou
             decisions.carry_out(registry, session, storage, version, row, keep=champion)
             now = registry.alias("champion")
     context.log.info("Version %s: %s.", version.number, decision.reason)
-    figures = {
+    figures: dict[str, Any] = {
         "decision": decision.reason,
         "promoted": decision.promote,
         "version": version.number,

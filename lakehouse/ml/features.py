@@ -160,8 +160,8 @@ def at_origin(series: Series, plan: Plan, holidays: "Array") -> "tuple[Array, Ar
     columns["perto_de_feriado"] = (beside[target] | beside[target + 2]).astype(float)
     same = {n: np.empty(steps) for n in _SAME}
     naive = np.empty(steps)
-    for step, day in enumerate(target):
-        equal = np.arange(day - 7 * (step // 7 + 1), -1, -7)
+    for step, ahead in enumerate(target):
+        equal = np.arange(ahead - 7 * (step // 7 + 1), -1, -7)
         naive[step] = series.revenue[equal[0]]
         mine = logs[equal[earned[equal]]]
         for n in _SAME:

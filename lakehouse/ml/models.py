@@ -49,7 +49,7 @@ def _trees(strength: float, rows: int, seed: int) -> Any:
 BUILDERS: dict[str, Callable[[float, int, int], Any]] = {"nivel": _level, "linear": _linear, "arvores": _trees}
 
 
-class RevenueModel(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class RevenueModel(RegressorMixin, BaseEstimator):
     """A recipe's model. Parameters are the recipe's, so that scikit-learn can copy it."""
 
     def __init__(self, learner: str = "nivel", level: int = 28, strength: float = 0.0, seed: int = 0) -> None:
