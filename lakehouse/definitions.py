@@ -1,6 +1,6 @@
 """The map: which layers there are, in the order in which data flows, and how they become one Dagster code location.
 
-    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ warehouse, reports
+    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ warehouse, ml ─▶ reports
 
 Every layer is a package with `build_defs(settings)`; its first lines are its contract. Jobs, schedules and sensors that
 span layers are in `automation.py`, resources in `resources.py`, the environment in `settings.py`.
@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 # It warns of every blocking check of a step that was skipped: eight lines a minute for the captures between two exports.
 logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
 
-FLOW = ("landing", "bronze", "silver", "gold", "warehouse", "reports")
+FLOW = ("landing", "bronze", "silver", "gold", "warehouse", "ml", "reports")
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

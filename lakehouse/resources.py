@@ -2,7 +2,8 @@
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
 hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
-`brt_feed` says where bus positions are asked for; `orders` and `warehouse` are the SQL databases and the API outside the lake.
+`brt_feed` says where bus positions are asked for; `orders` and `warehouse` are the SQL databases and the API outside the lake;
+`ml` says where models are registered.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from lakehouse.io_manager import DeltaIOManager
 from lakehouse.lake import LakeResource
 from lakehouse.landing.brt import BrtFeedResource
 from lakehouse.landing.pedidos import OrderSources
+from lakehouse.ml.resource import MlResource
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
@@ -74,5 +76,6 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         # Plain records: they hold secrets, and what is configured in Dagster is shown in its pages.
         "orders": OrderSources.of(settings),
         "warehouse": warehouse_of(settings),
+        "ml": MlResource(tracking_uri=settings.model_registry, holidays=settings.holidays),
     }
     return {**resources, **(overrides or {})}

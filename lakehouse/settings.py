@@ -81,10 +81,26 @@ def _box(value: str) -> str:
     return value
 
 
+def _holidays(value: str) -> str:
+    if value != "none" and not re.fullmatch(r"[A-Z]{2}(-[A-Z0-9]{1,3})?", value):
+        raise ValueError("write a country such as BR, with a region such as GB-ENG, or none")
+    return value
+
+
+def _registry(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[^/]+.*|sqlite:////.+|(postgresql|mysql)(\+\w+)?://.+", value):
+        raise ValueError(
+            "write http://host:port, sqlite:////absolute/file.db or a database URL; folders (./mlruns) have no registry"
+        )
+    return value.rstrip("/")
+
+
 class Settings(BaseSettings):
     """What may differ between two installations of the same code."""
 
-    model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="LAKEHOUSE_", env_ignore_empty=True, extra="ignore", frozen=True, populate_by_name=True
+    )
 
     env: Environment = "dev"
     root: str = "data/lake"
@@ -111,6 +127,8 @@ class Settings(BaseSettings):
     warehouse_chunksize: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     warehouse_lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     warehouse_tables: str = ""
+    holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
+    mlflow_uri: Annotated[str, AfterValidator(_registry)] = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
     layer_roots: Mapping[str, str] = {}
 
     @field_validator("root", "landing_dir", "real_data")
@@ -132,6 +150,11 @@ class Settings(BaseSettings):
     def memory_bound(self) -> str:
         """The engine's memory limit: as set, else 60 % of what this machine or its container has."""
         return self.memory_limit or f"{int(_memory_bytes() * 0.6 / 1_000_000)}MB"
+
+    @property
+    def model_registry(self) -> str:
+        """MLflow's tracking URI: as set, else a database on this machine."""
+        return self.mlflow_uri or f"sqlite:///{_absolute('data/mlflow')}/mlflow.db"
 
     @property
     def spark(self) -> Spark:
@@ -190,6 +213,7 @@ def load_settings() -> Settings:
     """
     if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):  # the libraries want to be told twice
         os.environ.setdefault("AWS_ALLOW_HTTP", "true")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported, which else calls home
     roots = {layer: os.environ[name] for layer in LAYERS if os.environ.get(name := f"LAKEHOUSE_{layer.upper()}_ROOT")}
     landing = os.environ.get("LAKEHOUSE_LANDING", "")
     if "landing" in roots:
@@ -200,7 +224,8 @@ def load_settings() -> Settings:
         settings = Settings(layer_roots=roots, landing_dir=landing)
     except ValidationError as error:
         first = error.errors()[0]
-        name = "LAKEHOUSE_" + str(first["loc"][0]).removesuffix("_dir").upper()
+        field = str(first["loc"][0])
+        name = field if field.isupper() else "LAKEHOUSE_" + field.removesuffix("_dir").upper()
         raise DeclarationError(
             f"{name} is {first['input']!r}: {first['msg']}.",
             remedy="Mend it in the environment or in .env; .env.example lists every setting.",

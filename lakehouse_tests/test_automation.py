@@ -35,13 +35,15 @@ def definitions() -> dg.Definitions:
     [
         ("medallion_etl", {"landing", "bronze", "silver", "gold", "warehouse", "reports"}, "medallion"),
         ("bronze_to_silver", {"silver"}, "bronze-to-silver"),
+        ("mlops", {"ml", "reports"}, "mlops"),
     ],
 )
 def test_a_job_holds_every_table_of_its_layers_that_has_no_job_of_its_own_and_carries_its_tags(definitions, name, layers, tag):
     job = definitions.resolve_job_def(name)
     graph = definitions.resolve_asset_graph()
-    shared = {key for key in graph.materializable_asset_keys if not {*graph.get(key).tags} & {*OWN_JOBS}}
-    assert set(job.asset_layer.selected_asset_keys) == {key for key in shared if key.path[0] in layers}
+    graph_tags = {key: {*graph.get(key).tags} & {*OWN_JOBS} for key in graph.materializable_asset_keys}
+    wanted = {key for key, own in graph_tags.items() if (own == {"ml"} if name == "mlops" else not own)}
+    assert set(job.asset_layer.selected_asset_keys) == {key for key in wanted if key.path[0] in layers}
     assert {"etl", tag, "owner", "dagster/max_runtime"} <= set(job.tags)
     assert int(job.tags["dagster/max_runtime"]) > 0
     assert job.owners == ["team:dados"]
@@ -85,6 +87,15 @@ def test_a_schedule_ticks_daily_at_its_hour_in_sao_paulo(definitions, name, job,
     assert [(tick.hour, tick.minute) for tick in days] == [(hour, 0)] * 3
     assert {str(tick.tzinfo) for tick in days} == {TIMEZONE}
     assert [tick.day for tick in days] == [2, 3, 4]
+
+
+def test_the_model_is_trained_on_sundays_at_two_on_what_saturday_left(definitions):
+    schedule = definitions.resolve_schedule_def("mlops_weekly")
+    start = datetime(2024, 1, 1, 12, tzinfo=UTC).timestamp()
+    ticks = schedule_execution_time_iterator(start, schedule.cron_schedule, schedule.execution_timezone)
+    found = [next(ticks) for _ in range(2)]
+    assert [(tick.strftime("%a %H:%M"), tick.day) for tick in found] == [("Sun 02:00", 7), ("Sun 02:00", 14)]
+    assert schedule.job_name == "mlops" and schedule.execution_timezone == TIMEZONE
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)

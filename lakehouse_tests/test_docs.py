@@ -132,6 +132,15 @@ def test_every_target_calls_programs_and_modules_that_exist(target):
                 _parses(words[3:])
 
 
+def test_only_the_job_that_trains_models_installs_what_it_needs_for_that():
+    def dry(job: str) -> str:
+        command = ["make", "-n", "-W", "pyproject.toml", "trigger", f"JOB={job}"]
+        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+
+    assert "'.[sample,ml]'" in dry("mlops")
+    assert "'.[sample,ml]'" not in dry("medallion_etl")
+
+
 def test_make_help_is_the_default_and_lists_every_target():
     done = subprocess.run(["make", "--no-print-directory"], cwd=PROJECT, capture_output=True, text=True, check=True)
     listed = set(re.findall(r"^  make ([a-z-]+)", done.stdout, flags=re.MULTILINE))

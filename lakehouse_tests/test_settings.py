@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch):
     """An environment that says nothing of the lakehouse."""
-    for name in [name for name in os.environ if name.startswith("LAKEHOUSE_") or name == "DAGSTER_HOME"]:
+    for name in [name for name in os.environ if name.startswith("LAKEHOUSE_") or name in ("DAGSTER_HOME", "MLFLOW_TRACKING_URI")]:
         monkeypatch.delenv(name)
 
 
@@ -44,6 +44,9 @@ def _bare(monkeypatch):
         ("LAKEHOUSE_BRT_BOX", "-23.1,-22.7,-43.8"),
         ("LAKEHOUSE_BRT_BOX", "-22.7,-23.1,-43.8,-43.1"),
         ("LAKEHOUSE_LANDING_ROOT", "/landed"),
+        ("LAKEHOUSE_HOLIDAYS", "Brasil"),
+        ("MLFLOW_TRACKING_URI", "./mlruns"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///relative.db"),
     ],
 )
 def test_a_value_that_cannot_be_is_an_error_that_names_the_variable(monkeypatch, name, value):
@@ -140,6 +143,14 @@ def test_spark_has_its_master_its_settings_and_the_jars_that_were_fetched(monkey
     assert spark.conf == {"spark.executor.memory": "4g", "spark.driver.extraJavaOptions": "-Da=b"}
 
 
+def test_models_are_registered_below_data_unless_a_registry_is_named(monkeypatch):
+    assert load_settings().model_registry == f"sqlite:///{PROJECT}/data/mlflow/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000/")
+    monkeypatch.setenv("LAKEHOUSE_HOLIDAYS", "none")
+    assert load_settings().model_registry == "http://127.0.0.1:5000" and load_settings().holidays == "none"
+    assert Settings(mlflow_uri="sqlite:////a/b.db").model_registry == "sqlite:////a/b.db"
+
+
 # --- .env and Dagster's home -----------------------------------------------------------------------------------------
 
 
@@ -179,8 +190,15 @@ def test_without_a_home_for_dagster_nothing_starts_and_the_message_says_what_to_
 
 def _variables() -> set[str]:
     """What the code reads: the fields of Settings, landing under its short name, layers, and what Dagster's instance is."""
-    fields = {f"LAKEHOUSE_{name.removesuffix('_dir').upper()}" for name in Settings.model_fields if name != "layer_roots"}
-    return {*fields, "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "DAGSTER_LOGS_BUCKET"}
+    aliased = {str(field.validation_alias): name for name, field in Settings.model_fields.items() if field.validation_alias}
+    own = set(Settings.model_fields) - {"layer_roots", *aliased.values()}
+    return {
+        *aliased,
+        *(f"LAKEHOUSE_{name.removesuffix('_dir').upper()}" for name in own),
+        "DAGSTER_HOME",
+        "DAGSTER_POSTGRES_URL",
+        "DAGSTER_LOGS_BUCKET",
+    }
 
 
 def test_code_example_and_docs_name_the_same_variables_with_the_same_defaults():
