@@ -8,6 +8,7 @@
     release TABLE REASON  take in the batch that a rule with action `fail` stops
     compare TABLE URI     whether another Delta table says the same, by key and column
     summary               what is in the lake
+    connector NAME PKG    install one of Airbyte's connectors in a virtual environment of its own
     doctor                whether the places that the settings name are there and safe to write
 
 Errors are one sentence with the remedy; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
@@ -124,6 +125,18 @@ def doctor() -> None:
     from lakehouse.doctor import examine
 
     raise typer.Exit(examine())
+
+
+@app.command()
+def connector(
+    name: Annotated[str, typer.Argument(help="as the connector is declared in lakehouse/tables/")],
+    package: Annotated[str, typer.Argument(help="its package, e.g. airbyte-source-faker==7.0.2")],
+    python: Annotated[str, typer.Option(help="a Python that the package works with, where this one is too new")] = sys.executable,
+) -> None:
+    """Install one of Airbyte's connectors."""
+    from lakehouse.landing.connectors import install
+
+    raise typer.Exit(install(name, package, python=python))
 
 
 def main() -> int:

@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     brt_url: Annotated[str, AfterValidator(_feed)] = "https://dados.mobilidade.rio/gps/brt"
     brt_buffer: Annotated[int, Field(ge=1, le=1_440)] = 10
     brt_box: Annotated[str, AfterValidator(_box)] = "-23.1,-22.7,-43.8,-43.1"
+    connectors: str = "connectors"
     log_format: Literal["text", "json"] = "text"
     real_data: str = "../shared/data"
     layer_roots: Mapping[str, str] = {}
@@ -118,6 +119,11 @@ class Settings(BaseSettings):
         """Every declared table, with the thresholds that these settings give its rules."""
         box = Box(*map(float, self.brt_box.split(",")))
         return tuple(within(spec, box) if spec.name == BRT_GPS.name else spec for spec in ALL)
+
+    @property
+    def connectors_folder(self) -> str:
+        """Where Airbyte's connectors have their virtual environments, and their secrets."""
+        return _absolute(self.connectors)
 
     @property
     def spill(self) -> str:
