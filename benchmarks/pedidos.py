@@ -48,12 +48,12 @@ CREATE TABLE bare.pedidos (id bigint PRIMARY KEY, nome text, valor numeric(12,2)
     canal text, updated_at timestamptz);
 """
 _TYPES = "{'id': 'BIGINT', 'nome': 'VARCHAR', 'valor': 'DECIMAL(12,2)', 'quantidade': 'BIGINT', 'updated_at': 'TIMESTAMPTZ'}"
-_WORK = f"""
+_WORK = """
 COPY (
     SELECT id, nome, valor, quantidade, CAST(valor * quantidade AS DECIMAL(14,2)) AS total, 'db' AS canal, updated_at
-    FROM read_csv(getvariable('rows'), header = true, columns = {_TYPES})
+    FROM read_csv(getvariable('rows'), header = true, columns = {types})
     QUALIFY row_number() OVER (PARTITION BY id ORDER BY updated_at DESC) = 1
-) TO '{{path}}' (FORMAT csv, HEADER false)
+) TO '{path}' (FORMAT csv, HEADER false)
 """
 _SUMS = "SELECT count(*), sum(total), sum(id), max(updated_at) FROM {}.pedidos"
 
@@ -79,7 +79,7 @@ def bare(folder: Path) -> None:
     with duckdb.connect() as engine:
         engine.execute("SET TimeZone = 'UTC'")
         engine.execute("SET VARIABLE rows = $1", [str(out)])
-        engine.execute(_WORK.replace("{path}", str(back)))
+        engine.execute(_WORK.replace("{path}", str(back)).replace("{types}", _TYPES))
     with _connect() as connection, connection.cursor() as cursor, back.open("rb") as file:
         cursor.execute(_TABLE)
         cursor.copy_expert("COPY bare.pedidos FROM STDIN (FORMAT csv)", file)

@@ -165,7 +165,7 @@ def _stage_new(
     connection.execute("CREATE TEMP TABLE _copies AS SELECT _digest FROM _delivered GROUP BY 1 HAVING count(*) > 1")
     once = "SELECT *, _digest || '-0' AS _id FROM _delivered ANTI JOIN _copies USING (_digest)"
     copy = "row_number() OVER (PARTITION BY _digest) - 1"
-    more = f"SELECT *, concat(_digest, '-', {copy}) AS _id FROM _delivered SEMI JOIN _copies USING (_digest)"
+    more = f"SELECT *, concat(_digest, '-', {copy}) AS _id FROM _delivered SEMI JOIN _copies USING (_digest)"  # nosec B608 # fixed text
     here = storage.landed_here(older, f"{session.folder}/landed-{folder.name}")
     paths = [literal(f"{here}/{file.path}") for file in older]
     seen = connection.sql("SELECT NULL AS _id WHERE false")
@@ -180,7 +180,7 @@ def _stage_new(
         "_airbyte_generation_id": "CAST(0 AS BIGINT)",
     }
     columns = [f"{value} AS {name}" for name, value in envelope.items()] + [quoted(name) for name in names]
-    wanted = f"SELECT {', '.join(columns)} FROM ({once} UNION ALL {more}) ANTI JOIN _seen USING (_id)"
+    wanted = f"SELECT {', '.join(columns)} FROM ({once} UNION ALL {more}) ANTI JOIN _seen USING (_id)"  # nosec B608 # names are quoted
     connection.execute(f"CREATE VIEW _new AS {wanted}")
     result = connection.execute(
         f"COPY _new TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_FILES, "
@@ -200,7 +200,8 @@ def _describe(
     dated = _dated(cursor_field, names)
     digest = "md5(concat(count(*), bit_xor(md5_number(_airbyte_raw_id))))"
     [(newest, filled, rows, found)] = session.connection.execute(
-        f"SELECT epoch_us(max({dated})), count({dated}), count(*), {digest} FROM read_parquet($1)", [literal(path)]
+        f"SELECT epoch_us(max({dated})), count({dated}), count(*), {digest} FROM read_parquet($1)",  # nosec B608 # quoted
+        [literal(path)],
     ).fetchall()
     return path, _from_micros(newest), filled < rows, (rows, found)
 
