@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev trigger materialize rebuild quarantine redrive release compare rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack
+.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -45,7 +45,12 @@ setup: $(VENV)/.base data/dagster/dagster.yaml ## Make .venv, .env and Dagster's
 run: setup ## Sample landing, every table, the report: from nothing to a lakehouse
 	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse.sample > /dev/null; fi
 	@$(BIN)/python -m lakehouse trigger medallion_etl
+	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse.sample.brt write data/brt_simulado && \
+	LAKEHOUSE_BRT_URL='file://$(CURDIR)/data/brt_simulado' $(BIN)/python -m lakehouse trigger brt_capture --times 10; fi
 	@$(BIN)/python -m lakehouse summary
+
+brt-feed: setup ## A simulated BRT feed on http://127.0.0.1:8765/gps/brt, for LAKEHOUSE_BRT_URL: [PORT=8765]
+	@$(BIN)/python -m lakehouse.sample.brt serve $(if $(PORT),--port '$(PORT)')
 
 sample: setup ## Write the sample landing zone only
 	@$(BIN)/python -m lakehouse.sample
@@ -53,8 +58,11 @@ sample: setup ## Write the sample landing zone only
 dev: setup ## Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
-trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed]
-	@$(BIN)/python -m lakehouse trigger '$(JOB)' $(if $(SOURCE),--source-table '$(SOURCE)') $(if $(TARGET),--target-table '$(TARGET)')
+connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
+	@$(BIN)/python -m lakehouse connector '$(NAME)' '$(PACKAGE)' $(if $(WITH),--python '$(WITH)')
+
+trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TIMES=10]
+	@$(BIN)/python -m lakehouse trigger '$(JOB)' $(if $(SOURCE),--source-table '$(SOURCE)') $(if $(TARGET),--target-table '$(TARGET)') $(if $(TIMES),--times '$(TIMES)')
 
 materialize: setup ## Materialise assets here: SELECT='group:silver'
 	@$(BIN)/python -m lakehouse materialize '$(SELECT)'

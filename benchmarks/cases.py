@@ -6,6 +6,7 @@
     gold        the marts over the silver sales of `full` by dbt, tests and publishing included, beside one bare script
     elt         ELTBench on TPC-DS at scale factor 1, beside LakeBench's own DuckDB engine in an environment of its own
     spark       `full` by Spark in this process's machine, beside DuckDB; both tables must be equal
+    cluster     `full` by Spark on a standalone master with two workers: what the driver takes; the table must be DuckDB's
     s3          medallion_etl over the real sales (or the sample) on a local S3 server, beside a folder
     files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
@@ -14,6 +15,8 @@
                 assets and checks that do nothing in Dagster
     mlops       features, backtest, version, gate and forecast over the gold of the real sales (or the sample), from nothing
     job         the sample landing to silver, gold and report by `python -m lakehouse trigger medallion_etl`
+    brt         one run of brt_capture that only captures, beside a bare call and append; and a day of 1,440 captures of 750
+                vehicles in one process, with what the first and the last exports took, and the same over many days
 
 `full` and `increment` compare the work (the clock starts when the modules are loaded), the others whole processes. Tables of
 both sides must be equal, or there is no figure. The bounds are those that the project has promised.
@@ -23,11 +26,13 @@ import importlib.util
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -45,6 +50,8 @@ SPREAD_RATIO = 1.3
 ELT_RATIO = 1.1
 #: DuckDB must need at most this share of Spark's time, and S3 at most this multiple of a folder's.
 SPARK_SHARE, S3_RATIO = 0.2, 2.0
+#: Of a Spark driver (Java) whose work is done by a cluster.
+DRIVER_PEAK = 1.0 * GB
 _CHANGED = 10_000
 #: In an environment of its own: it pins another DuckDB than the lakehouse.
 LAKEBENCH = ("lakebench[duckdb]==2.2.0", "duckdb-extensions==1.5.5", "duckdb-extension-delta==1.5.5")
@@ -53,6 +60,10 @@ STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
 JOB_SECONDS = 90.0
 MLOPS_SECONDS, MLOPS_PEAK = 90.0, 1.5 * GB
+TICK_SECONDS, TICK_CPU, TICK_PEAK = 8.0, 6.0, 0.4 * GB
+DAY_SECONDS = 900.0
+#: The cost of an export, late by early: over the exports of many days it may not grow.
+EXPORT_GROWTH = 1.3
 HEAVY = ("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit")
 _SMALL_LINES = 5_000
 _BATCH = 11
@@ -262,17 +273,28 @@ def spark(bench: Bench) -> Iterator[Figure]:
                  bound=f"<= {SPARK_SHARE} x" if limit else "")  # fmt: skip
 
 
+def cluster(bench: Bench) -> Iterator[Figure]:
+    """The same refresh by a master and two workers of this machine."""
+    if not bench.full:
+        yield from full(bench)
+    with _stack("spark") as variables:
+        env = {"LAKEHOUSE_ENGINE": "spark", "LAKEHOUSE_SPARK_MASTER": variables["LAKEHOUSE_SPARK_MASTER"]}
+        found = run(["-m", "benchmarks.ours", str(bench.sales / "bronze"), str(bench.fresh("cluster"))], env=env)
+    bench.keep("cluster", {"cluster": found})
+    _same(bench.silver("ours", "full"), bench.work / "cluster" / "silver" / "vendas")
+    yield Figure("cluster", "DuckDB, beside Spark on two workers", bench.full["ours"].seconds, found.seconds)
+    limit = DRIVER_PEAK / GB if bench.rows >= BOUND_ROWS else None
+    bound = f"<= {limit} GB" if limit else ""
+    yield Figure("cluster", "driver's peak memory", found.output["java_peak"] / GB, unit="GB", limit=limit, bound=bound)
+    yield Figure("cluster", "peak memory of our process beside it", found.peak / GB, unit="GB")
+
+
 def s3(bench: Bench) -> Iterator[Figure]:
     """The whole job from nothing, in a bucket and in a folder."""
     real = PROJECT / os.environ.get("LAKEHOUSE_REAL_DATA", "../shared/data") / "vendas" / "landing"
     landing = real.resolve() if real.is_dir() else _landing(None)
-    stack = [str(PROJECT / "deploy" / "stack.py")]
-    server = {"STACK_HOME": str(BENCH / "stack"), "STACK_TOOLS": str(PROJECT / ".stack" / "tools")}
-    run([*stack, "install", "s3"], env=server)
-    run([*stack, "up", "s3"], env=server)
-    try:
-        exports = subprocess.check_output([sys.executable, *stack, "env"], env={**environment(), **server}, text=True)
-        variables = dict(re.findall(r"^export (AWS_[A-Z_]+)='(.*)'$", exports, flags=re.MULTILINE))
+    with _stack("s3") as started:
+        variables = {name: value for name, value in started.items() if name.startswith("AWS_")}
 
         def ours() -> Run:
             home = _home(bench, "s3", landing=landing)
@@ -283,9 +305,21 @@ def s3(bench: Bench) -> Iterator[Figure]:
             return run(["-m", "lakehouse", "trigger", "medallion_etl"], env=_home(bench, "s3-folder", landing=landing))
 
         found = bench.keep("s3", alternate({"ours": ours, "bare": bare}, rounds=min(bench.rounds, 3)))
-    finally:
-        run([*stack, "down"], env=server)
     yield _ratio("s3", "medallion_etl in a bucket, beside a folder", found, S3_RATIO)
+
+
+@contextmanager
+def _stack(part: str) -> Iterator[dict[str, str]]:
+    """A part of `make stack` of our own, and the variables that lead to it."""
+    stack = [str(PROJECT / "deploy" / "stack.py")]
+    home = {"STACK_HOME": str(BENCH / "stack"), "STACK_TOOLS": str(PROJECT / ".stack" / "tools")}
+    run([*stack, "install", part], env=home)
+    run([*stack, "up", part], env=home)
+    try:
+        exports = subprocess.check_output([sys.executable, *stack, "env"], env={**environment(), **home}, text=True)
+        yield dict(re.findall(r"^export ([A-Z_]+)='(.*)'$", exports, flags=re.MULTILINE))
+    finally:
+        run([*stack, "down"], env=home)
 
 
 def files(bench: Bench) -> Iterator[Figure]:
@@ -403,6 +437,56 @@ def mlops(bench: Bench) -> Iterator[Figure]:
         yield Figure("mlops", f"{what}: peak memory", ours.peak / GB, unit="GB", limit=limits[1], bound=f"<= {limits[1]} GB")
 
 
+def brt(bench: Bench) -> Iterator[Figure]:
+    """The minute's run, and a day of them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/gps/brt"
+    home = {**_home(bench, "brt-tick"), "LAKEHOUSE_BRT_URL": url, "LAKEHOUSE_BRT_BUFFER": "1440"}
+    feed = subprocess.Popen([sys.executable, "-m", "lakehouse.sample.brt", "serve", "--port", str(port)], cwd=PROJECT)
+    try:
+        _wait_for(port)
+
+        def ours() -> Run:
+            return run(["-m", "lakehouse", "trigger", "brt_capture"], env=home)
+
+        def bare() -> Run:
+            return run(["-m", "benchmarks.brt", "bare", url, str(bench.work / "brt-bare.gz")])
+
+        ours(), bare()  # parses the manifest and fills the byte code cache
+        found = bench.keep("brt", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    finally:
+        feed.terminate()
+        feed.wait()
+    tick, call = found["ours"], found["bare"]
+    yield Figure("brt", "a capture, process included", tick.wall, call.wall, limit=TICK_SECONDS, bound=f"<= {TICK_SECONDS} s")
+    yield Figure("brt", "its CPU", tick.cpu, call.cpu, limit=TICK_CPU, bound=f"<= {TICK_CPU} s")
+    bound = f"<= {TICK_PEAK / GB} GB"
+    yield Figure("brt", "its peak memory", tick.peak / GB, call.peak / GB, unit="GB", limit=TICK_PEAK / GB, bound=bound)
+    for what, arguments in {"day": ["1440"], "month": ["20", "--days", "30"]}.items():
+        folder = bench.work / f"brt-{what}-answers"
+        home = {**_home(bench, f"brt-{what}"), "LAKEHOUSE_BRT_URL": f"file://{folder}"}
+        done = run(["-m", "benchmarks.brt", "replay", *arguments], env=home)
+        bench.raw[f"brt_{what}"] = dict(done.output)
+        if what == "day":
+            yield Figure("brt", "a day in one process", done.seconds, limit=DAY_SECONDS, bound=f"<= {DAY_SECONDS} s")
+            yield Figure("brt", "its peak memory", done.peak / GB, unit="GB")
+        late, early = float(done.output["export_cpu_last"]), float(done.output["export_cpu_first"])
+        limit = EXPORT_GROWTH if what == "month" else None
+        bound = f"<= {EXPORT_GROWTH} x" if limit else ""
+        said = f"CPU of an export, late and early in a {what}"
+        yield Figure("brt", said, late, early, value=late / early, limit=limit, bound=bound)
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(150):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.2)
+    raise BenchmarkError("The simulated feed did not start within 30 s.")
+
+
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
@@ -410,6 +494,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "gold": gold,
     "elt": elt,
     "spark": spark,
+    "cluster": cluster,
     "s3": s3,
     "files": files,
     "startup": startup,
@@ -417,12 +502,13 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "warm": warm,
     "mlops": mlops,
     "job": job,
+    "brt": brt,
 }
 
 
 def why_not(case: str) -> str:
     """Why a case cannot run here, or nothing."""
-    if case == "spark" and importlib.util.find_spec("pyspark") is None:
+    if case in ("spark", "cluster") and importlib.util.find_spec("pyspark") is None:
         return "Spark is not installed: make stack-install"
     if case == "s3" and not (PROJECT / ".stack" / "tools" / "bin" / "versitygw").is_file():
         return "the S3 server is not installed: make stack-install"

@@ -9,6 +9,7 @@
     compare TABLE URI     whether another Delta table says the same, by key and column
     rollback-model        let the champion before this one forecast again
     summary               what is in the lake
+    connector NAME PKG    install one of Airbyte's connectors in a virtual environment of its own
     doctor                whether the places that the settings name are there and safe to write
 
 Errors are one sentence with the remedy; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
@@ -32,11 +33,12 @@ def trigger(
     job: Annotated[str, typer.Argument(help="job name, e.g. medallion_etl")],
     source_table: Annotated[str, typer.Option(help="bronze_to_silver: only this table")] = "",
     target_table: Annotated[str, typer.Option(help="bronze_to_silver: into this silver table")] = "",
+    times: Annotated[int, typer.Option(min=1, help="so often, one run after the other")] = 1,
 ) -> None:
     """Run a job in the foreground."""
     from lakehouse import runs
 
-    raise typer.Exit(runs.trigger(job, source_table=source_table, target_table=target_table))
+    raise typer.Exit(runs.trigger(job, source_table=source_table, target_table=target_table, times=times))
 
 
 @app.command()
@@ -132,6 +134,18 @@ def doctor() -> None:
     from lakehouse.doctor import examine
 
     raise typer.Exit(examine())
+
+
+@app.command()
+def connector(
+    name: Annotated[str, typer.Argument(help="as the connector is declared in lakehouse/tables/")],
+    package: Annotated[str, typer.Argument(help="its package, e.g. airbyte-source-faker==7.0.2")],
+    python: Annotated[str, typer.Option(help="a Python that the package works with, where this one is too new")] = sys.executable,
+) -> None:
+    """Install one of Airbyte's connectors."""
+    from lakehouse.landing.connectors import install
+
+    raise typer.Exit(install(name, package, python=python))
 
 
 def main() -> int:

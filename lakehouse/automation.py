@@ -6,13 +6,15 @@ there.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
+from lakehouse.landing.brt import is_busy
 from lakehouse.settings import Environment, Settings
 from lakehouse.tables import parts
 
@@ -36,6 +38,8 @@ class Job:
         max_runtime: Dagster ends a run that takes longer (run monitoring, which `dagster.yaml` switches on).
         cron: its schedule `<name>_<every>`, in `TIMEZONE`.
         starts_in: environments in which that schedule starts by itself; elsewhere it is there, stopped.
+        alone: says of a run that has died that it is over (True) when its schedule finds one under way; a job with this
+            never overlaps itself.
         tags: without value, for the run queue's limits and for finding runs.
     """
 
@@ -47,6 +51,7 @@ class Job:
     cron: str = ""
     every: str = "daily"
     starts_in: tuple[Environment, ...] = ()
+    alone: Callable[[Settings], bool] | None = None
     tags: tuple[str, ...] = ()
     owners: tuple[str, ...] = ("team:dados",)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -91,7 +96,7 @@ def _without_own_jobs(*groups: str) -> dg.AssetSelection:
 JOBS = (
     Job(
         name="medallion_etl",
-        selection=lambda: _without_own_jobs("bronze", "silver", "gold", "reports"),
+        selection=lambda: _without_own_jobs("landing", "bronze", "silver", "gold", "reports"),
         description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
         tags=("etl", "medallion"),
         max_runtime=timedelta(hours=2),
@@ -121,7 +126,27 @@ JOBS = (
         every="weekly",
         starts_in=("staging", "prod"),
     ),
+    Job(
+        name="brt_capture",
+        selection=lambda: dg.AssetSelection.tag("brt", "", include_sources=True),
+        description="One capture of the BRT feed; every tenth exports the CSV and goes on through bronze to the report.",
+        tags=("brt",),
+        max_runtime=timedelta(minutes=10),
+        sla=timedelta(minutes=2),
+        cron="* * * * *",
+        every="minutely",
+        starts_in=("staging", "prod"),
+        alone=lambda settings: not is_busy(settings.landing),
+    ),
 )
+_ACTIVE = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
+#: A run takes a few seconds to begin its first step.
+_BEGINS = timedelta(minutes=2)
 
 
 def jobs() -> list[Any]:
@@ -137,6 +162,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
             job_name=job.name,
             cron_schedule=job.cron,
             execution_timezone=TIMEZONE,
+            execution_fn=partial(_unless_under_way, job, settings) if job.alone else None,
             default_status=(
                 dg.DefaultScheduleStatus.RUNNING if settings.env in job.starts_in else dg.DefaultScheduleStatus.STOPPED
             ),
@@ -144,3 +170,12 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         for job in JOBS
         if job.cron
     ]
+
+
+def _unless_under_way(job: Job, settings: Settings, context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A run, unless one is under way. One that was killed leaves its record behind as if it were."""
+    since = datetime.now(UTC) - _BEGINS
+    for found in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_ACTIVE), limit=5):
+        if found.create_timestamp > since or (job.alone is not None and not job.alone(settings)):
+            return dg.SkipReason(f"Run {found.dagster_run.run_id[:8]} of {job.name} is under way.")
+    return dg.RunRequest()

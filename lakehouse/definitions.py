@@ -7,6 +7,7 @@ span layers are in `automation.py`, resources in `resources.py`, the environment
 """
 
 import importlib
+import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from lakehouse.settings import Settings, load_settings
 
 # Data versions of outputs and owners of jobs are beta in this Dagster; a line about it at every use helps nobody.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
+# It warns of every blocking check of a step that was skipped: eight lines a minute for the captures between two exports.
+logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
 
 FLOW = ("landing", "bronze", "silver", "gold", "ml", "reports")
 

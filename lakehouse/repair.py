@@ -18,7 +18,6 @@ from lakehouse.core.storage import Storage, hold
 from lakehouse.resources import build_resources
 from lakehouse.settings import load_settings
 from lakehouse.steps import findings_info, settle, stopped
-from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
 
 if TYPE_CHECKING:
@@ -102,9 +101,10 @@ def declared(table: str) -> TableSpec:
     Raises:
         DeclarationError: there is none.
     """
-    found = [spec for spec in ALL if table in (spec.name, spec.silver_name)]
+    specs = load_settings().tables
+    found = [spec for spec in specs if table in (spec.name, spec.silver_name)]
     if not found:
-        names = ", ".join(spec.name for spec in ALL)
+        names = ", ".join(spec.name for spec in specs)
         raise DeclarationError(f"There is no table {table[:80]!r}.", remedy=f"Use one of {names}.")
     return found[0]
 

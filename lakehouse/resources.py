@@ -3,6 +3,7 @@
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
 hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
 `ml` says where models are registered.
+`brt_feed` says where bus positions are asked for.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.io_manager import DeltaIOManager
 from lakehouse.lake import LakeResource
+from lakehouse.landing.brt import BrtFeedResource
 from lakehouse.ml.resource import MlResource
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
@@ -59,6 +61,7 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         memory_limit=settings.memory_bound,
         spill=settings.spill,
         environment=settings.env,
+        connectors=settings.connectors_folder,
         spark_master=settings.spark.master,
         spark_conf=dict(settings.spark.conf),
         spark_jars=list(settings.spark.jars),
@@ -68,5 +71,6 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         "io_manager": DeltaIOManager(lake=lake),
         "request": TableRequest.configure_at_launch(),
         "ml": MlResource(tracking_uri=settings.model_registry, holidays=settings.holidays),
+        "brt_feed": BrtFeedResource(url=settings.brt_url, buffer=settings.brt_buffer, landing=settings.landing),
     }
     return {**resources, **(overrides or {})}

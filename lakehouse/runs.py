@@ -22,8 +22,8 @@ from lakehouse.tables import ALL, parts
 _LAYERS = ("bronze", "silver", "gold", "ops")
 
 
-def trigger(job: str, *, source_table: str = "", target_table: str = "") -> int:
-    """Run a job by name."""
+def trigger(job: str, *, source_table: str = "", target_table: str = "", times: int = 1) -> int:
+    """Run a job by name, so many times one after the other; the first that fails is the last."""
     definitions = build_defs(load_settings())
     names = sorted(j.name for j in definitions.resolve_all_job_defs() if not j.name.startswith("__"))
     if job not in names:
@@ -35,7 +35,8 @@ def trigger(job: str, *, source_table: str = "", target_table: str = "") -> int:
     if chosen and job != SINGLE_TABLE_JOB:
         raise DeclarationError(f"{job} runs for all tables.", remedy=f"Use {SINGLE_TABLE_JOB} for one of them.")
     config = {"resources": {"request": {"config": chosen}}} if chosen else {}
-    return _execute(definitions.resolve_job_def(job), config)
+    found = definitions.resolve_job_def(job)
+    return next((code for _ in range(times) if (code := _execute(found, config))), 0)
 
 
 def materialize(select: str) -> int:
@@ -66,8 +67,11 @@ def summary() -> int:
         snapshot = open_existing(storage.uri(ref))
         if snapshot is not None and (snapshot.rows or ref.layer != "quarantine"):
             print(f"{ref!s:34}{snapshot.version:>9}{snapshot.rows:>13,}{snapshot.bytes / 1e6:>9.1f}")
-    report = newest_report(storage.uri(TableRef("reports", "vendas")))
-    print(f"\nreport: {report or 'none yet'}\nUI: make dev, then http://127.0.0.1:3000")
+    print()
+    for name in ("vendas", "brt"):
+        report = newest_report(storage.uri(TableRef("reports", name)))
+        print(f"report: {report or f'none of {name} yet'}")
+    print("UI: make dev, then http://127.0.0.1:3000")
     return 0
 
 

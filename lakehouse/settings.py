@@ -18,6 +18,9 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.files import is_remote
 from lakehouse.core.names import LAYERS
 from lakehouse.core.storage import Storage
+from lakehouse.tables import ALL
+from lakehouse.tables.brt import BRT_GPS, Box, within
+from lakehouse.tables.spec import TableSpec
 
 Environment = Literal["dev", "staging", "prod"]
 
@@ -65,6 +68,20 @@ def _registry(value: str) -> str:
     return value.rstrip("/")
 
 
+def _feed(value: str) -> str:
+    if not re.match(r"https?://[^/]|file:///", value):
+        raise ValueError("write https://host/path, or file:///folder with recorded answers")
+    return value
+
+
+def _box(value: str) -> str:
+    try:
+        Box(*map(float, value.split(",")))
+    except (TypeError, ValueError, DeclarationError):
+        raise ValueError("write south,north,west,east in degrees, e.g. -23.1,-22.7,-43.8,-43.1") from None
+    return value
+
+
 class Settings(BaseSettings):
     """What may differ between two installations of the same code."""
 
@@ -79,6 +96,10 @@ class Settings(BaseSettings):
     memory_limit: Annotated[str, AfterValidator(_memory)] = ""
     spark_master: Annotated[str, AfterValidator(_master)] = "local[*]"
     spark_conf: Annotated[str, AfterValidator(_spark_conf)] = ""
+    connectors: str = "connectors"
+    brt_url: Annotated[str, AfterValidator(_feed)] = "https://dados.mobilidade.rio/gps/brt"
+    brt_buffer: Annotated[int, Field(ge=1, le=1_440)] = 10
+    brt_box: Annotated[str, AfterValidator(_box)] = "-23.1,-22.7,-43.8,-43.1"
     log_format: Literal["text", "json"] = "text"
     real_data: str = "../shared/data"
     holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
@@ -115,6 +136,17 @@ class Settings(BaseSettings):
         """Where Spark runs, with the jars that `make spark-jars` has fetched."""
         jars = tuple(map(str, sorted((project_folder() / ".stack" / "jars").glob("*.jar"))))
         return Spark(master=self.spark_master, conf=_pairs(self.spark_conf), jars=jars)
+
+    @property
+    def connectors_folder(self) -> str:
+        """Where Airbyte's connectors have their virtual environments, and their secrets."""
+        return _absolute(self.connectors)
+
+    @property
+    def tables(self) -> tuple[TableSpec, ...]:
+        """Every declared table, with the thresholds that these settings give its rules."""
+        box = Box(*map(float, self.brt_box.split(",")))
+        return tuple(within(spec, box) if spec.name == BRT_GPS.name else spec for spec in ALL)
 
     @property
     def spill(self) -> str:

@@ -14,7 +14,7 @@ import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
 from lakehouse import __main__, runs
-from lakehouse.automation import JOBS, TIMEZONE
+from lakehouse.automation import JOBS, OWN_JOBS, TIMEZONE
 from lakehouse.definitions import build_defs
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings, project_folder
@@ -41,9 +41,9 @@ def definitions() -> dg.Definitions:
 def test_a_job_holds_every_table_of_its_layers_and_carries_its_tags(definitions, name, layers, tag):
     job = definitions.resolve_job_def(name)
     graph = definitions.resolve_asset_graph()
-    wanted = {
-        k for k in graph.materializable_asset_keys if k.path[0] in layers and ("ml" in graph.get(k).tags) == (name == "mlops")
-    }
+    owned = {"ml"} if name == "mlops" else set()
+    tags = {k: set(graph.get(k).tags) & set(OWN_JOBS) for k in graph.materializable_asset_keys}
+    wanted = {k for k in graph.materializable_asset_keys if k.path[0] in layers and tags[k] == owned}
     assert set(job.asset_layer.selected_asset_keys) == wanted
     assert {"etl", tag, "owner", "dagster/max_runtime"} <= set(job.tags)
     assert int(job.tags["dagster/max_runtime"]) > 0
@@ -98,7 +98,7 @@ def test_schedules_and_the_sensor_start_by_themselves_only_where_they_are_said_t
     assert running == {job.schedule_name for job in JOBS if env in job.starts_in}
     (sensor,) = found.sensors
     assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) == (env != "dev")
-    assert {"dev": 0, "staging": 2, "prod": 3}[env] == len(running)
+    assert ("medallion_etl_daily" in running, "bronze_to_silver_daily" in running) == (env != "dev", env == "prod")
 
 
 # --- the landing sensor ----------------------------------------------------------------------------------------------
@@ -237,13 +237,13 @@ def command(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, medallion_etl, mlops."),
+        (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, "),
         (["trigger", "__ASSET_JOB"], "There is no job '__ASSET_JOB'."),
-        (["rebuild", "venda"], "There is no table 'venda'. Use one of vendas, produtos, clientes."),
+        (["rebuild", "venda"], "There is no table 'venda'. Use one of vendas, produtos, clientes, "),
         (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first."),
         (["materialize", "nonsense!!"], "'nonsense!!' selects nothing"),
         (["materialize", 'key:"gold/nothing"'], "selects no asset. Try group:silver"),
-        (["materialize", "group:landing"], "selects no asset."),
+        (["materialize", "key:landing/vendas"], "selects no asset."),
         (["trigger", "bronze_to_silver", "--source-table", "venda"], "There is no table 'venda'."),
         (["trigger", "bronze_to_silver", "--target-table", "x"], "'x' needs a source table."),
         (["trigger", "bronze_to_silver", "--source-table", "vendas", "--target-table", "../x"], "'../x' cannot be a table name."),
@@ -296,7 +296,7 @@ def test_a_failing_step_is_named_and_the_exit_code_is_1(command, tmp_path):
 def test_the_summary_of_nothing_says_so(command):
     code, text = command("summary")
     assert code == 0
-    assert "report: none yet" in text
+    assert "report: none of vendas yet" in text
 
 
 def test_the_exit_code_reaches_the_shell():

@@ -175,7 +175,7 @@ def test_every_asset_says_what_it_is_whose_it_is_and_what_it_is_made_with(graph)
 def test_every_materialisable_asset_has_a_code_version_or_makes_a_page_and_depends_on_nothing_to_its_right(graph):
     for key in graph.materializable_asset_keys:
         node = graph.get(key)
-        assert node.parent_keys, key
+        assert node.parent_keys or key.path[0] == "landing", key
         assert all(FLOW.index(parent.path[0]) <= FLOW.index(key.path[0]) for parent in node.parent_keys), key
         assert node.code_version or key.path[0] == "reports", key
 
@@ -183,7 +183,8 @@ def test_every_materialisable_asset_has_a_code_version_or_makes_a_page_and_depen
 def test_every_check_blocks_and_says_what_it_is_about(graph):
     for key in graph.asset_check_keys:
         spec = graph.get_check_spec(key)
-        assert spec.blocking, key
+        # A capture that fails has no asset to block with; the next minute's is another one.
+        assert spec.blocking or key.asset_key.path == ["landing", "brt_captura"], key
     for spec in ALL:
         described = [graph.get_check_spec(key) for key in graph.asset_check_keys if key.asset_key.path[0] in ("bronze", "silver")]
         assert all(check.description for check in described), spec.name

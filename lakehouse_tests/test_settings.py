@@ -37,6 +37,12 @@ def _bare(monkeypatch):
         ("LAKEHOUSE_MEMORY_LIMIT", "lots"),
         ("LAKEHOUSE_MEMORY_LIMIT", "0GB"),
         ("LAKEHOUSE_LOG_FORMAT", "xml"),
+        ("LAKEHOUSE_BRT_URL", "ftp://host/brt"),
+        ("LAKEHOUSE_BRT_URL", "file://folder"),
+        ("LAKEHOUSE_BRT_BUFFER", "0"),
+        ("LAKEHOUSE_BRT_BUFFER", "ten"),
+        ("LAKEHOUSE_BRT_BOX", "-23.1,-22.7,-43.8"),
+        ("LAKEHOUSE_BRT_BOX", "-22.7,-23.1,-43.8,-43.1"),
         ("LAKEHOUSE_LANDING_ROOT", "/landed"),
         ("LAKEHOUSE_HOLIDAYS", "Brasil"),
         ("MLFLOW_TRACKING_URI", "./mlruns"),
@@ -146,6 +152,17 @@ def test_models_are_registered_below_data_unless_a_registry_is_named(monkeypatch
 
 
 # --- .env and Dagster's home -----------------------------------------------------------------------------------------
+
+
+def test_the_box_of_the_positions_is_a_setting_and_the_declared_one_its_default(monkeypatch):
+    from lakehouse.tables import ALL
+
+    assert load_settings().tables == ALL
+    monkeypatch.setenv("LAKEHOUSE_BRT_BOX", "-24,-22,-44,-42.5")
+    (brt,) = [spec for spec in load_settings().tables if spec.name == "brt_gps"]
+    bounds = {rule.name: (rule.minimum, rule.maximum) for rule in brt.row_rules if rule.kind == "range"}
+    assert bounds == {"range_latitude": (-24, -22), "range_longitude": (-44, -42.5)}
+    assert [spec for spec in load_settings().tables if spec.name != "brt_gps"] == [s for s in ALL if s.name != "brt_gps"]
 
 
 def test_the_env_file_says_what_the_environment_does_not(monkeypatch, tmp_path):

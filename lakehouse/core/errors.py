@@ -51,3 +51,7 @@ class UnreadableFileError(LakehouseError):
 
 class StoreError(LakehouseError):
     """An object store does not answer, or refuses. What had been committed before stays."""
+
+
+class SourceError(LakehouseError):
+    """A source gave no usable answer. What it gave before stays; asking again later may help."""

@@ -56,6 +56,8 @@ LEDGER = {
     "quarantined": "bigint",
     "rows_after": "bigint",
 }
+#: So many files with fewer rows than this are written together: 64 files take 20 ms to read, 1,440 take half a second.
+_MANY, _FULL = 64, 10_000
 _FIGURES = ("batch_from", "batch_to", "records_in", "written", "deduplicated", "deleted", "quarantined", "rows_after")
 
 
@@ -120,14 +122,23 @@ def append(
     app: str,
     number: int,
 ) -> bool:
-    """Append rows under a transaction number, once: False when that number, or a later one, is already there."""
+    """Append rows under a transaction number, once: False when that number, or a later one, is already there.
+
+    Many small files become one on the way, so that what is read before every batch does not grow with their number.
+    """
+    import narwhals as nw
 
     def work() -> bool:
         table = open_table(uri, columns)
         if table.transaction(app) >= number:
             return False
-        files = session.write(session.table(rows, columns), uri, columns=columns)
-        Candidate(snapshot=table, add=files, transactions={app: number}).commit()
+        frame, small = session.table(rows, columns), [file for file in table.files if file.rows < _FULL]
+        if len(small) < _MANY:
+            small = []
+        else:
+            frame = nw.concat([session.read(table.paths(small), columns), frame])
+        files = session.write(frame, uri, columns=columns)
+        Candidate(snapshot=table, add=files, remove=small, transactions={app: number}).commit()
         return True
 
     return redo_on_conflict(work)

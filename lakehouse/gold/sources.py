@@ -6,8 +6,9 @@ that a person decides about gold; reading tables.
     make sync                                  (python -m lakehouse.gold.sources)
     python -m lakehouse.gold.sources --check   exits 1 when the file is not what the specs say
 
-A source is the silver table without the columns that the lake keeps for itself. Its types are the spec's; its `asset_key` is
-what ties the dbt graph to Dagster's.
+The source `silver` has the silver tables without the columns that the lake keeps for itself, in the spec's types. The source
+`bronze` has what was delivered, as text, with the instant of its extraction: for marts that are about the deliveries
+themselves. Its `asset_key` ties a table of the dbt graph to Dagster's.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from lakehouse.settings import project_folder
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
 
-SOURCE = "silver"
+SOURCE, DELIVERED = "silver", "bronze"
 _HEADER = """\
 # Generated from lakehouse/tables by `make sync`. Do not edit: change the table's record and run `make sync` again.
 """
@@ -32,7 +33,7 @@ def sources_path() -> Path:
 
 
 def render_sources(specs: Sequence[TableSpec]) -> str:
-    """The text of `_sources.yml`: one dbt source `silver` with a table per spec, in the specs' order."""
+    """The text of `_sources.yml`: the dbt sources `silver` and `bronze` with a table per spec, in the specs' order."""
     import yaml
 
     document = {
@@ -43,7 +44,13 @@ def render_sources(specs: Sequence[TableSpec]) -> str:
                 "schema": SOURCE,
                 "description": "Silver as of the start of the run: views over the current files of the Delta tables.",
                 "tables": [_table(spec) for spec in specs],
-            }
+            },
+            {
+                "name": DELIVERED,
+                "schema": DELIVERED,
+                "description": "Bronze as of the start of the run: every delivered record, as text.",
+                "tables": [_delivered(part) for spec in specs for part in spec.parts],
+            },
         ],
     }
     return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
@@ -83,6 +90,21 @@ def _table(spec: TableSpec) -> dict[str, Any]:
             }
             for column in spec.columns
         ],
+    }
+
+
+def _delivered(part: TableSpec) -> dict[str, Any]:
+    dagster = {"asset_key": part.bronze.key, "group": part.bronze.layer, "owners": list(part.owners)}
+    fields = dict.fromkeys(column.bronze_name for column in part.delivered)
+    envelope = [
+        {"name": "_airbyte_raw_id", "description": "The record's own id.", "data_type": "string"},
+        {"name": "_airbyte_extracted_at", "description": "Instant of the extraction.", "data_type": "timestamp"},
+    ]
+    return {
+        "name": part.bronze.table,
+        "description": f"Delivered records of {part.silver}.",
+        "config": {"meta": {"dagster": dagster}},
+        "columns": [*envelope, *({"name": name, "data_type": "string"} for name in fields)],
     }
 
 

@@ -1,13 +1,14 @@
 """Landing: files as delivered.
 
-Here: one external asset per stream, and the sensor that sees new files.
-Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, dlt, a person), or the Delta table of a `DeltaSource`.
+Here: one external asset per stream and the sensor that sees new files; the assets that poll a source themselves (`brt.py`).
+Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, dlt, a person), the Delta table of a `DeltaSource`, a feed.
 Goes to: bronze. Never: modifies, moves or removes a landed file.
 Rerun: looking again is free; a run is requested only when the listing changed.
 """
 
 import dagster as dg
 
+from lakehouse.landing.connectors import connector_assets
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
 from lakehouse.tables import parts
@@ -20,6 +21,8 @@ _DESCRIPTIONS = {
 
 
 def build_defs(settings: Settings) -> dg.Definitions:
+    from lakehouse.landing.brt import brt_assets
+
     streams = {part.landing: part for part in parts() if not part.origin.made_by}
     assets = [
         dg.AssetSpec(
@@ -33,7 +36,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
         )
         for ref, spec in streams.items()
     ]
-    return dg.Definitions(assets=assets, sensors=[landing_sensor(settings)])
+    return dg.Definitions(assets=[*assets, *connector_assets(), *brt_assets()], sensors=[landing_sensor(settings)])
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:

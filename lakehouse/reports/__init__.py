@@ -8,10 +8,11 @@ Rerun: the same figures on the same day are the same bytes, and the file is left
 
 import dagster as dg
 
+from lakehouse.reports.brt import brt_report
 from lakehouse.reports.modelo import modelo_report
 from lakehouse.reports.vendas import vendas_report
 from lakehouse.settings import Settings
 
 
 def build_defs(settings: Settings) -> dg.Definitions:
-    return dg.Definitions(assets=[vendas_report, modelo_report])
+    return dg.Definitions(assets=[vendas_report, brt_report, modelo_report])

@@ -7,7 +7,6 @@ Charts are drawn in the light colours of PALETTE; the style sheet maps each of t
 selector, so one SVG serves both.
 """
 
-import builtins
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,7 +59,10 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A chart of the page. `charts` has an SVG for each of WIDTHS; `says` is its text alternative."""
+    """A chart of the page. `charts` has an SVG for each of WIDTHS; `says` is its text alternative.
+
+    The legend has lines, or `dots`.
+    """
 
     title: str
     caption: str
@@ -68,6 +70,7 @@ class Figure:
     charts: Mapping[str, str]
     legend: Sequence[tuple[str, str]] = ()
     table: Table | None = None
+    dots: bool = False
 
 
 def page(template: str, **values: Any) -> str:
@@ -247,8 +250,9 @@ def decimal(value: Any) -> Decimal:
     return Decimal(0) if value is None else Decimal(str(value)) if isinstance(value, float) else Decimal(value)
 
 
-def sum(rows: Iterable[Row], column: str) -> Decimal:
-    return builtins.sum((decimal(row[column]) for row in rows), Decimal(0))
+def total(rows: Iterable[Row], column: str) -> Decimal:
+    """The sum of a measure."""
+    return sum((decimal(row[column]) for row in rows), Decimal(0))
 
 
 def day(day: date) -> str:

@@ -118,7 +118,7 @@ def _totals(figures: VendasFigures) -> list[tuple[str, str, str]]:
     """
     marts = _marts(figures)
     base = next(iter(marts.values()), ())
-    orders = min((page.sum(rows, "pedidos") for rows in marts.values()), default=None)
+    orders = min((page.total(rows, "pedidos") for rows in marts.values()), default=None)
     dates = sorted(_dates(figures.daily))
     months = sorted(row["mes"] for row in figures.monthly if row["mes"] is not None)
     if dates:
@@ -131,12 +131,16 @@ def _totals(figures: VendasFigures) -> list[tuple[str, str, str]]:
     return [
         (
             "Receita",
-            page.number(page.sum(base, "receita"), 2) if base else page.DASH,
+            page.number(page.total(base, "receita"), 2) if base else page.DASH,
             "quantidade \N{MULTIPLICATION SIGN} valor unitário",
         ),
         ("Pedidos", page.number(orders) if base else page.DASH, ""),
-        ("Clientes", page.number(page.sum(figures.by_segment, "clientes")) if figures.by_segment else page.DASH, "identificados"),
-        ("Linhas", page.number(page.sum(base, "linhas")) if base else page.DASH, ""),
+        (
+            "Clientes",
+            page.number(page.total(figures.by_segment, "clientes")) if figures.by_segment else page.DASH,
+            "identificados",
+        ),
+        ("Linhas", page.number(page.total(base, "linhas")) if base else page.DASH, ""),
         ("Período", period, remark),
     ]
 
@@ -148,7 +152,7 @@ def _marts(figures: VendasFigures) -> dict[str, Sequence[page.Row]]:
 
 def _disagreement(figures: VendasFigures) -> list[str]:
     """The totals of each mart, when they are not all the same: they were then made from different silver versions."""
-    totals = {name: (page.sum(rows, "linhas"), page.sum(rows, "receita")) for name, rows in _marts(figures).items()}
+    totals = {name: (page.total(rows, "linhas"), page.total(rows, "receita")) for name, rows in _marts(figures).items()}
     if len(set(totals.values())) < 2:
         return []
     return [
@@ -178,7 +182,7 @@ def _daily(rows: Sequence[page.Row]) -> page.Figure | None:
         caption += f" A média é dos {MEAN_DAYS} dias até o dia, e começa no sétimo."
     else:
         caption += f" São menos de {MEAN_DAYS} dias: não há média."
-    if undated := page.sum((row for row in rows if row["data"] is None), "linhas"):
+    if undated := page.total((row for row in rows if row["data"] is None), "linhas"):
         caption += f" {page.number(undated)} linhas sem data não aparecem aqui."
     legend = [("daily", "receita do dia")]
     if has_mean:
@@ -254,7 +258,7 @@ def _monthly(rows: Sequence[page.Row], *, last_day: date | None) -> page.Figure 
     )
     if partial and last_day is not None:
         caption += f" Há dados de {_month(dated[-1]['mes'])} só até o dia {last_day.day}."
-    if undated := page.sum((row for row in rows if row["mes"] is None), "linhas"):
+    if undated := page.total((row for row in rows if row["mes"] is None), "linhas"):
         caption += f" {page.number(undated)} linhas sem data não aparecem aqui."
     low, high = (
         min(dated, key=lambda row: page.decimal(row["receita"])),
@@ -450,7 +454,7 @@ def _month_ticks(first: int, last: int, *, most: int, offset: int) -> tuple[Sequ
 def _measures_table(
     title: str, first_column: str, named: Sequence[tuple[str, page.Row]], measures: Sequence[str], *, share: bool = False
 ) -> page.Table:
-    total = page.sum((row for _, row in named), "receita")
+    total = page.total((row for _, row in named), "receita")
     columns = [first_column, *(measure.capitalize() for measure in measures)]
     rows = [[name, *(page.number(row[measure], 2 if measure == "receita" else 0) for measure in measures)] for name, row in named]
     # A share of a total that is not positive, or of which a part is negative, misleads.

@@ -10,8 +10,7 @@ import dagster as dg
 
 from lakehouse.settings import Settings
 from lakehouse.silver.assets import silver_asset
-from lakehouse.tables import ALL
 
 
 def build_defs(settings: Settings) -> dg.Definitions:
-    return dg.Definitions(assets=[silver_asset(spec) for spec in ALL])
+    return dg.Definitions(assets=[silver_asset(spec) for spec in settings.tables])

@@ -4,10 +4,10 @@
 To add a table, add one record to a file here and run `make sync`.
 """
 
-from lakehouse.tables import vendas
+from lakehouse.tables import brt, vendas
 from lakehouse.tables.spec import TableSpec, check_unique
 
-ALL: tuple[TableSpec, ...] = check_unique(*vendas.TABLES)
+ALL: tuple[TableSpec, ...] = check_unique(*vendas.TABLES, *brt.TABLES)
 
 
 def parts() -> tuple[TableSpec, ...]:

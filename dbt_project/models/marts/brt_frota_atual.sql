@@ -1,0 +1,92 @@
+with positions as (
+    select
+        id_veiculo,
+        placa,
+        servico,
+        sentido,
+        trajeto,
+        latitude,
+        longitude,
+        velocidade,
+        direcao,
+        timestamp_gps,
+        0 as publicada
+    from {{ ref('stg_brt_gps') }}
+    union all
+    select
+        id_veiculo,
+        placa,
+        servico,
+        sentido,
+        trajeto,
+        latitude,
+        longitude,
+        velocidade,
+        direcao,
+        timestamp_gps,
+        1 as publicada
+    from {{ published() }}
+),
+
+newest as (
+    -- Of the same position the one in silver stands: its content may have been corrected.
+    select *
+    from positions
+    qualify row_number() over (partition by id_veiculo order by timestamp_gps desc, publicada) = 1
+),
+
+captured as (
+    select
+        id_veiculo,
+        capturado_em
+    from {{ ref('stg_brt_capturas') }}
+    union all
+    select
+        id_veiculo,
+        visto_em as capturado_em
+    from {{ published() }}
+),
+
+seen as (
+    select
+        id_veiculo,
+        max(capturado_em) as visto_em
+    from captured
+    group by id_veiculo
+),
+
+now as (
+    -- The newest capture: the moment the table speaks of, whenever it is computed.
+    select max(capturado_em) as capturado_em
+    from captured
+),
+
+aged as (
+    select
+        newest.*,
+        seen.visto_em,
+        now.capturado_em,
+        cast(epoch(now.capturado_em) - epoch(newest.timestamp_gps) as bigint) as idade_segundos
+    from newest
+    cross join now
+    left join seen on newest.id_veiculo = seen.id_veiculo
+)
+
+select
+    id_veiculo,
+    placa,
+    servico,
+    sentido,
+    trajeto,
+    latitude,
+    longitude,
+    velocidade,
+    direcao,
+    timestamp_gps,
+    visto_em,
+    capturado_em,
+    idade_segundos,
+    {{ brt_is_fresh('idade_segundos') }} as recente,
+    {{ brt_is_moving('velocidade') }} as em_movimento
+from aged
+order by id_veiculo

@@ -1,0 +1,52 @@
+"""The BRT with captures, CSVs and tables in a bucket: the figures of the real answers, and one run at a time."""
+
+import shutil
+import time
+
+import pytest
+
+from lakehouse.core import files
+from lakehouse.core.storage import hold
+from lakehouse.landing.brt import is_busy
+from lakehouse_tests.landing.test_brt import Feed, failed, made
+from lakehouse_tests.stack import test_s3
+
+pytestmark = pytest.mark.stack
+environment = test_s3.environment
+
+
+def rows(uri: str) -> int:
+    from lakehouse.core.delta import open_existing
+
+    found = open_existing(uri)
+    assert found is not None
+    return found.rows
+
+
+def test_ten_real_captures_in_a_bucket_come_to_their_known_figures(environment, bucket, tmp_path, real_data):
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    for path in (real_data / "brt" / "payloads").glob("17616*.json"):
+        shutil.copy2(path, recorded)
+    root = f"s3://{bucket}/lake"
+    feed = Feed(root, f"file://{recorded}")  # type: ignore[arg-type]  # a place, as in the settings
+    started = time.monotonic()
+    runs = feed.job(11)
+    print(f"11 runs: {time.monotonic() - started:.1f} s")
+    assert all(run.success for run in runs)
+    assert [made(run) for run in runs[:9]] == [["landing/brt_captura"]] * 9
+    assert failed(runs[9])["conflicts"]["failed"] == 4
+    assert made(runs[10]) == []
+    assert (rows(f"{root}/bronze/brt_gps"), rows(f"{root}/silver/brt_gps")) == (7_310, 5_677)
+    assert rows(f"{root}/gold/brt_frota_atual") == 731
+    assert len([name for name in files.listing(f"{root}/landing/raw", below=True) if name.endswith(".csv")]) == 1
+    assert len(files.listing(f"{root}/landing/captures/brt/exported", below=True)) == 10
+    assert not files.listing(f"{root}/landing/captures/brt/pending")
+
+
+def test_a_run_in_a_bucket_holds_the_feed_by_a_lease(environment, bucket):
+    landing = f"s3://{bucket}/lake/landing"
+    assert not is_busy(landing)
+    with hold(f"{landing}/captures/brt"):
+        assert is_busy(landing)
+    assert not is_busy(landing)
