@@ -64,9 +64,9 @@ def batch_of(ref: TableRef, table: Snapshot) -> int:
 
 def files_of(ref: TableRef, table: Snapshot, wanted: Sequence[frozenset[date] | None]) -> list[DataFile]:
     """The files of a source that hold what the marts need: each needs some days, and the day before each, or all."""
-    if any(days is None for days in wanted):
-        return list(table.files)
     spec = _spec(ref)
+    if any(days is None for days in wanted) or (ref.layer == "silver" and not spec.partition):
+        return list(table.files)
     days = {day - back for some in wanted for day in some or () for back in (timedelta(), _DAY)}
     if ref.layer == "silver":
         return [file for file in table.files if day_of(file, spec.partition) in days]
