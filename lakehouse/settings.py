@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, ValidationError, field_validator
+from pydantic import AfterValidator, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lakehouse.core.engines import Spark
@@ -20,6 +20,10 @@ from lakehouse.core.names import LAYERS
 from lakehouse.core.storage import Storage
 
 Environment = Literal["dev", "staging", "prod"]
+#: Databases that `ops/service_health` looks at, when they are PostgreSQL's.
+_DATABASES = {"postgres": "DAGSTER_POSTGRES_URL", "warehouse": "LAKEHOUSE_WAREHOUSE_URL"}
+#: What a message about a wrong value must not repeat.
+_SECRET = ("LAKEHOUSE_SMTP_URL", "LAKEHOUSE_SLACK_TOKEN", "LAKEHOUSE_HEARTBEAT_URL")
 
 
 def project_folder() -> Path:
@@ -51,6 +55,52 @@ def _spark_conf(value: str) -> str:
     return value
 
 
+def _http(value: str) -> str:
+    if value and not re.match(r"https?://[^/\s]+", value):
+        raise ValueError("write http://host/path or https://host/path")
+    return value
+
+
+def _secret_http(value: SecretStr) -> SecretStr:
+    _http(value.get_secret_value())
+    return value
+
+
+def _smtp(value: SecretStr) -> SecretStr:
+    if value.get_secret_value() and not re.fullmatch(r"smtps?://([^@/\s]+@)?[^@/:\s]+(:\d+)?/?", value.get_secret_value()):
+        raise ValueError("write smtp://user:password@host:587 (STARTTLS) or smtps://...; percent-encode user and password")
+    return value
+
+
+def _emails(value: str) -> str:
+    if wrong := [address for address in listed(value) if not re.fullmatch(r"[^@\s,]+@[^@\s,]+", address)]:
+        raise ValueError(f"write addresses separated by commas ({wrong[0]!r} is none)")
+    return value
+
+
+def _servers(value: str) -> str:
+    if wrong := [server for server in listed(value) if not re.fullmatch(r"[^:/\s]+:\d+", server)]:
+        raise ValueError(f"write host:port, separated by commas ({wrong[0]!r} is none)")
+    return value
+
+
+def _topics(value: str) -> str:
+    if wrong := [t for t in listed(value) if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}(:[A-Za-z0-9._-]{1,249})?", t)]:
+        raise ValueError(f"write topic or topic:group, separated by commas ({wrong[0]!r} is none)")
+    return value
+
+
+def _urls(value: str) -> str:
+    for url in listed(value):
+        _http(url)
+    return value
+
+
+def listed(value: str) -> list[str]:
+    """The parts of a value that is separated by commas."""
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
 class Settings(BaseSettings):
     """What may differ between two installations of the same code."""
 
@@ -64,8 +114,21 @@ class Settings(BaseSettings):
     spark_master: Annotated[str, AfterValidator(_master)] = "local[*]"
     spark_conf: Annotated[str, AfterValidator(_spark_conf)] = ""
     log_format: Literal["text", "json"] = "text"
+    kafka_bootstrap: Annotated[str, AfterValidator(_servers)] = ""
+    kafka_topics: Annotated[str, AfterValidator(_topics)] = ""
+    smtp_url: Annotated[SecretStr, AfterValidator(_smtp)] = SecretStr("")
+    alert_emails: Annotated[str, AfterValidator(_emails)] = ""
+    slack_token: SecretStr = SecretStr("")
+    slack_channel: str = ""
+    slack_url: Annotated[str, AfterValidator(_http)] = "https://slack.com/api/"
+    heartbeat_url: Annotated[SecretStr, AfterValidator(_secret_http)] = SecretStr("")
+    ui_url: Annotated[str, AfterValidator(_http)] = ""
+    probe_urls: Annotated[str, AfterValidator(_urls)] = ""
     real_data: str = "../shared/data"
     layer_roots: Mapping[str, str] = {}
+    #: The databases that are looked at: their variables belong to Dagster, MLflow and the warehouse.
+    databases: Mapping[str, SecretStr] = {}
+    mlflow_uri: str = ""
 
     @field_validator("root", "landing_dir", "real_data")
     @classmethod
@@ -114,12 +177,15 @@ def load_settings() -> Settings:
             "LAKEHOUSE_LANDING_ROOT is not a setting.", remedy="Set LAKEHOUSE_LANDING to the folder that holds raw/<stream>/."
         )
     try:
-        settings = Settings(layer_roots=roots, landing_dir=landing)
+        databases = {part: SecretStr(os.environ[name]) for part, name in _DATABASES.items() if os.environ.get(name)}
+        mlflow = os.environ.get("MLFLOW_TRACKING_URI", "")
+        settings = Settings(layer_roots=roots, landing_dir=landing, databases=databases, mlflow_uri=mlflow)
     except ValidationError as error:
         first = error.errors()[0]
         name = "LAKEHOUSE_" + str(first["loc"][0]).removesuffix("_dir").upper()
+        given = "not what it should be" if name in _SECRET else repr(first["input"])
         raise DeclarationError(
-            f"{name} is {first['input']!r}: {first['msg']}.",
+            f"{name} is {given}: {first['msg']}.",
             remedy="Mend it in the environment or in .env; .env.example lists every setting.",
         ) from None
     own = {layer: f"LAKEHOUSE_{layer.upper()}_ROOT" for layer in roots}
