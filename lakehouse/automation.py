@@ -80,7 +80,7 @@ class Job:
 JOBS = (
     Job(
         name="medallion_etl",
-        selection=lambda: dg.AssetSelection.groups("bronze", "silver", "gold", "reports"),
+        selection=lambda: dg.AssetSelection.groups("bronze", "silver", "gold", "reports") - dg.AssetSelection.tag("slo", ""),
         description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
         tags=("etl", "medallion"),
         max_runtime=timedelta(hours=2),
@@ -99,6 +99,27 @@ JOBS = (
         max_runtime=timedelta(hours=1),
         cron="0 2 * * *",
         starts_in=("prod",),
+    ),
+    Job(
+        name="monitoring",
+        selection=lambda: dg.AssetSelection.tag("monitoring", ""),
+        description="Health of tables, Kafka and services, and metrics of runs, every five minutes.",
+        tags=("monitoring",),
+        max_runtime=timedelta(minutes=10),
+        sla=timedelta(minutes=5),
+        cron="*/5 * * * *",
+        every="every_5_minutes",
+        starts_in=("staging", "prod"),
+    ),
+    Job(
+        name="slo",
+        selection=lambda: dg.AssetSelection.tag("slo", ""),
+        description="Success rates, percentiles, SLA misses and alert lag of the runs, every hour.",
+        tags=("monitoring",),
+        max_runtime=timedelta(minutes=30),
+        cron="7 * * * *",
+        every="hourly",
+        starts_in=("staging", "prod"),
     ),
 )
 

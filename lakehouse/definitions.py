@@ -1,6 +1,6 @@
 """The map: which layers there are, in the order in which data flows, and how they become one Dagster code location.
 
-    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ reports
+    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ reports        observability looks at all of them
 
 Every layer is a package with `build_defs(settings)`; its first lines are its contract. Jobs, schedules and sensors that
 span layers are in `automation.py`, resources in `resources.py`, the environment in `settings.py`.
@@ -22,11 +22,13 @@ from lakehouse.settings import Settings, load_settings
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 FLOW = ("landing", "bronze", "silver", "gold", "reports")
+#: Reads every layer; no layer reads it, but for the marts over `ops/run_metrics`.
+AROUND = ("observability",)
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The whole code location for one set of settings."""
-    layers = [importlib.import_module(f"lakehouse.{name}").build_defs(settings) for name in FLOW]
+    layers = [importlib.import_module(f"lakehouse.{name}").build_defs(settings) for name in (*FLOW, *AROUND)]
     shared = dg.Definitions(
         jobs=automation.jobs(),
         schedules=automation.schedules(settings),

@@ -42,7 +42,7 @@ class Mart:
     name: str
     spec: dg.AssetSpec
     columns: Mapping[str, str]
-    sources: tuple[str, ...]
+    sources: tuple[TableRef, ...]
     refers_to: tuple[str, ...]
     code: str
     checks: Mapping[str, dg.AssetCheckSpec] = field(default_factory=dict)
@@ -87,7 +87,7 @@ def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
         if node["resource_type"] != "model" or node["config"]["materialized"] != "table":
             continue
         below = _below(manifest, unique_id)
-        sources = sorted(manifest["sources"][uid]["name"] for uid in below if uid.startswith("source."))
+        sources = sorted((_source(manifest["sources"][uid]) for uid in below if uid.startswith("source.")), key=str)
         direct = _direct(manifest, unique_id)
         spec = translator.get_asset_spec(manifest, unique_id, None)
         keys = [translator.get_asset_spec(manifest, uid, None).key for uid in direct]
@@ -120,6 +120,11 @@ def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
             checks,
         )
     return found
+
+
+def _source(node: Mapping[str, Any]) -> TableRef:
+    """The table that a dbt source is: its schema is the layer."""
+    return TableRef(node["schema"], node["name"])
 
 
 def _code(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> str:
@@ -165,9 +170,9 @@ class _Build:
 
     def run(self, wanted: list[Mart]) -> Iterator[Any]:
         published = {m.unique_id: open_table(self.storage.uri(m.ref), m.columns) for m in wanted}
-        silver = self._silver(wanted)
-        versions = {name: snapshot.version for name, snapshot in silver.items()}
-        self.ids = {name: snapshot.id for name, snapshot in silver.items()}
+        silver = self._sources(wanted)
+        versions = {str(ref): snapshot.version for ref, snapshot in silver.items()}
+        self.ids = {str(ref): snapshot.id for ref, snapshot in silver.items()}
         stale = []
         for mart in wanted:
             if self._is_current(mart, published[mart.unique_id], versions):
@@ -185,14 +190,13 @@ class _Build:
         if unbuilt:  # last, so that the others are published
             raise dg.Failure(description=" ".join(unbuilt), allow_retries=False)
 
-    def _silver(self, wanted: list[Mart]) -> dict[str, Snapshot]:
+    def _sources(self, wanted: list[Mart]) -> dict[TableRef, Snapshot]:
         out = {}
-        for name in sorted({name for mart in wanted for name in mart.sources}):
-            ref = TableRef("silver", name)
+        for ref in sorted({ref for mart in wanted for ref in mart.sources}, key=str):
             snapshot = open_existing(self.storage.uri(ref))
             if snapshot is None:
                 raise BrokenTableError(f"Gold needs {ref}, which does not exist.", remedy=f"Materialise {ref} first.")
-            out[name] = snapshot
+            out[ref] = snapshot
         return out
 
     def _is_current(self, mart: Mart, published: Snapshot, versions: Mapping[str, int]) -> bool:
@@ -203,8 +207,8 @@ class _Build:
         return same and info.get("mart_code") == mart.code
 
     def _inputs(self, mart: Mart, values: Mapping[str, T]) -> dict[str, T]:
-        """What there is of each silver table that the mart reads, a version or an id, by asset."""
-        return {f"silver/{name}": values[name] for name in mart.sources}
+        """What there is of each table that the mart reads, a version or an id, by asset."""
+        return {str(ref): values[str(ref)] for ref in mart.sources}
 
     def _unchanged(self, mart: Mart, published: Snapshot) -> Iterator[Any]:
         names = [check.name for check in mart.checks.values()]
@@ -216,7 +220,7 @@ class _Build:
             data_version=dg.DataVersion(str(published.version)),
         )
 
-    def _dbt(self, stale: list[Mart], silver: Mapping[str, Snapshot]) -> dict[str, Any]:
+    def _dbt(self, stale: list[Mart], silver: Mapping[TableRef, Snapshot]) -> dict[str, Any]:
         database = write_profile(self.scratch, memory_limit=self.lake.memory_limit, folders=self.storage.folders())
         building = {mart.unique_id for mart in stale}
         referred = {uid for mart in stale for uid in mart.refers_to} - building
@@ -224,14 +228,14 @@ class _Build:
             connection = session.connection
             connection.execute(f"ATTACH {text(str(database))} AS {DATABASE}")
             connection.execute(f"USE {DATABASE}")
-            for name, snapshot in silver.items():
-                self._view(session, "silver", name, snapshot)
+            for ref, snapshot in silver.items():
+                self._view(session, ref, snapshot)
             for uid in sorted(referred):
                 mart = self.marts[uid]
                 published = open_existing(self.storage.uri(mart.ref))
                 if published is None:
                     raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=f"Materialise {mart.ref} first.")
-                self._view(session, "gold", mart.name, published)
+                self._view(session, mart.ref, published)
         nodes = self.manifest["nodes"]
         views = {uid for mart in building for uid in _below(self.manifest, mart) if uid in nodes} - set(self.marts)
         names = [nodes[uid]["name"] for uid in sorted(building | views)]
@@ -283,9 +287,9 @@ class _Build:
             },
         )
 
-    def _view(self, session: DuckDBSession, schema: str, name: str, snapshot: Snapshot) -> None:
+    def _view(self, session: DuckDBSession, ref: TableRef, snapshot: Snapshot) -> None:
         """A view over a table's current files, here until the run ends. Names come from the specs; paths are quoted."""
-        session.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        session.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {ref.layer}")
         if snapshot.files:
             paths = session.local(snapshot.paths(), folder=str(self.scratch))
             listed = ", ".join(text(literal(path)) for path in paths)
@@ -293,7 +297,7 @@ class _Build:
         else:
             nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
             source = f"SELECT {nulls} WHERE false"
-        session.connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")
+        session.connection.execute(f"CREATE OR REPLACE VIEW {ref.layer}.{ref.table} AS {source}")
 
 
 def _built(mart: Mart, results: Mapping[str, Any]) -> bool:

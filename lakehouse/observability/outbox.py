@@ -97,3 +97,17 @@ def _there(session: Session, table: Snapshot, ids: list[str]) -> set[str]:
         return set()
     frame = session.read(table.paths(near), COLUMNS).select("id")
     return {row[0] for row in session.rows(frame.filter(nw.col("id").is_in(ids)))}
+
+
+def record(storage: Storage, ref: TableRef, *, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> int:
+    """Append measurements, which have neither id nor number, in one commit; the table's version. No rows, no commit."""
+
+    def work(session: Session) -> int:
+        table = open_table(storage.uri(ref), columns)
+        if not rows:
+            return table.version
+        add = session.write(session.table(rows, columns), table.uri, columns=columns)
+        return Candidate(snapshot=table, add=add, info={"operation": "append"}).commit()
+
+    with small_session(storage) as session:
+        return redo_on_conflict(lambda: work(session), attempts=_ATTEMPTS)

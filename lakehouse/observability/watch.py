@@ -50,12 +50,13 @@ class Promise:
 
 @dataclass(frozen=True)
 class Look:
-    """What one look found, and the cursor of the next."""
+    """What one look found, and the cursor of the next; `succeeded` are the jobs with a run that did."""
 
     cursor: str
     alerts: int
     events: int
     entries: int
+    succeeded: frozenset[str] = frozenset()
 
 
 def look(
@@ -95,7 +96,9 @@ def look(
     published = publish_all(storage, [*events, *landed])
     last = max([after, *(entry.id for entry in found)])
     recent = sorted({*seen, *(entry.id for entry in found)})[-2 * eventlog.MARGIN :]
-    return Look(json.dumps({"log": own, "id": last, "seen": recent, "files": files}), kept, published, len(fresh))
+    after_this = json.dumps({"log": own, "id": last, "seen": recent, "files": files})
+    good = {entry.entry.job_name or "" for entry in fresh if entry.event.event_type == dg.DagsterEventType.RUN_SUCCESS}
+    return Look(after_this, kept, published, len(fresh), frozenset(good))
 
 
 def open_keys(storage: Storage) -> set[str]:
