@@ -112,7 +112,7 @@ def generate(folder: Path, rows: int) -> None:
 
 
 def _first_batches(session: DuckDBSession, table: Path, rows: int) -> None:
-    fields = {column.bronze_name: "string" for column in VENDAS.columns if column.expression is None}
+    fields = {column.bronze_name: "string" for column in VENDAS.delivered}
     open_table(str(table), ENVELOPE).add_columns(fields)
     new = rows // BATCHES
     for batch in range(1, BATCHES + 1):

@@ -1,6 +1,7 @@
 """Jobs and schedules by name, and the environments that start them.
 
-Selections are by group, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is there.
+Selections are by group and tag, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is
+there.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +14,15 @@ import dagster as dg
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
 from lakehouse.settings import Environment, Settings
+from lakehouse.tables import parts
 
 #: Runs log through the code location's console logger; without this Dagster uses its own.
 CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
 TIMEZONE = "America/Sao_Paulo"
 #: The job whose runs may be for one table (`resources.TableRequest`).
 SINGLE_TABLE_JOB = "bronze_to_silver"
+#: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
+OWN_JOBS = ("brt", "pedidos", "ml", "upkeep", "slo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +81,17 @@ class Job:
         )
 
 
+def _without_own_jobs(*groups: str) -> dg.AssetSelection:
+    selection: dg.AssetSelection = dg.AssetSelection.groups(*groups)
+    for tag in OWN_JOBS:
+        selection = selection - dg.AssetSelection.tag(tag, "", include_sources=True)
+    return selection
+
+
 JOBS = (
     Job(
         name="medallion_etl",
-        selection=lambda: dg.AssetSelection.groups("bronze", "silver", "gold", "reports") - dg.AssetSelection.tag("slo", ""),
+        selection=lambda: _without_own_jobs("bronze", "silver", "gold", "reports"),
         description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
         tags=("etl", "medallion"),
         max_runtime=timedelta(hours=2),
@@ -90,9 +101,9 @@ JOBS = (
     ),
     Job(
         name=SINGLE_TABLE_JOB,
-        selection=lambda: dg.AssetSelection.groups("silver"),
+        selection=lambda: dg.AssetSelection.assets(*[part.silver.key for part in parts() if not part.origin.made_by]),
         description=(
-            "Silver of every table, or of the one that run config names: "
+            "Silver of every table that others deliver, or of the one that run config names: "
             "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
         ),
         tags=("etl", "bronze-to-silver"),

@@ -17,7 +17,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.definitions import build_defs
 from lakehouse.resources import TableRequest
 from lakehouse.settings import load_settings
-from lakehouse.tables import ALL
+from lakehouse.tables import ALL, parts
 
 _LAYERS = ("bronze", "silver", "gold", "ops")
 
@@ -58,9 +58,9 @@ def summary() -> int:
     """Print the tables of the lake and the newest report."""
     settings = load_settings()
     storage = settings.storage
-    refs = [getattr(spec, layer) for layer in ("bronze", "silver") for spec in ALL]
+    refs = [*[part.bronze for part in parts()], *[spec.silver for spec in ALL]]
     refs += [TableRef("gold", key.path[-1]) for key in _gold_keys(settings)]
-    refs += [TableRef("ops", "ledger"), *[spec.quarantine for spec in ALL]]
+    refs += [TableRef("ops", "ledger"), *[part.quarantine for part in parts()]]
     print(f"{'table':34}{'version':>9}{'rows':>13}{'MB':>9}")
     for ref in refs:
         snapshot = open_existing(storage.uri(ref))

@@ -228,7 +228,7 @@ class Lake:
             entries = [json.loads(line) for file in log.glob("*.json") for line in file.read_text().splitlines()]
             known = {entry["add"]["path"] for entry in entries if "add" in entry}
             files = [f for f in log.parent.rglob("*.parquet") if f.is_file() and log not in f.parents]
-            stray += [str(f) for f in files if f.name not in known]
+            stray += [str(f) for f in files if str(f.relative_to(log.parent)) not in known]
             assert DeltaTable(str(log.parent)).version() >= 0
         return stray
 

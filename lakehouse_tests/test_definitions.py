@@ -213,7 +213,7 @@ def one_more(monkeypatch) -> TableSpec:
     block = re.search(r"```python\n(.*?)```", (PROJECT / "docs" / "tables.md").read_text(), flags=re.DOTALL)
     scope = dict(vars(importlib.import_module("lakehouse.tables.spec")))
     exec(block[1], scope)
-    spec = scope["PEDIDOS"]
+    spec = scope["DEVOLUCOES"]
     before = lakehouse.tables.ALL
     for name, module in list(sys.modules.items()):
         if name.startswith("lakehouse.") and getattr(module, "ALL", None) is before:
@@ -224,9 +224,9 @@ def one_more(monkeypatch) -> TableSpec:
 def test_one_more_record_is_one_more_table_in_every_layer_with_a_check_per_rule(one_more, graph):
     more = build_defs(Settings()).resolve_asset_graph()
     assert {key.to_user_string() for key in more.get_all_asset_keys() - graph.get_all_asset_keys()} == {
-        "landing/pedidos",
-        "bronze/pedidos",
-        "silver/pedidos",
+        "landing/devolucoes",
+        "bronze/devolucoes",
+        "silver/devolucoes",
     }
     checks = {key.name for key in more.asset_check_keys - graph.asset_check_keys if key.asset_key.path[0] == "silver"}
     rules = {"not_null_id", "not_null_valor", "range_valor", "unique_id", "min_rows_100"}
@@ -235,7 +235,7 @@ def test_one_more_record_is_one_more_table_in_every_layer_with_a_check_per_rule(
         "readable_files", "readable_records", "schema_drift", "ledger",
     }  # fmt: skip
     medallion = build_defs(Settings()).resolve_job_def("medallion_etl")
-    assert {dg.AssetKey(["bronze", "pedidos"]), dg.AssetKey(["silver", "pedidos"])} <= set(
+    assert {dg.AssetKey(["bronze", "devolucoes"]), dg.AssetKey(["silver", "devolucoes"])} <= set(
         medallion.asset_layer.selected_asset_keys
     )
 
@@ -247,21 +247,21 @@ def test_one_more_record_reaches_the_dbt_sources_and_the_golden_file(one_more, m
 
     text = render_sources(lakehouse.tables.ALL)
     tables = yaml.safe_load(text)["sources"][0]["tables"]
-    (source,) = [table for table in tables if table["name"] == "pedidos"]
+    (source,) = [table for table in tables if table["name"] == "devolucoes"]
     assert [column["name"] for column in source["columns"]] == ["id", "valor", "quantidade", "total", "updated_at"]
-    assert source["config"]["meta"]["dagster"]["asset_key"] == ["silver", "pedidos"]
+    assert source["config"]["meta"]["dagster"]["asset_key"] == ["silver", "devolucoes"]
 
     written = tmp_path / "_sources.yml"
     monkeypatch.setattr(sources, "sources_path", lambda: written)
     assert derived() == {written: text}  # first the sources, since dbt's graph is read with them
     written.write_text(text)
     golden = derived()[PROJECT / GOLDEN]
-    assert "silver/pedidos\n" in golden
-    assert "silver/pedidos:range_valor\n" in golden
+    assert "silver/devolucoes\n" in golden
+    assert "silver/devolucoes:range_valor\n" in golden
 
 
 def test_one_more_record_is_all_that_its_files_need_to_become_silver(one_more, tmp_path):
-    folder = tmp_path / "landing" / "raw" / "pedidos"
+    folder = tmp_path / "landing" / "raw" / "devolucoes"
     folder.mkdir(parents=True)
     records = [{"id": n, "Valor Total": "2.50", "quantidade": n % 3, "updated_at": "2024-01-01T00:00:00Z"} for n in range(1, 201)]
     with (folder / "2024_01_01_1704067200000_0.jsonl").open("w") as file:
@@ -269,10 +269,10 @@ def test_one_more_record_is_all_that_its_files_need_to_become_silver(one_more, t
             envelope = {"_airbyte_raw_id": f"r{record['id']}", "_airbyte_extracted_at": 1704067200000, "_airbyte_meta": {}}
             file.write(json.dumps({**envelope, "_airbyte_generation_id": 1, "_airbyte_data": record}) + "\n")
     job = build_defs(Settings(root=str(tmp_path))).resolve_implicit_global_asset_job_def()
-    keys = [dg.AssetKey([layer, "pedidos"]) for layer in ("bronze", "silver")]
+    keys = [dg.AssetKey([layer, "devolucoes"]) for layer in ("bronze", "silver")]
     with dg.DagsterInstance.ephemeral() as instance:
         result = job.execute_in_process(instance=instance, asset_selection=keys, raise_on_error=False)
     assert result.success
-    silver = open_existing(str(tmp_path / "silver" / "pedidos"))
+    silver = open_existing(str(tmp_path / "silver" / "devolucoes"))
     assert silver.rows == sum(1 for record in records if record["quantidade"])
     assert list(silver.columns) == ["id", "valor", "quantidade", "total", "updated_at", "_extracted_at"]

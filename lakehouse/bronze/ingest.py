@@ -84,7 +84,7 @@ def stage_batch(
     present, vanished = _still_there(source, files, landed)
     new_columns: frozenset[str] | None = None
     if spec.drift != "evolve" and not (spec.drift == "freeze" and release is not None and release.accept):
-        declared = frozenset(c.bronze_name for c in spec.columns if c.expression is None)
+        declared = frozenset(column.bronze_name for column in spec.delivered)
         new_columns = declared | (frozenset(table.columns) - frozenset(airbyte.ENVELOPE))
     staged = airbyte.stage(
         session,
@@ -176,19 +176,19 @@ def _frozen(spec: TableSpec, drifted: Sequence[Reject], *, judged: int) -> Findi
 
 def landing_of(storage: Storage, spec: TableSpec) -> Storage:
     """The same places, and landing where the table's files come from: another writer's table, when it is one."""
-    return replace(storage, landing=spec.source.uri) if isinstance(spec.source, DeltaSource) else storage
+    return replace(storage, landing=spec.origin.uri) if isinstance(spec.origin, DeltaSource) else storage
 
 
 def _landed(storage: Storage, spec: TableSpec, *, known: Sequence[PlannedFile]) -> list[LandedFile]:
-    if isinstance(spec.source, DeltaSource):
-        return delta.brought(spec.source.uri, known={file.path for file in known})
-    return storage.landed(spec.source.stream)
+    if isinstance(spec.origin, DeltaSource):
+        return delta.brought(spec.origin.uri, known={file.path for file in known})
+    return storage.landed(spec.origin.stream)
 
 
 def _check_unchanged(storage: Storage, spec: TableSpec, files: Sequence[LandedFile]) -> None:
-    if isinstance(spec.source, DeltaSource):  # a data file is never written again
+    if isinstance(spec.origin, DeltaSource):  # a data file is never written again
         return
-    after = {file.path: file for file in storage.landed(spec.source.stream)}
+    after = {file.path: file for file in storage.landed(spec.origin.stream)}
     if any(after.get(file.path) != file for file in files):
         raise ConflictError(f"A file of {spec.landing} changed while it was read.", remedy="Run it again.")
 
@@ -250,7 +250,7 @@ def _quarantine(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ba
 
 
 def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], types: dict[str, str]) -> list[Finding]:
-    declared = {column.bronze_name for column in spec.columns if column.expression is None}
+    declared = {column.bronze_name for column in spec.delivered} - set(spec.values)
     bad_files = [r for r in staged.rejects if r.record is None and r.rule != "schema_drift"]
     bad_records = entry.quarantined
     refused = [r for r in staged.rejects if r.rule == "schema_drift"]

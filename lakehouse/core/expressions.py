@@ -15,8 +15,8 @@ Dialect = Literal["duckdb", "spark"]
 
 # fmt: off
 _ALLOWED = frozenset((
-    "Abs", "Add", "And", "Between", "Boolean", "Case", "Cast", "Coalesce", "Column", "Concat", "DPipe",
-    "DataType", "DataTypeParam", "Div", "EQ", "GT", "GTE", "Identifier", "If", "In", "IntDiv", "Interval", "Is",
+    "Abs", "Add", "And", "AtTimeZone", "Between", "Boolean", "Case", "Cast", "Coalesce", "Column", "Concat", "DPipe",
+    "DataType", "DataTypeParam", "Div", "EQ", "Extract", "GT", "GTE", "Identifier", "If", "In", "IntDiv", "Interval", "Is",
     "LT", "LTE", "Length", "Like", "Literal", "Lower", "Mod", "Month", "Mul", "NEQ", "Neg", "Not", "Null",
     "NullSafeEQ", "NullSafeNEQ", "Nullif", "Or", "Paren", "RegexpLike", "Replace", "Round", "StartsWith", "Sub",
     "Substring", "Trim", "TryCast", "Upper", "Var", "Year",

@@ -26,7 +26,7 @@ from lakehouse.core.rules import Finding, Severity
 from lakehouse.core.storage import hold
 from lakehouse.gold.lineage import column_lineage
 from lakehouse.gold.project import DATABASE, invoke, write_profile
-from lakehouse.gold.schema import mart_columns
+from lakehouse.gold.schema import mart_columns, source_columns
 from lakehouse.io_manager import Unchanged
 from lakehouse.lake import LakeResource, scratch
 from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
@@ -194,6 +194,8 @@ class _Build:
         out = {}
         for ref in sorted({ref for mart in wanted for ref in mart.sources}, key=str):
             snapshot = open_existing(self.storage.uri(ref))
+            if snapshot is None and ref.layer == "ops":  # nothing was measured yet: a figure of nothing, not an error
+                snapshot = open_table(self.storage.uri(ref), source_columns(self.manifest, ref))
             if snapshot is None:
                 raise BrokenTableError(f"Gold needs {ref}, which does not exist.", remedy=f"Materialise {ref} first.")
             out[ref] = snapshot

@@ -10,7 +10,7 @@ import dagster as dg
 
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
-from lakehouse.tables import ALL
+from lakehouse.tables import parts
 from lakehouse.tables.spec import AirbyteStream, DeltaSource, TableSpec
 
 _DESCRIPTIONS = {
@@ -20,14 +20,15 @@ _DESCRIPTIONS = {
 
 
 def build_defs(settings: Settings) -> dg.Definitions:
-    streams = {spec.landing: spec for spec in ALL}
+    streams = {part.landing: part for part in parts() if not part.origin.made_by}
     assets = [
         dg.AssetSpec(
             ref.key,
             group_name="landing",
-            description=_DESCRIPTIONS[type(spec.source)].format(ref.table),
-            kinds={"airbyte"} if isinstance(spec.source, AirbyteStream) else {"deltalake"},
+            description=_DESCRIPTIONS[type(spec.origin)].format(ref.table),
+            kinds={"airbyte"} if isinstance(spec.origin, AirbyteStream) else {"deltalake"},
             owners=list(spec.owners),
+            tags=dict.fromkeys(spec.tags, ""),
             metadata={"dagster/uri": _place(settings, spec)},
         )
         for ref, spec in streams.items()
@@ -36,4 +37,4 @@ def build_defs(settings: Settings) -> dg.Definitions:
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:
-    return spec.source.uri if isinstance(spec.source, DeltaSource) else f"{settings.landing}/raw/{spec.source.stream}"
+    return spec.origin.uri if isinstance(spec.origin, DeltaSource) else f"{settings.landing}/raw/{spec.origin.stream}"

@@ -12,7 +12,7 @@ import dagster as dg
 
 from lakehouse.core.landing import delta
 from lakehouse.settings import Settings
-from lakehouse.tables import ALL
+from lakehouse.tables import parts
 from lakehouse.tables.spec import AirbyteStream, DeltaSource
 
 JOB = "medallion_etl"
@@ -53,11 +53,13 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
 def listing_digest(settings: Settings) -> tuple[str, int]:
     """A digest of everything landed, and the number of files."""
     digest, files = hashlib.sha256(), 0
-    for spec in ALL:
-        if isinstance(spec.source, DeltaSource) and (state := delta.state(spec.source.uri)):
-            digest.update(f"{spec.source.uri}\x00{state}\n".encode())
+    sources = [part.origin for part in parts()]
+    for source in sources:
+        if isinstance(source, DeltaSource) and (state := delta.state(source.uri)):
+            digest.update(f"{source.uri}\x00{state}\n".encode())
             files += 1
-    for stream in sorted({spec.source.stream for spec in ALL if isinstance(spec.source, AirbyteStream)}):
+    # What landing assets of this project write, their own jobs take further.
+    for stream in sorted({s.stream for s in sources if isinstance(s, AirbyteStream) and not s.made_by}):
         for file in settings.storage.landed(stream):
             digest.update(f"{file.path}\x00{file.version}\n".encode())
             files += 1

@@ -53,13 +53,13 @@ _MANY = 50
 
 @dataclass(frozen=True)
 class Target:
-    """One table to look at, with its bounds. `quarantine` is where its offenders are."""
+    """One table to look at, with its bounds. `quarantine` are the tables of its offenders."""
 
     ref: TableRef
     uri: str
     health: Health = field(default_factory=Health)
     file_mb: int = 64
-    quarantine: str = ""
+    quarantine: tuple[str, ...] = ()
 
     @property
     def check(self) -> str:
@@ -101,8 +101,8 @@ def targets(storage: Storage, specs: Sequence[TableSpec], others: Sequence[Table
     out = []
     for spec in specs:
         plain = Health(max_log=spec.health.max_log, max_small=spec.health.max_small)
-        out.append(Target(spec.bronze, storage.uri(spec.bronze), plain, file_mb=64))
-        quarantine = storage.uri(spec.quarantine)
+        out += [Target(part.bronze, storage.uri(part.bronze), plain) for part in spec.parts]
+        quarantine = tuple(storage.uri(part.quarantine) for part in spec.parts)
         out.append(Target(spec.silver, storage.uri(spec.silver), spec.health, spec.file_mb, quarantine))
     known = {target.ref for target in out}
     return out + [Target(ref, storage.uri(ref)) for ref in others if ref not in known]
@@ -146,8 +146,7 @@ def _figures(target: Target, snapshot: Snapshot, *, now: datetime) -> Measured:
     newest = max((file.upper[name] for file in files if (name := target.health.event_time) and name in file.upper), default=None)
     if newest is not None and newest.tzinfo is None:
         newest = newest.replace(tzinfo=UTC)
-    quarantine = open_existing(target.quarantine) if target.quarantine else None
-    held = quarantine.rows if quarantine is not None else 0
+    held = sum(found.rows for uri in target.quarantine if (found := open_existing(uri)) is not None)
     return Measured(
         target.ref.layer,
         target.ref.table,
@@ -219,7 +218,8 @@ def _document(target: Target) -> dict[str, Any]:
 def _target(entry: Mapping[str, Any]) -> Target:
     ages = ("max_event_age", "max_commit_age")
     bounds: dict[str, Any] = {n: timedelta(seconds=v) if n in ages and v is not None else v for n, v in entry["health"].items()}
-    return Target(**{**entry, "ref": TableRef(*entry["ref"]), "health": Health(**bounds)})
+    own = {"ref": TableRef(*entry["ref"]), "health": Health(**bounds), "quarantine": tuple(entry["quarantine"])}
+    return Target(**{**entry, **own})
 
 
 def _read(entry: Mapping[str, Any]) -> Measured:

@@ -20,7 +20,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
 from lakehouse.lake import LakeResource
 from lakehouse.steps import RETRY, code_version, failures
-from lakehouse.tables import ALL
+from lakehouse.tables.vendas import TABLES
 
 if TYPE_CHECKING:
     from lakehouse.reports.vendas_page import VendasFigures
@@ -71,7 +71,7 @@ def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
 
 def _tables() -> list[TableRef]:
     """Every table whose state is on the page."""
-    tables = [ref for spec in ALL for ref in (spec.bronze, spec.silver)]
+    tables = [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]
     return [*tables, *[TableRef("gold", name) for name in MARTS]]
 
 
@@ -158,7 +158,7 @@ def _ledger(session: Session, storage: Storage) -> list[dict[str, Any]]:
     """Everything that ever came into each table, and where it went, since its last rebuild."""
     rows = _rows(session, open_existing(storage.uri(TableRef("ops", "ledger"))))
     out = []
-    for ref in [ref for spec in ALL for ref in (spec.bronze, spec.silver)]:
+    for ref in [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]:
         mine = [row for row in rows if (row["layer"], row["table"]) == (ref.layer, ref.table)]
         start = max((row["version"] for row in mine if row["batch_from"] == 0), default=0)
         mine = [row for row in mine if row["version"] >= start]

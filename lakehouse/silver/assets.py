@@ -34,9 +34,9 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=spec.silver.key,
-        deps=[spec.bronze.key],
+        deps=[part.bronze.key for part in spec.parts],
         check_specs=check_specs(spec.silver.key, rules),
-        code_version=code_version(spec.columns, spec.key, spec.order, spec.deleted, spec.rules, spec.transform),
+        code_version=code_version(spec.columns, spec.key, spec.order, spec.deleted, spec.rules, spec.transform, spec.feeds),
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness) if spec.freshness else None,
         **arguments,
     )
@@ -85,14 +85,15 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
 
 
 def _lineage(spec: TableSpec) -> dg.TableColumnLineage:
-    bronze = dg.AssetKey(spec.bronze.key)
-    plain = {column.name: column.bronze_name for column in spec.columns if column.expression is None}
-    sources = {name: {field} for name, field in plain.items()}
+    sources = {column.name: {column.bronze_name} for column in spec.delivered}
+    sources |= {column.name: {"_airbyte_extracted_at"} for column in spec.observed}
     for column in spec.columns:
         if column.expression is not None:
             used = spec.parsed(column.expression).columns
             sources[column.name] = set().union(*(sources[name] for name in used))
     sources[EXTRACTED_AT] = {"_airbyte_extracted_at"}
-    return dg.TableColumnLineage(
-        {name: [dg.TableColumnDep(bronze, field) for field in sorted(fields)] for name, fields in sources.items()}
-    )
+    lineage = {}
+    for name, fields in sources.items():
+        read = [(part.bronze.key, field) for part in spec.parts for field in sorted(fields - {*part.values})]
+        lineage[name] = [dg.TableColumnDep(dg.AssetKey(key), field) for key, field in read]
+    return dg.TableColumnLineage(lineage)

@@ -1,51 +1,42 @@
 """Bronze to silver for one table: judge the new records, find the newest version of every key, stage what changes.
 
-    bronze batches above the watermark ─▶ cast ─▶ transform ─▶ calculated columns ─▶ judged ─┬▶ quarantine
-                                                                                           └▶ accepted
-    accepted + the rows and remembered deletes of the same keys ─▶ newest per key ─▶ changed rows ─▶ staged files
+    bronze batches above the watermark ─▶ judged (judging.py) ─┬▶ quarantine
+                                                             └▶ newest per key (newest.py) ─▶ staged files ─▶ candidate
 
-The table follows from the set of records alone, never from the order in which they came: versions of a key are compared by
-the declared order, then extraction time, then deletes before upserts, then content. So any sequence of increments gives the
-table of a full rebuild. An increment rewrites only the files that hold a changed key; a rebuild (and the first load) streams
-all of bronze through one sort, and only keys that occur more than once, or in a delete, are ever compared.
+The table follows from the set of records alone, never from the order in which they came. So any sequence of increments gives
+the table of a full rebuild. An increment rewrites only the files that hold a changed key; a rebuild (and the first load)
+streams all of bronze through one sort.
 
-Pure: no dagster, engine-neutral. The watermark is the application transaction `from:bronze/<table>` of the silver commit.
+Pure: no dagster, engine-neutral. The watermarks are the application transactions `from:bronze/<table>` of the silver commit.
 """
 
-import hashlib
-import importlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
 import narwhals as nw
 
 from lakehouse.core import ledger, quarantine, rules
-from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_existing, open_table
+from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_table
 from lakehouse.core.engines import Session
-from lakehouse.core.errors import BrokenTableError, LakehouseError, RefusedWriteError
-from lakehouse.core.landing.airbyte import ENVELOPE
+from lakehouse.core.errors import BrokenTableError, RefusedWriteError
 from lakehouse.core.ledger import Entry
 from lakehouse.core.names import TableRef
-from lakehouse.core.rules import Finding, Release, Severity
+from lakehouse.core.rules import Finding, Release
 from lakehouse.core.storage import Storage
-from lakehouse.core.writes import PATH, files_near, replace_keys
-from lakehouse.silver.checks import BALANCE, COMPLETE, TYPES
-from lakehouse.tables.spec import EXTRACTED_AT, RowRule, TableRule, TableSpec
+from lakehouse.silver import feeds
+from lakehouse.silver.checks import BALANCE, COMPLETE, CONFLICTS, TYPES
+from lakehouse.silver.feeds import rows_of
+from lakehouse.silver.judging import DELETED, Judge, Verdicts
+from lakehouse.silver.newest import Change, Merge, delete_columns, silver_columns, tombstones_ref
+from lakehouse.tables.spec import RowRule, TableSpec
 
 LEDGER = ledger.LEDGER_TABLE
 #: `evolve` is chosen by the refresh itself: the declaration has grown, and all of bronze is read under the new one.
 Mode = Literal["increment", "rebuild", "redrive", "evolve"]
-_DELETED, _ACCEPTED, _ORIGIN = "_deleted", "_accepted", "_origin"
-_PLACE = ("_file", "_position")
-_TURN, _TIED = "_turn", "_tied"
-#: Of records that are equal in all else the stored one stands, so nothing is written. A remembered delete yields to the
-#: same one in the batch: it was remembered by a run that did not live to apply it.
-_STORED, _BATCH, _REMEMBERED = 2, 1, 0
 
 
 @dataclass
@@ -62,19 +53,6 @@ class Refresh:
     stopped: bool = False
     inputs: Mapping[str, int] = field(default_factory=dict)
     written: Mapping[str, int] = field(default_factory=dict)
-
-
-def silver_columns(spec: TableSpec) -> dict[str, str]:
-    """`{column: type}` of the silver table."""
-    return {**{column.name: column.type for column in spec.columns}, EXTRACTED_AT: "timestamp"}
-
-
-def tombstones_ref(target: TableRef) -> TableRef:
-    """Where the deletes of a silver table are remembered."""
-    name = f"deletes_{target.table}"
-    if len(name) > 63:  # the longest name; two long ones must not share their beginning
-        name = f"{name[:54]}_{hashlib.sha256(target.table.encode()).hexdigest()[:8]}"
-    return TableRef("ops", name)
 
 
 def stage_refresh(
@@ -105,11 +83,12 @@ def stage_refresh(
 
 def settle_quarantine(session: Session, storage: Storage, spec: TableSpec, silver: Snapshot) -> None:
     """Make final what a commit of silver changed in quarantine, and take back what a run that died had begun to change."""
-    quarantine.settle(session, storage.uri(spec.quarantine), layer="silver", done=silver.transaction(quarantine.REDRIVE))
+    for part in spec.parts:
+        quarantine.settle(session, storage.uri(part.quarantine), layer="silver", done=silver.transaction(quarantine.REDRIVE))
 
 
 class _Work:
-    """One refresh: the opened tables and the names that its steps share."""
+    """One refresh: the opened tables, and how far silver has read of each bronze table."""
 
     def __init__(
         self,
@@ -124,186 +103,102 @@ class _Work:
     ) -> None:
         self.session, self.storage, self.spec, self.target = session, storage, spec, target
         self.run_id, self.mode, self.release = run_id, mode, release
-        declared: list[RowRule | TableRule] = [*spec.row_rules, *spec.table_rules]
-        self.declared = {rule.name: rule.action for rule in declared}
-        self.actions = {rule.name: self._action(rule) for rule in declared}
         self.columns = silver_columns(spec)
-        self.key = list(spec.key)
-        self.types = {column.name: column.type for column in spec.columns}
-        rest = [name for name in self.columns if name not in (*spec.key, *spec.order, EXTRACTED_AT)]
-        self.order = [*spec.order, EXTRACTED_AT, _DELETED, *rest]
-        conditions = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules}
-        self.warnings = {name: condition for name, condition in conditions.items() if self.actions[name] == "warn"}
-        self.conditions = {name: condition for name, condition in conditions.items() if name not in self.warnings}
-        self._bronze()
-        self.silver = open_table(storage.uri(target), self.columns)
-        self.deletes = open_table(storage.uri(tombstones_ref(target)), self._delete_columns())
+        feeds.open_feeds(storage, spec)  # one that is not there is named before anything is made
+        partition_by = [spec.partition] if spec.partition else []
+        self.silver = open_table(storage.uri(target), self.columns, partition_by=partition_by)
+        self.deletes = open_table(storage.uri(tombstones_ref(target)), delete_columns(spec))
         # Opened last: what another run has remembered of bronze before now is then in this bronze too.
-        self.bronze = self._bronze()
+        self.feeds = feeds.open_feeds(storage, spec)
+        self.judge = Judge(session, spec, release=release)
+        self.merge = Merge(session, spec, self.judge, silver=self.silver, deletes=self.deletes)
 
-    def _bronze(self) -> Snapshot:
-        bronze = open_existing(self.storage.uri(self.spec.bronze))
-        if bronze is None:
-            what = f"{self.target} needs {self.spec.bronze}, which does not exist."
-            raise BrokenTableError(what, remedy=f"Materialise {self.spec.bronze} first.")
-        return bronze
+    @property
+    def seen(self) -> int:
+        """Batches that silver has read, of all feeds; 0 when it reads them from their beginning."""
+        return sum(feed.seen for feed in self.feeds)
 
     # --- what is new ---------------------------------------------------------------------------------------------
 
     def stage(self) -> Refresh:
-        app = ledger.read_app(self.spec.bronze)
-        seen = self.silver.transaction(app)
-        newest = self.bronze.transaction(ledger.ingest_app(self.spec.bronze))
         ledger.settle(self.session, self.storage.uri(LEDGER), table=self.target, snapshot=self.silver)
         if self.target == self.spec.silver:
             settle_quarantine(self.session, self.storage, self.spec, self.silver)
-        known = self.silver.last_info().get("bronze_id", self.bronze.id)
-        if seen and known != self.bronze.id and self.mode != "rebuild":
-            raise BrokenTableError(
-                f"{self.target} was read from another table than the present {self.spec.bronze}.",
-                remedy=f"Bronze was replaced: run make rebuild TABLE={self.spec.name}.",
-            )
-        if self.mode == "rebuild":
-            seen = 0
-        elif seen == newest and self.mode == "increment" and self._declared():
-            return Refresh(self.silver.version)
-        if seen > newest:
-            raise BrokenTableError(
-                f"{self.target} has read batch {seen} of {self.spec.bronze}, which ends at {newest}.",
-                remedy=f"Bronze was replaced: run make rebuild TABLE={self.spec.name}.",
-            )
-        if seen and not self._declared():
-            if not self._widens():
-                raise BrokenTableError(
-                    f"The columns, key or order of {self.target} cannot become those that its spec declares without a loss.",
-                    remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration.",
-                )
-            self.mode, seen = "evolve", 0
+        if self.mode != "rebuild":
+            self._continue()
+            if self.mode == "increment" and self._declared() and all(feed.seen == feed.newest for feed in self.feeds):
+                return Refresh(self.silver.version)
+            if self.seen and not self._declared():
+                self._start_over()
         if self.mode == "redrive":
-            newest = seen
-            records = self._waiting(seen)
+            for feed in self.feeds:
+                feed.newest = feed.seen
+            records = feeds.waiting(self.session, self.storage, self.feeds)
             if records is None:
                 return Refresh(self.silver.version)
         else:
-            records = self._new_records(seen, newest)
-        judged, reasons = self._judged(records)
-        change = self._stage_whole(records, judged) if seen == 0 else self._stage_increment(judged)
+            records = feeds.records(self.session, self.feeds)
+        judged, verdicts = self.judge.judged(records)
+        change = self.merge.increment(judged) if self.seen else self.merge.whole(records, judged)
         try:
-            return self._judge(change, records, judged, reasons, seen=seen, newest=newest, app=app)
+            return self._judge(change, records, judged, verdicts)
         except BaseException:
             change.candidate.discard()
             raise
 
-    def _new_records(self, seen: int, newest: int) -> "nw.LazyFrame[Any]":
-        fields = {c.bronze_name: "string" for c in self.spec.columns if c.expression is None}
-        files = [f for f in self.bronze.files if f.upper.get("_batch_id") is None or f.upper["_batch_id"] > seen]
-        frame = self.session.read(self.bronze.paths(files), {**ENVELOPE, **fields}, place=_PLACE)
-        return frame.filter((nw.col("_batch_id") > seen) & (nw.col("_batch_id") <= newest))
+    def _continue(self) -> None:
+        """Go on after the batches that silver's own commit says it has read."""
+        known = json.loads(self.silver.last_info().get("input_ids", "{}"))
+        for feed in self.feeds:
+            feed.seen = self.silver.transaction(feed.app)
+            remedy = f"Bronze was replaced: run make rebuild TABLE={self.spec.name}."
+            if feed.seen and known.get(str(feed.part.bronze), feed.bronze.id) != feed.bronze.id:
+                what = f"{self.target} was read from another table than the present {feed.part.bronze}."
+                raise BrokenTableError(what, remedy=remedy)
+            if feed.seen > feed.newest:
+                what = f"{self.target} has read batch {feed.seen} of {feed.part.bronze}, which ends at {feed.newest}."
+                raise BrokenTableError(what, remedy=remedy)
+
+    def _start_over(self) -> None:
+        """Read all of bronze under a declaration that has grown."""
+        if not self._widens():
+            raise BrokenTableError(
+                f"The columns, key or order of {self.target} cannot become those that its spec declares without a loss.",
+                remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration.",
+            )
+        self.mode = "evolve"
+        for feed in self.feeds:
+            feed.seen = 0
 
     def _declared(self) -> bool:
         """Whether the table is as its spec declares it."""
-        identity = [*self.deletes.columns.items()] == [*self._delete_columns().items()]
+        identity = [*self.deletes.columns.items()] == [*delete_columns(self.spec).items()]
         return self.silver.columns == self.columns and identity
 
     def _widens(self) -> bool:
         """Whether the declared columns hold all that the table's do, under the same key and order."""
         have = self.silver.columns
         kept = all(name in self.columns and _is_wider(kind, self.columns[name]) for name, kind in have.items())
-        return kept and [*self.deletes.columns] == [*self._delete_columns()]
+        return kept and [*self.deletes.columns] == [*delete_columns(self.spec)]
 
-    def _waiting(self, seen: int) -> "nw.LazyFrame[Any] | None":
-        """The bronze records of what the rules have put in quarantine; None when that is nothing.
+    # --- what it comes to ------------------------------------------------------------------------------------------
 
-        Raises:
-            BrokenTableError: one of them is no longer in bronze.
-        """
-        session = self.session
-        table = open_existing(self.storage.uri(self.spec.quarantine))
-        if table is None:
-            return None
-        waiting = quarantine.waiting(session, table, layer="silver").filter(nw.col("batch_id") <= seen)
-        names = {"_batch_id": "batch_id", "_source_file": "source_file", "_airbyte_raw_id": "raw_id"}
-        keys = session.keep(waiting.select(**{name: nw.col(column) for name, column in names.items()}))
-        count = self._count(keys)
-        if not count:
-            return None
-        # A record that shares its id and file with one of them is read again too; that changes nothing.
-        records = session.keep(self._new_records(0, seen).join(keys, on=list(names), how="semi"))
-        if self._count(records) < count:
-            raise BrokenTableError(
-                f"Of {count:,} records in {self.spec.quarantine} some are no longer in {self.spec.bronze}.",
-                remedy=f"Bronze was replaced: run make rebuild TABLE={self.spec.name}.",
-            )
-        return records
-
-    # --- judging -------------------------------------------------------------------------------------------------
-
-    def _judged(self, records: "nw.LazyFrame[Any]") -> "tuple[nw.LazyFrame[Any], dict[str, nw.Expr]]":
-        """The records with silver's columns and the verdict; and an expression per rule, true where it is violated."""
-        spec = self.spec
-        plain = [column for column in spec.columns if column.expression is None]
-        raw = {name: f"_raw_{name}" for name in dict.fromkeys(column.bronze_name for column in plain)}
-        defaults = {column.bronze_name: column.default for column in plain if column.default is not None}
-        frame = records.select(
-            *[nw.col(name) for name in (*ENVELOPE, *_PLACE)],
-            nw.col("_airbyte_extracted_at").alias(EXTRACTED_AT),
-            *[(nw.col(n).fill_null(defaults[n]) if n in defaults else nw.col(n)).alias(alias) for n, alias in raw.items()],
-        )
-        frame = self.session.cast(frame, {c.name: (raw[c.bronze_name], c.type) for c in plain})
-        # Nearly every value casts, so the text is looked at only where it did not.
-        uncast = {
-            column.name: nw.when(nw.col(column.name).is_null())
-            .then((nw.col(raw[column.bronze_name]) != "").fill_null(False))
-            .otherwise(False)
-            for column in plain
-            if column.type != "string"
-        }
-        # Judged before the transform: it may replace what was cast.
-        frame = frame.with_columns(**{f"_uncast_{name}": flag for name, flag in uncast.items()})
-        if spec.transform is not None:
-            frame = importlib.import_module(f"lakehouse.silver.transforms.{spec.transform}").transform(frame)
-        calculated = {c.name: (spec.parsed(c.expression), c.type) for c in spec.columns if c.expression is not None}
-        frame = self.session.compute(frame, calculated, failed="_failed_")
-        deleted = {_DELETED: (spec.parsed(spec.deleted or "FALSE"), "boolean")}
-        frame = self.session.compute(frame, deleted, failed="_failed_").with_columns(nw.col(_DELETED).fill_null(False))
-        frame, broken = rules.violations(self.session, frame, self.conditions)
-        types = {f"{TYPES}_{name}": nw.col(f"_uncast_{name}") for name in uncast}
-        types |= {f"{TYPES}_{name}": nw.col(f"_failed_{name}") for name in (*calculated, _DELETED)}
-        # A delete needs its key and its place in the order; what else it says does not matter.
-        needed = {f"not_null_{name}" for name in self.key} | {f"{TYPES}_{n}" for n in (*self.key, *spec.order)}
-        every = {**types, **broken}
-        always = nw.any_horizontal(*[flag for name, flag in every.items() if name in needed], ignore_nulls=False)
-        rest = [flag for name, flag in every.items() if name not in needed]
-        unless_deleted = nw.any_horizontal(*rest, ignore_nulls=False) & ~nw.col(_DELETED)
-        verdicts = {name: flag if name in needed else flag & ~nw.col(_DELETED) for name, flag in every.items()}
-        return frame.with_columns((~(always | unless_deleted)).alias(_ACCEPTED)), verdicts
-
-    def _judge(
-        self,
-        change: "_Change",
-        records: "nw.LazyFrame[Any]",
-        judged: "nw.LazyFrame[Any]",
-        reasons: "dict[str, nw.Expr]",
-        *,
-        seen: int,
-        newest: int,
-        app: str,
-    ) -> Refresh:
+    def _judge(self, change: Change, records: "nw.LazyFrame[Any]", judged: "nw.LazyFrame[Any]", verdicts: Verdicts) -> Refresh:
         """Count, compare with what came in, evaluate the rules, put the refused records in quarantine."""
-        session, spec = self.session, self.spec
-        arrived = session.rows(records.select(nw.len().alias("n")))[0][0]
+        session, judge = self.session, self.judge
+        arrived = rows_of(session, records)
         refused = arrived - change.accepted
-        counts = dict.fromkeys(reasons, 0)
+        counts = dict.fromkeys(verdicts, 0)
         bad = None
         if refused:  # only then is it worth reading the batch for them
-            bad = session.keep(self._quarantined(judged.filter(~nw.col(_ACCEPTED)), reasons))
-            flags = [nw.col(f"_is_{name}").cast(nw.Int64).sum().alias(name) for name in reasons]
-            counts = dict(zip(reasons, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
-        if relaxed := {name: rule for name, rule in self.warnings.items() if self.declared[name] == "fail"}:
-            counts |= rules.count_violations(session, judged.filter(~nw.col(_DELETED)), relaxed)[1]
+            bad = session.keep(judge.refused(judged, verdicts, run_id=self.run_id))
+            flags = [nw.col(f"_is_{name}").cast(nw.Int64).sum().alias(name) for name in verdicts]
+            counts = dict(zip(verdicts, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
+        if judge.relaxed:
+            counts |= rules.count_violations(session, judged.filter(~nw.col(DELETED)), judge.relaxed)[1]
         findings = self._findings(change, counts, judged=arrived)
         findings = [self._explained(finding, bad) if finding.stops else finding for finding in findings]
-        released = [f.rule for f in findings if not f.passed and f.action != self.declared.get(f.rule, f.action)]
+        released = [f.rule for f in findings if not f.passed and f.action != judge.declared.get(f.rule, f.action)]
         if self.release is not None and not released and not any(finding.stops for finding in findings):
             change.candidate.discard()
             raise nothing_to_release(self.target)
@@ -312,22 +207,11 @@ class _Work:
             return Refresh(self.silver.version, findings=findings)
         # Not an increment: then records leave the quarantine that are in no other table before the commit.
         again = self.mode != "increment"
-        number = self.silver.transaction(quarantine.REDRIVE) + 1 if again and self.target == spec.silver else None
-        if not any(finding.stops for finding in findings):
-            stored = quarantine.replace_after(
-                session,
-                self.storage.uri(spec.quarantine),
-                layer="silver",
-                batch=0 if again else seen,
-                until=newest,
-                records=bad,
-                number=number,
-            )
-        else:
-            stored = refused
+        number = self.silver.transaction(quarantine.REDRIVE) + 1 if again and self.target == self.spec.silver else None
+        stored = refused if any(f.stops for f in findings) else self._quarantine(bad, again=again, number=number)
         entry = Entry(
-            batch_from=seen,
-            batch_to=newest,
+            batch_from=self.seen,
+            batch_to=sum(feed.newest for feed in self.feeds),
             records_in=arrived,
             written=change.written,
             deduplicated=change.accepted - change.written - change.deleted,
@@ -339,59 +223,60 @@ class _Work:
         if any(finding.stops for finding in findings):
             change.candidate.discard()
             return Refresh(self.silver.version, None, entry, findings, stopped=True)
-        self._remember(change.deletes, anew=seen == 0)
-        change.candidate.transactions = {app: newest, **({quarantine.REDRIVE: number} if number is not None else {})}
-        operation = "release" if released else "merge" if self.mode == "increment" else self.mode
-        inputs = {str(spec.bronze): self.bronze.version}
-        change.candidate.info = {"operation": operation, "inputs": json.dumps(inputs), **entry.info()}
-        change.candidate.info |= {"bronze_id": self.bronze.id}
-        if self.release is not None:
-            change.candidate.info |= {"released": ", ".join(released), "reason": self.release.reason}
-        accepted = self.release is not None and self.release.accept
-        change.candidate.max_loss, change.candidate.force = spec.max_loss, self.mode == "rebuild" or accepted
-        if seen == 0 and self.silver.columns != self.columns:
-            change.candidate.columns = self.columns
-        written = {"files_added": len(change.candidate.add), "files_removed": len(change.candidate.remove)}
-        return Refresh(self.silver.version, change.candidate, entry, findings, inputs=inputs, written=written)
+        self.merge.remember(change.deletes, anew=not self.seen)
+        return self._ready(change, entry, findings, released=released, number=number)
 
-    def _quarantined(self, refused: "nw.LazyFrame[Any]", reasons: "dict[str, nw.Expr]") -> "nw.LazyFrame[Any]":
-        raw = [c.bronze_name for c in self.spec.columns if c.expression is None]
-        frame = refused.with_columns(**{f"_is_{name}": flag.fill_null(False) for name, flag in reasons.items()})
-        names = [nw.when(nw.col(f"_is_{name}")).then(nw.lit(name)) for name in reasons]
-        frame = frame.with_columns(nw.concat_str(*names, separator=", ", ignore_nulls=True).alias("_rules"))
-        frame = frame.drop(*[name for name in self.types if f"_raw_{name}" not in frame.columns])
-        frame = frame.with_columns(**{name: nw.col(f"_raw_{name}") for name in dict.fromkeys(raw)})
-        frame = self.session.documents(frame, "_record", list(dict.fromkeys(raw)))
-        now = datetime.now(UTC)
-        return frame.select(
-            nw.lit("silver").alias("layer"),
-            nw.col("_rules").alias("rules"),
-            nw.concat_str(nw.lit("It violates "), nw.col("_rules"), nw.lit(".")).alias("reason"),
-            nw.col("_record").alias("record"),
-            nw.col("_source_file").alias("source_file"),
-            nw.col("_airbyte_raw_id").alias("raw_id"),
-            nw.col("_batch_id").alias("batch_id"),
-            nw.lit(self.run_id).alias("run_id"),
-            nw.lit(now).alias("quarantined_at"),
-            *[nw.col(f"_is_{name}") for name in reasons],
+    def _ready(
+        self, change: Change, entry: Entry, findings: list[Finding], *, released: list[str], number: int | None
+    ) -> Refresh:
+        """The candidate with all that its commit says."""
+        candidate = change.candidate
+        redriven = {quarantine.REDRIVE: number} if number is not None else {}
+        candidate.transactions = {**{feed.app: feed.newest for feed in self.feeds}, **redriven}
+        operation = "release" if released else "merge" if self.mode == "increment" else self.mode
+        inputs = {str(feed.part.bronze): feed.bronze.version for feed in self.feeds}
+        ids = {str(feed.part.bronze): feed.bronze.id for feed in self.feeds}
+        candidate.info = {"operation": operation, "inputs": json.dumps(inputs), "input_ids": json.dumps(ids), **entry.info()}
+        if self.release is not None:
+            candidate.info |= {"released": ", ".join(released), "reason": self.release.reason}
+        accepted = self.release is not None and self.release.accept
+        candidate.max_loss, candidate.force = self.spec.max_loss, self.mode == "rebuild" or accepted
+        if not self.seen and self.silver.columns != self.columns:
+            candidate.columns = self.columns
+        written = {"files_added": len(candidate.add), "files_removed": len(candidate.remove)}
+        return Refresh(self.silver.version, candidate, entry, findings, inputs=inputs, written=written)
+
+    def _quarantine(self, bad: "nw.LazyFrame[Any] | None", *, again: bool, number: int | None) -> int:
+        """Let the refused records be what silver has in quarantine of these batches. Returns how many were written."""
+        return sum(
+            quarantine.replace_after(
+                self.session,
+                self.storage.uri(feed.part.quarantine),
+                layer="silver",
+                batch=0 if again else feed.seen,
+                until=feed.newest,
+                records=bad if bad is None or feed.alone else bad.filter(feeds.of_feed(feed)),
+                number=number,
+            )
+            for feed in self.feeds
         )
 
-    def _findings(self, change: "_Change", counts: Mapping[str, int], *, judged: int) -> list[Finding]:
+    def _findings(self, change: Change, counts: Mapping[str, int], *, judged: int) -> list[Finding]:
+        spec, actions, candidate = self.spec, self.judge.actions, change.candidate
         if not judged and self.mode == "increment":  # an empty increment changes nothing that a rule could judge
-            names = [*(rule.name for rule in self.spec.row_rules), *(rule.name for rule in self.spec.table_rules)]
-            return [Finding(name, True, "warn") for name in (TYPES, *names)]
+            names = [*(rule.name for rule in spec.row_rules), *(rule.name for rule in spec.table_rules)]
+            return [Finding(name, True, "warn") for name in (TYPES, *names, *([CONFLICTS] if spec.observed else []))]
         types = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if name.startswith(f"{TYPES}_")}
         failed = sum(types.values())
         found = [Finding(TYPES, not failed, "quarantine", failed, judged, {n: c for n, c in types.items() if c})]
         warned, of_written = self._warnings(change)
-        for rule in self.spec.row_rules:
-            if rule.name in self.warnings and rule.name not in counts:
+        for rule in spec.row_rules:
+            if rule.name in self.judge.warnings and rule.name not in counts:
                 found.append(Finding(rule.name, not warned[rule.name], "warn", warned[rule.name], of_written))
             else:
-                action = self.actions[rule.name]
-                found.append(Finding(rule.name, not counts[rule.name], action, counts[rule.name], judged))
-        for declared in self.spec.table_rules:
-            name, action, candidate = declared.name, self.actions[declared.name], change.candidate
+                found.append(Finding(rule.name, not counts[rule.name], actions[rule.name], counts[rule.name], judged))
+        for declared in spec.table_rules:
+            name, action = declared.name, actions[declared.name]
             if declared.kind == "min_rows":
                 found.append(rules.min_rows(candidate, name, int(declared.limit), action))
             elif declared.kind == "volume_drop":
@@ -404,34 +289,29 @@ class _Work:
                         name,
                         columns=declared.columns,
                         types=self.columns,
-                        key=self.key,
+                        key=spec.key,
                         action=action,
                     )
                 )
+        if spec.observed:
+            found.append(Finding(CONFLICTS, not change.conflicts, "warn", change.conflicts, change.written))
         return found
 
-    def _warnings(self, change: "_Change") -> tuple[dict[str, int], int]:
-        if not self.warnings:
+    def _warnings(self, change: Change) -> tuple[dict[str, int], int]:
+        warnings = self.judge.warnings
+        if not warnings:
             return {}, 0
         if change.upserts is not None:
-            rows, counts = rules.count_violations(self.session, change.upserts, self.warnings)
+            rows, counts = rules.count_violations(self.session, change.upserts, warnings)
             return counts, rows
         counts, files = {}, change.candidate.add
-        for rule in (rule for rule in self.spec.row_rules if rule.name in self.warnings):
-            condition = self.warnings[rule.name]
+        for rule in (rule for rule in self.spec.row_rules if rule.name in warnings):
+            condition = warnings[rule.name]
             paths = self.silver.paths([file for file in files if not _proven(file, rule)])
             frame = self.session.read(paths, {name: self.columns[name] for name in sorted(condition.columns)})
             found = rules.count_violations(self.session, frame, {rule.name: condition})[1] if paths else {rule.name: 0}
             counts.update(found)
         return counts, sum(file.rows for file in files)
-
-    def _action(self, rule: RowRule | TableRule) -> Severity:
-        """What a rule does in this run. A key is never null, whatever is released."""
-        if rule.action != "fail" or self.release is None:
-            return rule.action
-        if isinstance(rule, TableRule):
-            return "warn" if self.release.accept else "fail"
-        return "quarantine" if rule.name in {f"not_null_{name}" for name in self.spec.key} else self.release.action
 
     def _explained(self, finding: Finding, bad: "nw.LazyFrame[Any] | None") -> Finding:
         """A finding that stops the batch, with some of its records and what to type."""
@@ -448,171 +328,10 @@ class _Work:
         if self.mode == "redrive":  # nothing is read that was not read before
             return [balance, Finding(COMPLETE, True, "fail")]
         before = 0 if entry.batch_from == 0 else ledger.total_read(self.session, self.storage.uri(LEDGER), self.target)
-        missing = self.bronze.rows - before - entry.records_in
-        return [
-            balance,
-            Finding(
-                COMPLETE,
-                not missing,
-                "fail",
-                abs(missing),
-                self.bronze.rows,
-                {"bronze_rows": self.bronze.rows, "read_before": before, "read_now": entry.records_in},
-            ),
-        ]
-
-    # --- finding the newest version of every key --------------------------------------------------------------------
-
-    def _turns(self, frame: "nw.LazyFrame[Any]", order: list[str]) -> "nw.LazyFrame[Any]":
-        """The frame with `_turn`: 1 for the newest version of its key, 2 for the one before it."""
-        turn = nw.col(self.key[0]).cum_count(reverse=True).over(*self.key, order_by=order)
-        return frame.with_columns(turn.alias(_TURN))
-
-    def _contest(self, contenders: "Callable[[Mapping[str, str]], nw.LazyFrame[Any]]") -> "nw.LazyFrame[Any]":
-        """Key, order, origin, place and turn of every version. Whole records are compared only where the order has ties.
-
-        Args:
-            contenders: the versions with the given columns, `_DELETED`, `_ORIGIN` and their place.
-        """
-        narrow = self._delete_columns()
-        have = [*narrow, _DELETED, _ORIGIN, *_PLACE]
-        order = [name for name in self.order if name in have]
-        tied = nw.col(self.key[0]).count().over(*self.key, *order) > 1
-        turns = self.session.keep(self._turns(contenders(narrow), order).with_columns(tied.alias(_TIED)))
-        if self.session.rows(turns.filter(nw.col(_TIED)).head(1)):
-            # Equal in everything: then the one that is there stands, and nothing has to be written.
-            turns = self.session.keep(self._turns(contenders(self.columns), [*self.order, _ORIGIN]).select(*have, _TURN))
-        return turns
-
-    def _count(self, frame: "nw.LazyFrame[Any]") -> int:
-        return int(self.session.rows(frame.select(nw.len().alias("n")))[0][0])
-
-    def _stage_whole(self, records: "nw.LazyFrame[Any]", judged: "nw.LazyFrame[Any]") -> "_Change":
-        """Everything at once, streaming: keys that occur once go straight to the sort, the others without their losers."""
-        session = self.session
-        keyed, keys = self._keyed(records, judged)
-        # Two scans that read almost nothing: 1.2 s of CPU per 10 M rows, one that counts both takes 2.5 s.
-        repeated = keyed.select(*keys).group_by(*keys).agg(nw.len().alias("_n")).filter(nw.col("_n") > 1)
-        ended = judged.filter(nw.col(_DELETED)).select(**{key: nw.col(name) for key, name in zip(keys, self.key, strict=True)})
-        special = session.keep(nw.concat([repeated.select(*keys), ended], how="vertical"))
-        some = keyed.join(special, on=keys, how="semi") if keys != self.key else records
-        accepted = session.sift(self._judged(some)[0], _ACCEPTED).with_columns(nw.lit(_BATCH).alias(_ORIGIN))
-        turns = self._contest(lambda columns: accepted.select(*columns, _DELETED, _ORIGIN, *_PLACE))
-        losers = turns.filter((nw.col(_TURN) > 1) | nw.col(_DELETED)).select(*_PLACE)
-        remaining = records.join(losers, on=list(_PLACE), how="anti")
-        add = session.write(
-            session.sift(self._judged(remaining)[0], _ACCEPTED).select(*self.columns),
-            self.silver.uri,
-            columns=self.columns,
-            sort_by=self.key,
-            file_mb=self.spec.file_mb,
-        )
-        written = sum(file.rows for file in add)
-        deletes = turns.filter((nw.col(_TURN) == 1) & nw.col(_DELETED))
-        return _Change(
-            candidate=Candidate(snapshot=self.silver, add=add, remove=self.silver.files),
-            accepted=written + self._count(losers),
-            written=written,
-            deleted=self._count(deletes),
-            deletes=deletes,
-            upserts=None,
-        )
-
-    def _keyed(self, records: "nw.LazyFrame[Any]", judged: "nw.LazyFrame[Any]") -> "tuple[nw.LazyFrame[Any], list[str]]":
-        """The records with their key, roughly cast before anything else is computed; judged where the key is computed too."""
-        plain = {c.name: (c.bronze_name, c.type) for c in self.spec.columns if c.expression is None}
-        if self.spec.transform is not None or any(name not in plain for name in self.key):
-            return judged, self.key
-        casts = {f"_key_{name}": plain[name] for name in self.key}
-        return self.session.cast(records, casts, exact=False), list(casts)
-
-    def _stage_increment(self, judged: "nw.LazyFrame[Any]") -> "_Change":
-        """Only what changes: compare the batch with the rows and deletes of its keys, rewrite the files these are in."""
-        session, key = self.session, self.key
-        place = [nw.col(name).cast(nw.Int64) for name in _PLACE]
-        accepted = session.keep(session.sift(judged, _ACCEPTED).select(*self.columns, _DELETED, *place))
-        keys = accepted.select(*key)
-        near = files_near(session, self.silver, keys, key[0])
-        narrow = self._delete_columns()
-        stored = session.read(self.silver.paths(near), narrow, path_column=PATH)
-        stored = session.keep(stored.join(keys, on=key, how="semi"))
-        remembered = session.keep(session.read(self.deletes.paths(), narrow).join(keys, on=key, how="semi"))
-
-        def contenders(columns: Mapping[str, str]) -> "nw.LazyFrame[Any]":
-            """Versions of the batch's keys: its own, the rows that are there and the deletes that are remembered."""
-            batch = accepted.with_columns(nw.lit(_BATCH).alias(_ORIGIN))
-            rows = stored
-            if len(columns) > len(narrow):
-                rows = session.read(self.silver.paths(near), columns).join(keys, on=key, how="semi")
-            rows = rows.with_columns(nw.lit(False).alias(_DELETED), nw.lit(_STORED).alias(_ORIGIN))
-            gone = self._as_rows(remembered).with_columns(nw.lit(_REMEMBERED).alias(_ORIGIN))
-            nowhere = {name: nw.lit(None).cast(nw.Int64) for name in _PLACE}
-            fields = [*columns, _DELETED, _ORIGIN, *_PLACE]
-            frames = [batch, rows.with_columns(**nowhere), gone.with_columns(**nowhere)]
-            return nw.concat([frame.select(*fields) for frame in frames], how="vertical")
-
-        turns = self._contest(contenders)
-        changed = turns.filter((nw.col(_TURN) == 1) & (nw.col(_ORIGIN) == _BATCH))
-        live = changed.filter(~nw.col(_DELETED)).select(*_PLACE)
-        upserts = session.keep(accepted.join(live, on=list(_PLACE), how="semi").select(*self.columns))
-        deletes = changed.filter(nw.col(_DELETED))
-        add, remove = replace_keys(
-            session,
-            self.silver,
-            changed=changed.select(*key),
-            rows=upserts,
-            place=stored.select(*key, PATH),
-            key=key,
-            columns=self.columns,
-            file_mb=self.spec.file_mb,
-        )
-        inserted = self._count(upserts.join(stored, on=key, how="anti"))
-        expected = inserted - self._count(stored.join(deletes.select(*key), on=key, how="semi"))
-        candidate = Candidate(snapshot=self.silver, add=add, remove=remove)
-        if candidate.rows != self.silver.rows + expected:
-            candidate.discard()
-            raise LakehouseError(
-                f"The merge into {self.target} staged {candidate.rows:,} rows instead of "
-                f"{self.silver.rows + expected:,}; nothing was committed.",
-                remedy=f"Run make rebuild TABLE={self.spec.name} and report this.",
-            )
-        return _Change(
-            candidate=candidate,
-            accepted=self._count(accepted),
-            written=self._count(upserts),
-            deleted=self._count(deletes),
-            deletes=deletes,
-            upserts=upserts,
-        )
-
-    # --- remembered deletes -----------------------------------------------------------------------------------------
-
-    def _delete_columns(self) -> dict[str, str]:
-        names = (*self.spec.key, *(name for name in self.spec.order if name not in self.spec.key))
-        return {**{name: self.types[name] for name in names}, EXTRACTED_AT: "timestamp"}
-
-    def _as_rows(self, deletes: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
-        """Remembered deletes in the shape of silver rows."""
-        have = self._delete_columns()
-        others = {n: k for n, k in self.columns.items() if n not in have}
-        types = self.session.table([], others).collect_schema() if others else {}
-        missing = {name: nw.lit(None).cast(dtype) for name, dtype in types.items()}
-        return deletes.with_columns(**missing, **{_DELETED: nw.lit(True)})
-
-    def _remember(self, deletes: "nw.LazyFrame[Any]", *, anew: bool) -> None:
-        """Commit the deletes before the table: one that is remembered twice, or too early, changes nothing."""
-        columns = self._delete_columns()
-        new = deletes.select(*columns)
-        if not anew and self.deletes.files:
-            have = self.session.read(self.deletes.paths(), columns)
-            new = new.join(have, on=list(columns), how="anti")
-        add = self.session.write(new, self.deletes.uri, columns=columns, sort_by=self.key)
-        remove = self.deletes.files if anew else ()
-        other = [*self.deletes.columns.items()] != [*columns.items()]  # the key or the order was declared anew
-        if add or remove or other:
-            candidate = Candidate(snapshot=self.deletes, add=add, remove=remove, info={"operation": "deletes"})
-            candidate.columns = columns if other else None
-            candidate.commit()
+        there = sum(feed.bronze.rows for feed in self.feeds)
+        missing = there - before - entry.records_in
+        detail = {"bronze_rows": there, "read_before": before, "read_now": entry.records_in}
+        return [balance, Finding(COMPLETE, not missing, "fail", abs(missing), there, detail)]
 
 
 def nothing_to_release(target: TableRef) -> RefusedWriteError:
@@ -655,13 +374,3 @@ def _proven(file: DataFile, rule: RowRule) -> bool:
     if rule.kind != "range" or not isinstance(low, int | float | Decimal) or not isinstance(high, int | float | Decimal):
         return False
     return bool((rule.minimum is None or low >= rule.minimum) and (rule.maximum is None or high <= rule.maximum))
-
-
-@dataclass
-class _Change:
-    candidate: Candidate
-    accepted: int
-    written: int
-    deleted: int
-    deletes: "nw.LazyFrame[Any]"
-    upserts: "nw.LazyFrame[Any] | None"

@@ -8,3 +8,8 @@ from lakehouse.tables import vendas
 from lakehouse.tables.spec import TableSpec, check_unique
 
 ALL: tuple[TableSpec, ...] = check_unique(*vendas.TABLES)
+
+
+def parts() -> tuple[TableSpec, ...]:
+    """Every table once for each of its bronze tables."""
+    return tuple(part for spec in ALL for part in spec.parts)

@@ -11,7 +11,8 @@ What does not: reading, writing, dagster, anything about one particular table.
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Literal
 
@@ -24,9 +25,12 @@ Action = Literal["warn", "quarantine", "fail"]
 TableAction = Literal["warn", "fail"]
 Drift = Literal["evolve", "quarantine", "freeze"]
 Engine = Literal["", "duckdb", "spark"]
+Form = Literal["", "epoch_ms"]
+Observed = Literal["", "first", "last", "count"]
+_STRICT: tuple[Action, ...] = ("quarantine", "fail")
 _TYPES = re.compile(r"string|bigint|int|double|boolean|date|timestamp|decimal\(([1-9]|[12]\d|3[0-8]),(\d|[12]\d|3[0-8])\)")
 #: Checks that silver tables have without declaring them (`silver/checks.py`).
-_OWN_CHECKS = ("castable", "ledger", "complete")
+_OWN_CHECKS = ("castable", "ledger", "complete", "conflicts")
 _FIELD = re.compile(r"[A-Za-z0-9_][^\x00-\x1f\"']{0,126}")
 
 #: Kept in silver beside the declared columns. The declared order ends with the extraction time, and an incremental merge
@@ -46,6 +50,11 @@ class Column:
         description: shown in Dagster and dbt.
         default: what a record without a value gets, as text.
         personal: says something about a person; `make quarantine` does not show it.
+        nulls: delivered texts that mean that there is no value.
+        form: how a timestamp is delivered, where it is no text of one: `epoch_ms`.
+        observed: for a column that tells when records of its key were extracted: the `first` and the `last` instant
+            (timestamps), or the `count` of distinct ones. Of a single record, as rules and expressions see it, these are its
+            own instant, and 1.
     """
 
     name: str
@@ -55,9 +64,14 @@ class Column:
     description: str = ""
     default: str | None = None
     personal: bool = False
+    nulls: tuple[str, ...] = ()
+    form: Form = ""
+    observed: Observed = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "column name")
+        _check_member(self.form, ("", "epoch_ms"), f"Column {self.name!r}: form")
+        _check_member(self.observed, ("", "first", "last", "count"), f"Column {self.name!r}: observed")
         if not _TYPES.fullmatch(self.type):
             raise DeclarationError(
                 f"Column {self.name!r} has the unknown type {self.type!r}.",
@@ -79,6 +93,23 @@ class Column:
                 f"Column {self.name!r} cannot come from a field called {self.source[:80]!r}.",
                 remedy="Use the field's name as delivered; it must begin with a letter and be at most 63 characters long.",
             )
+        if self.form and self.type != "timestamp":
+            raise DeclarationError(f"Column {self.name!r} is a {self.type}, not an instant.", remedy="Leave the form out.")
+        if self.observed and self.type not in (("int", "bigint") if self.observed == "count" else ("timestamp",)):
+            raise DeclarationError(
+                f"Column {self.name!r} is a {self.type} and cannot hold the {self.observed} of its observations.",
+                remedy="Use timestamp for first and last, int or bigint for count.",
+            )
+        if not self.delivered and (self.nulls or self.form or self.default is not None or self.source is not None):
+            raise DeclarationError(
+                f"Column {self.name!r} is not delivered, and says how it would be.",
+                remedy="Leave source, default, nulls and form out.",
+            )
+
+    @property
+    def delivered(self) -> bool:
+        """Whether records bring the column's value; else it is calculated or observed."""
+        return self.expression is None and not self.observed
 
     @property
     def bronze_name(self) -> str:
@@ -184,12 +215,19 @@ def volume_drop(share: float, *, action: TableAction = "fail") -> TableRule:
 
 @dataclass(frozen=True)
 class AirbyteStream:
-    """Files that Airbyte's S3 destination (or anything that writes its layout) puts under `raw/<stream>/`."""
+    """Files that Airbyte's S3 destination (or anything that writes its layout) puts under `raw/<stream>/`.
+
+    Args:
+        made_by: the landing asset that writes them, where one of this project does.
+    """
 
     stream: str
+    made_by: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.stream, "stream name")
+        if self.made_by:
+            check_name(self.made_by, "asset name")
 
 
 @dataclass(frozen=True)
@@ -214,6 +252,33 @@ class DeltaSource:
     @property
     def stream(self) -> str:
         return self.name
+
+    @property
+    def made_by(self) -> str:
+        return ""
+
+
+Source = AirbyteStream | DeltaSource
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One of several bronze tables that a silver table is made of.
+
+    Args:
+        name: the bronze table.
+        source: where its records land.
+        values: fields that all of its records have, beside those delivered; as text.
+    """
+
+    name: str
+    source: Source
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "table name")
+        for name in self.values:
+            check_name(name, "field name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +320,8 @@ class TableSpec:
     Args:
         name: bronze table, and silver table unless `silver_name` says otherwise.
         source: where its records land.
+        feeds: instead of a source: the bronze tables, each with its own source, whose records together make the silver table.
+        values: fields that all records have, beside those delivered; as text.
         columns: silver's columns in order; calculated ones may use those before them.
         key: columns that identify a row; never null.
         order: columns by which the newest version of a key is found; the extraction time follows, then deletes before
@@ -268,12 +335,15 @@ class TableSpec:
         max_loss: the largest share of rows that one commit may remove before it is refused.
         engine: what computes silver, where that is another than LAKEHOUSE_ENGINE says.
         freshness: how old the newest materialisation may be.
+        partition: a date column by which silver's files are kept apart; never null.
         file_mb: target size of a silver data file. Smaller files make small merges cheaper, larger ones scans.
         health: bounds of what is measured of the silver table every five minutes.
     """
 
     name: str
-    source: AirbyteStream | DeltaSource
+    source: Source | None = None
+    feeds: tuple[Feed, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[Column, ...]
     key: tuple[str, ...]
     order: tuple[str, ...]
@@ -285,6 +355,7 @@ class TableSpec:
     max_loss: float = 0.5
     engine: Engine = ""
     freshness: timedelta | None = None
+    partition: str = ""
     file_mb: int = 16
     health: Health = Health()
     description: str = ""
@@ -308,6 +379,12 @@ class TableSpec:
                 remedy="Give max_loss as a share from 0 to 1, and file_mb as 1 or more.",
             )
         names = [column.name for column in self.columns]
+        if (self.source is None) == (not self.feeds) or (self.feeds and self.values):
+            raise DeclarationError(
+                f"Table {self.name!r} has no source, or two.", remedy="Give source, or feeds with their values."
+            )
+        self._refuse_repeats([feed.name for feed in self.feeds], "feed")
+        self._check_kept_apart()
         self._refuse_repeats(names, "column")
         self._refuse_repeats([rule.name for rule in self.rules], "rule")
         for role, listed in (("key", self.key), ("order", self.order)):
@@ -323,14 +400,27 @@ class TableSpec:
                 f"Table {self.name!r}: its event time {self.health.event_time!r} is none of its timestamp columns.",
                 remedy="Name one in Health(event_time=...).",
             )
-        allowed = [*(not_null(name) for name in self.key), *(not_null(name, action="fail") for name in self.key)]
+        allowed = [not_null(name, action=action) for name in self.never_null for action in _STRICT]
         for rule in self.rules:
             if rule.name in {own.name for own in allowed} and rule not in allowed:
                 raise DeclarationError(
-                    f"Table {self.name!r}: by its rule {rule.name!r} the key might be null.",
-                    remedy="Use not_null(...) with the action quarantine or fail, or leave it out: a key is never null.",
+                    f"Table {self.name!r}: by its rule {rule.name!r} the key or the partition might be null.",
+                    remedy="Use not_null(...) with the action quarantine or fail, or leave it out: they are never null.",
                 )
         self._check_expressions(names)
+
+    def _check_kept_apart(self) -> None:
+        kinds = {column.name: column.type for column in self.columns}
+        if self.partition and kinds.get(self.partition) != "date":
+            raise DeclarationError(
+                f"Table {self.name!r} cannot be partitioned by {self.partition!r}.",
+                remedy="Name one of its columns of type date.",
+            )
+        if self.observed and self.deleted is not None:
+            raise DeclarationError(
+                f"Table {self.name!r} counts observations and has deletes: what would count after one?",
+                remedy="Leave out `deleted` or the observed columns.",
+            )
 
     def _refuse_repeats(self, names: list[str], what: str) -> None:
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -361,12 +451,50 @@ class TableSpec:
                 )
 
     @property
+    def parts(self) -> "tuple[TableSpec, ...]":
+        """The table once for each of its bronze tables, as if that were the only one; itself when there is one."""
+        if not self.feeds:
+            return (self,)
+        return tuple(
+            replace(self, name=feed.name, source=feed.source, values=feed.values, feeds=(), silver_name=self.silver_name)
+            for feed in self.feeds
+        )
+
+    @property
+    def origin(self) -> Source:
+        """Where the records of one bronze table land.
+
+        Raises:
+            DeclarationError: there are several; ask its `parts`.
+        """
+        if self.source is None:
+            raise DeclarationError(f"Table {self.name!r} has several sources.", remedy="Ask each of its parts.")
+        return self.source
+
+    @property
     def landing(self) -> TableRef:
-        return TableRef("landing", self.source.stream)
+        """The landing asset that bronze follows."""
+        return TableRef("landing", self.origin.made_by or self.origin.stream)
 
     @property
     def bronze(self) -> TableRef:
+        """The bronze table of a table that has one; else ask its `parts`."""
         return TableRef("bronze", self.name)
+
+    @property
+    def never_null(self) -> tuple[str, ...]:
+        """The key and the partition."""
+        return tuple(dict.fromkeys((*self.key, *([self.partition] if self.partition else []))))
+
+    @property
+    def delivered(self) -> tuple[Column, ...]:
+        """The columns that records bring."""
+        return tuple(column for column in self.columns if column.delivered)
+
+    @property
+    def observed(self) -> tuple[Column, ...]:
+        """The columns that tell when records of a key were extracted."""
+        return tuple(column for column in self.columns if column.observed)
 
     @property
     def silver(self) -> TableRef:
@@ -378,8 +506,8 @@ class TableSpec:
 
     @property
     def row_rules(self) -> tuple[RowRule, ...]:
-        """Declared row rules, and first those that follow from the record itself: a key is never null."""
-        implied = tuple(not_null(name) for name in self.key if f"not_null_{name}" not in {r.name for r in self.rules})
+        """Declared row rules, and first those that follow from the record itself: key and partition are never null."""
+        implied = tuple(not_null(name) for name in self.never_null if f"not_null_{name}" not in {r.name for r in self.rules})
         return implied + tuple(rule for rule in self.rules if isinstance(rule, RowRule))
 
     @property
@@ -393,8 +521,8 @@ class TableSpec:
 
 def check_unique(*specs: TableSpec) -> tuple[TableSpec, ...]:
     """Return the specs, or refuse two that would write the same table."""
-    for layer in ("bronze", "silver"):
-        refs = [getattr(spec, layer) for spec in specs]
+    bronze, silver = [part.bronze for spec in specs for part in spec.parts], [spec.silver for spec in specs]
+    for refs in (bronze, silver):
         for ref in refs:
             if refs.count(ref) > 1:
                 raise DeclarationError(f"Two tables are declared as {ref}.", remedy="Give one of them another name.")

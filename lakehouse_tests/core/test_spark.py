@@ -38,6 +38,16 @@ from lakehouse_tests.core.test_engine_values import (  # noqa: F401 - collected 
     test_null_stays_null_in_every_type,
     test_python_values_come_back,
 )
+from lakehouse_tests.silver.test_feeds import (  # noqa: F401
+    test_every_feed_brings_its_records_under_its_own_value,
+    test_what_was_refused_is_judged_again_in_the_feed_that_it_came_from,
+)
+from lakehouse_tests.silver.test_observed import (  # noqa: F401
+    test_a_key_with_two_contents_is_resolved_by_the_last_capture_and_counted,
+    test_a_position_that_is_sent_again_is_one_row_that_says_how_often,
+    test_files_are_kept_apart_by_day_and_a_late_position_finds_its_own,
+    test_texts_that_mean_nothing_are_null_and_instants_are_milliseconds,
+)
 from lakehouse_tests.silver.test_orders import test_ten_landings_each_in_an_order_of_its_own, test_ties  # noqa: F401
 from lakehouse_tests.silver.test_refresh import (  # noqa: F401
     test_a_quarantined_record_is_what_was_delivered_with_where_and_why,

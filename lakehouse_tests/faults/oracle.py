@@ -169,7 +169,7 @@ def to_be_read(lake: Lake, tables: Iterable[Table]) -> list[Multiset]:
 
 
 def _row(table: Table, at: Any, fields: Row) -> Row:
-    row = {c.name: _value(c.type, fields.get(c.bronze_name)) for c in table.spec.columns if c.expression is None}
+    row = {c.name: _value(c.type, fields.get(c.bronze_name)) for c in table.spec.delivered}
     row |= {name: calculate(row) for name, calculate in table.calculated.items()}
     return {**row, "_extracted_at": _instant(at), "_deleted": table.deleted(row)}
 

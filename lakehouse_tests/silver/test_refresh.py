@@ -571,17 +571,17 @@ def test_more_changed_keys_than_are_compared_one_by_one(lake: Lake, monkeypatch:
 def test_a_merge_that_would_miscount_commits_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were a file not found for its key, the row would be there twice: the staged rows are counted before the commit."""
     from lakehouse.core.errors import LakehouseError
-    from lakehouse.silver import refresh
+    from lakehouse.silver import newest
 
     lake.land("itens", "a", [item(1), item(2)])
     lake.run(SPEC)
-    real = refresh.replace_keys
+    real = newest.replace_keys
 
     def forget(session: Any, snapshot: Any, **given: Any) -> Any:
         add, _ = real(session, snapshot, **given)
         return add, []
 
-    monkeypatch.setattr(refresh, "replace_keys", forget)
+    monkeypatch.setattr(newest, "replace_keys", forget)
     lake.land("itens", "b", [item(1, 2)])
     with pytest.raises(LakehouseError, match="make rebuild"):
         lake.run(SPEC)

@@ -67,7 +67,8 @@ class Session(Protocol):
     ) -> "nw.LazyFrame[Any]":
         """Add columns `{name: (text column, type)}`. What is no value of its type becomes null; decimals round half up.
 
-        Not `exact`, for choosing candidates: a text that is no value may become one ('6.7' the integer 7).
+        Not `exact`, for choosing candidates: a text that is no value may become one ('6.7' the integer 7). The type `epoch_ms`
+        makes a timestamp of milliseconds since 1970.
         """
         ...
 
@@ -111,8 +112,12 @@ class Session(Protocol):
         columns: Mapping[str, str],
         sort_by: Sequence[str] = (),
         file_mb: int = 64,
+        below: str = "",
     ) -> list[DataFile]:
-        """Write a frame, cast to these columns, as Parquet data files with Delta statistics. Writes no file for no rows."""
+        """Write a frame, cast to these columns, as Parquet data files with Delta statistics. Writes no file for no rows.
+
+        `below` names a folder inside the table's, for files of one partition; the files' paths begin with it.
+        """
         ...
 
 

@@ -47,6 +47,7 @@ class Copies:
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     Path(path).rename(kept)
                 else:
+                    Path(uri).parent.mkdir(exist_ok=True)
                     Path(path).rename(uri)
         except BaseException:
             with suppress(StoreError, OSError):  # the first error is the one to tell

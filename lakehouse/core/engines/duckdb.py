@@ -21,7 +21,7 @@ import narwhals as nw
 
 from lakehouse.core.delta import DataFile
 from lakehouse.core.engines.copies import Copies
-from lakehouse.core.engines.statistics import column_statistic, data_file
+from lakehouse.core.engines.statistics import MILLIS, column_statistic, data_file, file_name
 from lakehouse.core.expressions import Expression
 from lakehouse.core.files import is_remote
 
@@ -229,6 +229,7 @@ class DuckDBSession:
         columns: Mapping[str, str],
         sort_by: Sequence[str] = (),
         file_mb: int = 64,
+        below: str = "",
     ) -> list[DataFile]:
         relation = _relation(frame).select(
             *[duckdb.SQLExpression(f"CAST({quoted(name)} AS {sql_type(kind)})").alias(name) for name, kind in columns.items()]
@@ -247,7 +248,7 @@ class DuckDBSession:
                 names = [column[0] for column in result.description]
                 written = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
                 # Described before the first is moved: whatever fails here leaves no file behind.
-                files = {entry["filename"]: _describe(entry, columns) for entry in written if entry["count"]}
+                files = {entry["filename"]: _describe(entry, columns, below) for entry in written if entry["count"]}
                 self._copies.place({staged: f"{folder}/{file.path}" for staged, file in files.items()})
                 return list(files.values())
         finally:
@@ -269,10 +270,15 @@ def _frame(relation: duckdb.DuckDBPyRelation) -> "nw.LazyFrame[Any]":
 
 
 def _try_cast(source: str, kind: str) -> str:
+    if kind == "epoch_ms":
+        return _exact_cast(source, kind)
     return source if kind == "string" else f"TRY_CAST({source} AS {sql_type(kind)})"
 
 
 def _exact_cast(source: str, kind: str) -> str:
+    if kind == "epoch_ms":
+        number, (low, high) = _exact_cast(source, "bigint"), MILLIS
+        return f"CASE WHEN {number} BETWEEN {low} AND {high} THEN CAST(make_timestamp({number} * 1000) AS TIMESTAMPTZ) END"
     attempt = _try_cast(source, kind)
     if kind in _INTEGERS:
         # DuckDB would round '6.7' to 7 and '15e-1' to 2, and read '0x1F' and '1_000' (Spark does not): an integer is digits,
@@ -295,7 +301,7 @@ def bounded(value: str, kind: str) -> str:
     return f"CASE WHEN {value} BETWEEN {low} AND {high} THEN {value} END"
 
 
-def _describe(entry: Mapping[str, Any], columns: Mapping[str, str]) -> DataFile:
+def _describe(entry: Mapping[str, Any], columns: Mapping[str, str], below: str) -> DataFile:
     """A staged file under its final name, as the log will know it."""
     size = Path(entry["filename"]).stat().st_size
     statistics = {
@@ -303,7 +309,7 @@ def _describe(entry: Mapping[str, Any], columns: Mapping[str, str]) -> DataFile:
         for column, stat in entry["column_statistics"].items()
         if column.strip('"') in columns
     }
-    return data_file(f"part-{uuid.uuid4()}.zstd.parquet", size=size, rows=entry["count"], statistics=statistics)
+    return data_file(file_name(below), size=size, rows=entry["count"], statistics=statistics)
 
 
 def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import socket
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -36,7 +35,7 @@ from lakehouse.core.delta import DataFile
 from lakehouse.core.engines import Spark
 from lakehouse.core.engines.copies import Copies
 from lakehouse.core.engines.spark_sql import attempt, must_convert, quoted, text_cast
-from lakehouse.core.engines.statistics import column_statistic, data_file
+from lakehouse.core.engines.statistics import column_statistic, data_file, file_name
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.expressions import Expression
 from lakehouse.core.storage import hold
@@ -262,6 +261,7 @@ class SparkSession:
         columns: Mapping[str, str],
         sort_by: Sequence[str] = (),
         file_mb: int = 64,
+        below: str = "",
     ) -> list[DataFile]:
         native = _native(frame)
         types = {field.name: field.dataType.simpleString() for field in native.schema.fields}
@@ -274,7 +274,7 @@ class SparkSession:
             data = place / "data"
             native.write.option("maxRecordsPerFile", most).parquet(f"file://{data}")
             # Described before the first is moved: whatever fails here leaves no file behind.
-            written = [(staged, _describe(staged, columns)) for staged in sorted(data.glob("*.parquet"))]
+            written = [(staged, _describe(staged, columns, below)) for staged in sorted(data.glob("*.parquet"))]
             self._copies.place({str(staged): f"{folder}/{file.path}" for staged, file in written if file.rows})
             return [file for _, file in written if file.rows]
 
@@ -350,7 +350,7 @@ def _uri(path: str) -> str:
     return "file:" + re.sub(r"[\x00-\x7f]+", lambda part: quote(part[0], safe="/-_.~!$&'()*+,;=:@"), path)
 
 
-def _describe(path: Path, columns: Mapping[str, str]) -> DataFile:
+def _describe(path: Path, columns: Mapping[str, str], below: str) -> DataFile:
     """A staged file under its final name, as the log will know it."""
     footer = pq.read_metadata(path)
     position = {footer.schema.column(n).path: n for n in range(footer.num_columns)}
@@ -359,8 +359,7 @@ def _describe(path: Path, columns: Mapping[str, str]) -> DataFile:
         name: _statistic([group.column(position[name]).statistics for group in groups], kind, footer.num_rows)
         for name, kind in columns.items()
     }
-    name = f"part-{uuid.uuid4()}.zstd.parquet"
-    return data_file(name, size=path.stat().st_size, rows=footer.num_rows, statistics=statistics)
+    return data_file(file_name(below), size=path.stat().st_size, rows=footer.num_rows, statistics=statistics)
 
 
 def _statistic(groups: Sequence[Any], kind: str, rows: int) -> dict[str, Any]:

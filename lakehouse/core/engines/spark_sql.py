@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from lakehouse.core.engines.statistics import MILLIS
 from lakehouse.core.expressions import Expression, tree
 
 _SPACE = r"[ \t\n\x0B\f\r]*"
@@ -69,7 +70,12 @@ def text_cast(source: str, kind: str) -> str:
     if kind == "boolean":
         yes, no = "('true', 't', '1', 'y', 'yes')", "('false', 'f', '0', 'n', 'no')"
         return f"CASE WHEN lower({source}) IN {yes} THEN true WHEN lower({source}) IN {no} THEN false END"
-    return bounded(_date(source) if kind == "date" else _timestamp(source), kind)
+    return _epoch(source) if kind == "epoch_ms" else bounded(_date(source) if kind == "date" else _timestamp(source), kind)
+
+
+def _epoch(source: str) -> str:
+    number, (low, high) = text_cast(source, "bigint"), MILLIS
+    return f"CASE WHEN {number} BETWEEN {low}L AND {high}L THEN timestamp_millis({number}) END"
 
 
 def _aside(source: str, value: str) -> str:

@@ -2,13 +2,21 @@
 
 import datetime as dt
 import math
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from lakehouse.core.delta import DataFile, stats_json
 
 _TEXT_STAT = 32
+#: The first and last millisecond, since 1970, that Delta's readers can hold: of the years 1 and 9999.
+MILLIS = (-62_135_596_800_000, 253_402_300_799_999)
 LAST_CODE_POINT = "\U0010ffff"
+
+
+def file_name(below: str) -> str:
+    """A name for a data file that no other has, in the table's folder or in one `below` it."""
+    return f"{below}/part-{uuid.uuid4()}.zstd.parquet".lstrip("/")
 
 
 def data_file(name: str, *, size: int, rows: int, statistics: Mapping[str, Mapping[str, Any]]) -> DataFile:
