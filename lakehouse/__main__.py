@@ -8,6 +8,7 @@
     release TABLE REASON  take in the batch that a rule with action `fail` stops
     compare TABLE URI     whether another Delta table says the same, by key and column
     summary               what is in the lake
+    metrics               runs, tables, topics, services as Prometheus text; --port serves them
     doctor                whether the places that the settings name are there and safe to write
 
 Errors are one sentence with the remedy; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
@@ -115,6 +116,18 @@ def summary() -> None:
     from lakehouse import runs
 
     raise typer.Exit(runs.summary())
+
+
+@app.command()
+def metrics(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="serve them instead of printing")] = 0,
+    host: Annotated[str, typer.Option(help="where to listen")] = "127.0.0.1",
+) -> None:
+    """Print or serve what was measured, as Prometheus text."""
+    from lakehouse.observability.prometheus import run
+    from lakehouse.settings import load_settings
+
+    raise typer.Exit(run(load_settings().storage, host=host, port=port))
 
 
 @app.command()

@@ -8,7 +8,7 @@
 None of them fails because of what it finds, and none waits for what hangs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -34,6 +34,7 @@ _ARGUMENTS: dict[str, Any] = {
 #: Topics of our own, looked at besides those that are configured.
 _OWN_TOPICS = (("lakehouse.events", ""), ("lakehouse.alerts", ""))
 _KAFKA_SECONDS = 10.0
+_ERROR = dg.AssetCheckSeverity.ERROR
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         check_specs=table_checks,
         **_ARGUMENTS,
     )
-    def table_health(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+    def table_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from lakehouse.observability import health, outbox
 
         at = datetime.now(UTC)
@@ -72,17 +73,17 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         rows = [measured.row(at=at, run_id=context.run.run_id) for measured in found]
         with failures():
             version = outbox.record(lake.storage, health.HEALTH_TABLE, columns=health.COLUMNS, rows=rows)
-        for measured in found:
-            wrong = measured.outcome in ("broken", "unknown")
-            yield dg.AssetCheckResult(
-                asset_key=["ops", "table_health"],
+        results = [
+            dg.AssetCheckResult(
                 check_name=f"{measured.layer}_{measured.table}",
                 passed=measured.outcome in ("ok", "absent"),
-                severity=dg.AssetCheckSeverity.ERROR if wrong else dg.AssetCheckSeverity.WARN,
+                severity=_ERROR if measured.outcome in ("broken", "unknown") else dg.AssetCheckSeverity.WARN,
                 description=measured.problems or None,
                 metadata={"stale": True} if measured.stale else None,
             )
-        yield dg.Output(None, metadata={"delta_version": version, "tables": len(found)})
+            for measured in found
+        ]
+        return dg.MaterializeResult(metadata={"delta_version": version, "tables": len(found)}, check_results=results)
 
     @dg.asset(
         key=["ops", "kafka_health"],
@@ -90,7 +91,7 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         check_specs=[dg.AssetCheckSpec("leaders", asset=["ops", "kafka_health"], description="Every partition has a leader.")],
         **_ARGUMENTS,
     )
-    def kafka_health(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+    def kafka_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from lakehouse.observability import outbox, topics
 
         at = datetime.now(UTC)
@@ -101,14 +102,13 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
             )
             version = outbox.record(lake.storage, topics.KAFKA_TABLE, columns=topics.COLUMNS, rows=rows)
         lost = sorted({row["topic"] for row in rows if row["leaderless"] or row["error"]})
-        yield dg.AssetCheckResult(
-            asset_key=["ops", "kafka_health"],
+        led = dg.AssetCheckResult(
             check_name="leaders",
             passed=not lost,
-            severity=dg.AssetCheckSeverity.ERROR,
+            severity=_ERROR,
             description=f"Without a leader, or no answer: {', '.join(lost)}" if lost else None,
         )
-        yield dg.Output(None, metadata={"delta_version": version, "topics": len(rows)})
+        return dg.MaterializeResult(metadata={"delta_version": version, "topics": len(rows)}, check_results=[led])
 
     @dg.asset(
         key=["ops", "service_health"],

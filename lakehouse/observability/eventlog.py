@@ -6,10 +6,12 @@ public calls page through one type of event at a time, and on SQLite through all
 runs.
 """
 
+import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import dagster as dg
@@ -70,22 +72,29 @@ def newest(instance: dg.DagsterInstance) -> int:
         return int(connection.execute(select(func.max(Log.c.id))).scalar() or 0)
 
 
-def steps(instance: dg.DagsterInstance, run_ids: Sequence[str], types: Types) -> Iterator[tuple[str, str, str, float, str]]:
-    """The entries of these types in these runs: run, type, step, instant (seconds), and the entry as JSON."""
+@dataclass(frozen=True)
+class StepEntry:
+    """One entry of a run's own log, as far as it was read: `text` is all of it."""
+
+    run_id: str
+    kind: str
+    step: str
+    at: float
+    asset: str
+    text: str
+
+
+def steps(instance: dg.DagsterInstance, run_ids: Sequence[str], types: Types) -> Iterator[StepEntry]:
+    """The entries of these types in these runs."""
     from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Log
     from sqlalchemy import select
 
-    columns = (Log.c.run_id, Log.c.dagster_event_type, Log.c.step_key, Log.c.timestamp, Log.c.event)
+    columns = (Log.c.run_id, Log.c.dagster_event_type, Log.c.step_key, Log.c.timestamp, Log.c.asset_key, Log.c.event)
     query = select(*columns).where(Log.c.dagster_event_type.in_([t.value for t in types])).order_by(Log.c.id)
     for connection, chosen in _logs(instance, run_ids):
-        for run, kind, step, at, text in connection.execute(query.where(Log.c.run_id.in_(chosen))):
-            yield run, kind, step or "", at.replace(tzinfo=_utc()).timestamp(), text
-
-
-def _utc() -> Any:
-    from datetime import UTC
-
-    return UTC
+        for run, kind, step, at, asset, text in connection.execute(query.where(Log.c.run_id.in_(chosen))):
+            name = "/".join(json.loads(asset)) if asset else ""
+            yield StepEntry(run, kind, step or "", at.replace(tzinfo=UTC).timestamp(), name, text)
 
 
 @contextmanager

@@ -50,6 +50,7 @@ _STEPS = (
     _TYPE.STEP_FAILURE,
     _TYPE.STEP_SKIPPED,
     _TYPE.ASSET_MATERIALIZATION,
+    _TYPE.ASSET_MATERIALIZATION_PLANNED,  # the only word of its asset that a step leaves which failed
 )
 #: Runs taken up in one commit, and seconds after which the rest is left to the next call.
 _BATCH, _PATIENCE = 1000, 20.0
@@ -140,6 +141,8 @@ def _rows(instance: dg.DagsterInstance, ends: Sequence[Entry], *, log: str, prom
         }
         out.append(run)
         for name, step in own.items():
+            if step.started is None and step.outcome == "lost":  # planned, and the run ended before it
+                continue
             times = _times(step.started, step.ended if step.ended is not None else finished)
             asset = _together(step.assets)
             part = {"step": name, "asset": asset, "outcome": step.outcome, "retries": step.retries, "rows": step.rows}
@@ -156,21 +159,21 @@ def _steps(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Mapping[str,
     from dagster._serdes import deserialize_value
 
     out: dict[str, dict[str, _Step]] = {}
-    for run_id, kind, name, at, text in eventlog.steps(instance, run_ids, _STEPS):
-        if not name:
+    for entry in eventlog.steps(instance, run_ids, _STEPS):
+        if not entry.step:
             continue
-        step = out.setdefault(run_id, {}).setdefault(name, _Step())
-        if kind == _TYPE.STEP_START.value:
-            step.started = at if step.started is None else step.started
-        elif kind == _TYPE.STEP_UP_FOR_RETRY.value:
+        step = out.setdefault(entry.run_id, {}).setdefault(entry.step, _Step())
+        if entry.asset:
+            step.assets.append(entry.asset)
+        if entry.kind == _TYPE.STEP_START.value:
+            step.started = entry.at if step.started is None else step.started
+        elif entry.kind == _TYPE.STEP_UP_FOR_RETRY.value:
             step.retries += 1
-        elif kind in _STEP_ENDS:
-            step.ended, step.outcome = at, _STEP_ENDS[kind]
-        else:
-            event = deserialize_value(text, dg.EventLogEntry).get_dagster_event()
-            made = event.step_materialization_data.materialization
-            step.assets.append(made.asset_key.to_user_string())
-            written = made.metadata.get("rows_written")
+        elif entry.kind in _STEP_ENDS:
+            step.ended, step.outcome = entry.at, _STEP_ENDS[entry.kind]
+        elif entry.kind == _TYPE.ASSET_MATERIALIZATION.value:
+            event = deserialize_value(entry.text, dg.EventLogEntry).get_dagster_event()
+            written = event.step_materialization_data.materialization.metadata.get("rows_written")
             if written is not None and isinstance(written.value, int):
                 step.rows = (step.rows or 0) + written.value
     return out

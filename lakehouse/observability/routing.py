@@ -84,6 +84,7 @@ class Routing:
         Route(channels=("kafka",), minimum="info"),
         Route(channels=("slack",), minimum="warning"),
         Route(channels=("email",), minimum="error"),
+        Route(channels=("email",), minimum="warning", kinds=("stale_table",)),
     )
     window: timedelta = timedelta(hours=1)
     limit: int = 3
@@ -167,4 +168,6 @@ def _silence(entry: Mapping[str, Any]) -> Silence:
 
 
 def _known(entry: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    if not isinstance(entry, Mapping):
+        raise DeclarationError(f"{entry!r:.80} is no object.", remedy=f"Write an object with {', '.join(names)}.")
     _among(tuple(entry), names, "field")

@@ -32,7 +32,9 @@ def one_line(text: str, *, limit: int = 300) -> str:
 
 
 def span(length: timedelta) -> str:
-    """A length of time for people: `2 h 05 min`, `4 min 10 s`, `8 s`."""
+    """A length of time for people: `3 days`, `2 h 05 min`, `4 min 10 s`, `8 s`."""
+    if length >= timedelta(days=3):
+        return f"{length.days:,} days"
     seconds = round(length.total_seconds())
     hours, minutes, seconds = seconds // 3600, seconds // 60 % 60, seconds % 60
     if hours:

@@ -9,6 +9,7 @@ A failure that Dagster will retry is not announced, nor is the retry of a step: 
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -149,6 +150,9 @@ def _alerts(instance: dg.DagsterInstance, entry: Entry, *, ui: str) -> list[Aler
 def _run_failed(instance: dg.DagsterInstance, entry: Entry, *, ui: str) -> list[Alert]:
     run_id, job = entry.entry.run_id, entry.entry.job_name or ""
     run = instance.get_run_by_id(run_id)
+    if run is not None and instance.run_retries_enabled and "dagster/will_retry" not in run.tags:
+        time.sleep(0.5)  # Dagster says so just after it stored the failure
+        run = instance.get_run_by_id(run_id)
     if run is not None and run.tags.get("dagster/will_retry", "").lower() == "true":
         return []
     data: Any = entry.event.event_specific_data
