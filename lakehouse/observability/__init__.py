@@ -6,12 +6,18 @@ Goes to: `ops/` tables, Kafka, e-mail, Slack, Prometheus. Never: changes another
 Rerun: an alert, an event and a run's metrics are taken in once; what was not delivered is delivered.
 """
 
-import dagster as dg
+from typing import TYPE_CHECKING
 
-from lakehouse.settings import Settings
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from lakehouse.settings import Settings
 
 
-def build_defs(settings: Settings) -> dg.Definitions:
+def build_defs(settings: "Settings") -> "dg.Definitions":
+    # Not above: who raises an alert, and the process that looks at tables in a store, need no Dagster.
+    import dagster as dg
+
     from lakehouse import automation
     from lakehouse.core.names import TableRef
     from lakehouse.gold.project import ensure_manifest

@@ -235,6 +235,8 @@ def dagster_parts(instance: Any, *, cadence: Mapping[str, Any], now: datetime | 
         age = at - datetime.fromtimestamp(beat.timestamp, tz=UTC)
         text = f"The {name} daemon had its last heartbeat {span(age)} ago." if age > _HEARTBEAT else ""
         out.append(Service(f"daemon:{name.lower()}", "dagster-daemon", lambda text=text: _verdict(text)))  # type: ignore[misc]
+    if instance.schedule_storage is None:  # an instance in memory
+        return out
     states = [state for state in instance.all_instigator_state() if state.is_running]
     for state in sorted(states, key=lambda state: state.instigator_name):
         what = state.instigator_type.value.lower()
