@@ -387,6 +387,18 @@ def job(bench: Bench) -> Iterator[Figure]:
     yield Figure("job", "peak memory", ours_.peak / GB, bare_.peak / GB, unit="GB")
 
 
+def monitoring(bench: Bench) -> Iterator[Figure]:
+    """One monitoring run over 30 tables; 1,000 new runs taken up beside 100,000 past ones."""
+    one = min((run(["-m", "benchmarks.monitoring", "run", str(bench.fresh("monitoring"))]) for _ in range(bench.rounds)),
+              key=lambda done: done.seconds)  # fmt: skip
+    yield Figure("monitoring", "one run over 30 tables", one.seconds, None, limit=5, bound="<= 5 s")
+    yield Figure("monitoring", "its CPU", one.output["cpu"], None)
+    yield Figure("monitoring", "its peak memory", one.peak / GB, None, unit="GB", limit=0.3, bound="<= 0.3 GB")
+    past = run(["-m", "benchmarks.monitoring", "history", str(bench.fresh("history"))])
+    yield Figure("monitoring", "1,000 new runs beside 100,000", past.seconds, None, limit=10, bound="<= 10 s")
+    yield Figure("monitoring", "its CPU", past.output["cpu"], None)
+
+
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
@@ -400,6 +412,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "cli": cli,
     "warm": warm,
     "job": job,
+    "monitoring": monitoring,
 }
 
 

@@ -87,7 +87,8 @@ def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
         raise StackError(f"There is no {file}: run make stack-install.")
     # Dagster's commands let a .env of their working directory win over the environment; the Procfile starts them elsewhere.
     own = {name: value for name, value in _assignments(PROJECT / ".env").items() if name != "DAGSTER_HOME"}
-    env = {**own, **os.environ, **_assignments(file)}
+    new = {name: value for name, value in _assignments(EXAMPLE).items() if value != "random"}  # ports that the file is older than
+    env = {**new, **own, **os.environ, **_assignments(file)}
     # SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3; what is installed is psycopg2
     database = f"postgresql+psycopg2://lakehouse:{env['STACK_POSTGRES_PASSWORD']}@127.0.0.1:{env['STACK_POSTGRES_PORT']}"
     spark = importlib.util.find_spec("pyspark")

@@ -14,9 +14,11 @@ from typing import Any
 import dagster as dg
 
 from lakehouse import automation
+from lakehouse.freshness import with_freshness
 from lakehouse.logs import console_logger
 from lakehouse.resources import build_resources
 from lakehouse.settings import Settings, load_settings
+from lakehouse.tables import ALL
 
 # Data versions of outputs and owners of jobs are beta in this Dagster; a line about it at every use helps nobody.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -36,7 +38,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
         loggers={"console": console_logger(settings)},
         executor=dg.in_process_executor,  # a process per step costs 3.5 s a step and buys nothing here
     )
-    return dg.Definitions.merge(*layers, shared)
+    return with_freshness(dg.Definitions.merge(*layers, shared), ALL)
 
 
 @dg.definitions

@@ -40,7 +40,9 @@ def definitions() -> dg.Definitions:
 def test_a_job_holds_every_table_of_its_layers_and_carries_its_tags(definitions, name, layers, tag):
     job = definitions.resolve_job_def(name)
     graph = definitions.resolve_asset_graph()
-    assert set(job.asset_layer.selected_asset_keys) == {k for k in graph.materializable_asset_keys if k.path[0] in layers}
+    assert set(job.asset_layer.selected_asset_keys) == {
+        k for k in graph.materializable_asset_keys if k.path[0] in layers and "slo" not in graph.get(k).tags
+    }
     assert {"etl", tag, "owner", "dagster/max_runtime"} <= set(job.tags)
     assert int(job.tags["dagster/max_runtime"]) > 0
     assert job.owners == ["team:dados"]
@@ -83,9 +85,9 @@ def test_schedules_and_the_sensor_start_by_themselves_only_where_they_are_said_t
     found = build_defs(Settings(env=env))
     running = {s.name for s in found.schedules if s.default_status == dg.DefaultScheduleStatus.RUNNING}
     assert running == {job.schedule_name for job in JOBS if env in job.starts_in}
-    (sensor,) = found.sensors
-    assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) == (env != "dev")
-    assert {"dev": 0, "staging": 1, "prod": 2}[env] == len(running)
+    assert {sensor.name for sensor in found.sensors} == {"landing_files", "watch", "deliver"}
+    assert {sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in found.sensors} == {env != "dev"}
+    assert {"dev": 0, "staging": 3, "prod": 4}[env] == len(running)
 
 
 # --- the landing sensor ----------------------------------------------------------------------------------------------
@@ -224,7 +226,7 @@ def command(monkeypatch, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, medallion_etl."),
+        (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, medallion_etl, monitoring, slo."),
         (["trigger", "__ASSET_JOB"], "There is no job '__ASSET_JOB'."),
         (["rebuild", "venda"], "There is no table 'venda'. Use one of vendas, produtos, clientes."),
         (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first."),

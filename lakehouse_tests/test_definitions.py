@@ -15,7 +15,7 @@ import pytest
 
 import lakehouse.tables
 from lakehouse.core.delta import open_existing
-from lakehouse.definitions import FLOW, build_defs
+from lakehouse.definitions import AROUND, FLOW, build_defs
 from lakehouse.gold.sources import render_sources
 from lakehouse.settings import Settings, project_folder
 from lakehouse.sync import GOLDEN, derived
@@ -115,7 +115,7 @@ def test_only_settings_reads_the_environment():
     assert readers == {"settings.py"}
 
 
-@pytest.mark.parametrize("layer", FLOW)
+@pytest.mark.parametrize("layer", [*FLOW, *AROUND])
 def test_a_layer_opens_with_its_contract(layer):
     module = importlib.import_module(f"lakehouse.{layer}")
     title, blank, *contract = module.__doc__.strip().splitlines()
@@ -132,7 +132,7 @@ def test_a_layer_opens_with_its_contract(layer):
 
 def test_every_layer_of_the_package_is_on_the_map():
     layers = {path.parent.name for path in PACKAGE.glob("*/__init__.py") if "def build_defs(" in path.read_text()}
-    assert layers == set(FLOW)
+    assert layers == {*FLOW, *AROUND}
 
 
 # --- the graph -------------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_an_assets_group_is_its_layer_and_its_key_is_layer_and_table(graph):
     for key in graph.get_all_asset_keys():
         assert len(key.path) == 2
         assert graph.get(key).group_name == key.path[0]
-        assert key.path[0] in FLOW
+        assert key.path[0] in (*FLOW, "ops")
 
 
 def test_every_asset_says_what_it_is_whose_it_is_and_what_it_is_made_with(graph):
@@ -169,8 +169,10 @@ def test_every_asset_says_what_it_is_whose_it_is_and_what_it_is_made_with(graph)
 def test_every_materialisable_asset_has_a_code_version_or_makes_a_page_and_all_depend_on_the_layer_before(graph):
     for key in graph.materializable_asset_keys:
         node = graph.get(key)
+        if key.path[0] == "ops":  # what is measured depends on nothing that a run could make
+            continue
         assert node.parent_keys, key
-        before = FLOW[FLOW.index(key.path[0]) - 1]
+        before = FLOW[FLOW.index(key.path[0]) - 1] if "slo" not in node.tags else "ops"
         assert {parent.path[0] for parent in node.parent_keys} <= {before, key.path[0]}, key
         assert node.code_version or key.path[0] == "reports", key
 
@@ -178,7 +180,7 @@ def test_every_materialisable_asset_has_a_code_version_or_makes_a_page_and_all_d
 def test_every_check_blocks_and_says_what_it_is_about(graph):
     for key in graph.asset_check_keys:
         spec = graph.get_check_spec(key)
-        assert spec.blocking, key
+        assert spec.blocking == (key.asset_key.path[0] != "ops"), key  # nothing waits for a measurement
     for spec in ALL:
         described = [graph.get_check_spec(key) for key in graph.asset_check_keys if key.asset_key.path[0] in ("bronze", "silver")]
         assert all(check.description for check in described), spec.name
@@ -188,6 +190,14 @@ def test_every_silver_table_says_how_old_it_may_be(graph):
     for spec in ALL:
         policy = graph.get(dg.AssetKey(spec.silver.key)).freshness_policy
         assert (policy is None) == (spec.freshness is None), spec.name
+
+
+def test_everything_that_is_made_says_how_old_it_may_be(graph):
+    for key in graph.materializable_asset_keys:
+        assert graph.get(key).freshness_policy is not None, key
+    windows = {key: graph.get(key).freshness_policy.fail_window.to_timedelta() for key in graph.materializable_asset_keys}
+    assert windows[dg.AssetKey(["gold", "vendas_diarias"])] == windows[dg.AssetKey(["bronze", "vendas"])]
+    assert windows[dg.AssetKey(["gold", "slo_jobs"])] < windows[dg.AssetKey(["gold", "vendas_diarias"])]
 
 
 def test_a_code_version_changes_with_the_declaration_and_only_with_it():

@@ -19,7 +19,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource
 from lakehouse.observability.watch import Promise
 from lakehouse.settings import Settings, listed
-from lakehouse.steps import failures
+from lakehouse.steps import RETRY, failures
 from lakehouse.tables.spec import TableSpec
 
 GROUP = "ops"
@@ -29,6 +29,7 @@ _ARGUMENTS: dict[str, Any] = {
     "kinds": {"deltalake"},
     "tags": {"monitoring": ""},
     "io_manager_key": None,
+    "retry_policy": RETRY,
     "freshness_policy": dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=30)),
 }
 #: Topics of our own, looked at besides those that are configured.

@@ -40,7 +40,8 @@ class Told:
 
 @dataclass(frozen=True)
 class Incident:
-    """One key, from its first alert (`number` in ops/alerts) on; `last` is the newest alert, `count` how many there were."""
+    """One key, from its first alert (`number` in ops/alerts) on; `last` is the newest alert, `count` how many there were.
+    `changed_at` is when the alert was kept that began its present state."""
 
     number: int
     key: str
@@ -48,13 +49,14 @@ class Incident:
     count: int
     first_at: datetime
     last: Mapping[str, Any]
+    changed_at: datetime
     resolved_at: datetime | None = None
     told: Mapping[str, Told] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Message:
-    """What one channel is to be told of one incident."""
+    """What one channel is to be told of one incident. `due_since` is None for a repeat, which waits on purpose."""
 
     id: str
     channel: str
@@ -66,6 +68,7 @@ class Message:
     subject: str
     body: str
     count: int
+    due_since: datetime | None
     fields: Mapping[str, Any]
 
 
@@ -78,14 +81,15 @@ def take_in(incidents: Sequence[Incident], alerts: Iterable[Mapping[str, Any]], 
         known = listed[n] if n is not None else None
         if alert["state"] == "resolved":
             if n is not None and known is not None and known.state == "open":
-                listed[n] = replace(known, state="resolved", resolved_at=alert["occurred_at"])
+                listed[n] = replace(known, state="resolved", resolved_at=alert["occurred_at"], changed_at=alert["raised_at"])
             continue
         again = known is not None and known.state == "resolved" and _near(known, alert, routing)
         if n is not None and known is not None and (known.state == "open" or again):
-            listed[n] = replace(known, state="open", count=known.count + 1, last=alert, resolved_at=None)
+            changed = alert["raised_at"] if known.state == "resolved" else known.changed_at
+            listed[n] = replace(known, state="open", count=known.count + 1, last=alert, changed_at=changed, resolved_at=None)
             continue
         place[alert["key"]] = len(listed)
-        listed.append(Incident(alert["number"], alert["key"], "open", 1, alert["occurred_at"], alert))
+        listed.append(Incident(alert["number"], alert["key"], "open", 1, alert["occurred_at"], alert, alert["raised_at"]))
     return listed
 
 
@@ -146,7 +150,8 @@ def message(incident: Incident, channel: str) -> Message:
         subject=head,
         body="\n".join(lines),
         count=incident.count,
-        fields={name: last[name] for name in ("run_id", "job", "step", "link", "occurred_at", "raised_at")},
+        due_since=None if incident.told.get(channel, Told()).state == incident.state else incident.changed_at,
+        fields={name: last[name] for name in ("run_id", "job", "step", "link", "occurred_at")},
     )
 
 

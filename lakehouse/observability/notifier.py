@@ -40,6 +40,7 @@ INCIDENTS = {
     "count": "bigint",
     "first_at": "timestamp",
     "last_at": "timestamp",
+    "changed_at": "timestamp",
     "resolved_at": "timestamp",
     "last": "string",
     "told": "string",
@@ -186,7 +187,7 @@ def _send_over(sender: Sender, messages: Sequence[Message], attempts: list[Attem
 def _keep_attempts(storage: Storage, attempts: Sequence[Attempt]) -> None:
     rows = []
     for attempt in attempts:
-        message, raised = attempt.message, attempt.message.fields["raised_at"]
+        message, since = attempt.message, attempt.message.due_since
         own = {n: getattr(message, n) for n in ("channel", "incident", "key", "kind", "severity", "state", "count", "subject")}
         rows.append(
             {
@@ -196,9 +197,9 @@ def _keep_attempts(storage: Storage, attempts: Sequence[Attempt]) -> None:
                 "job": message.fields["job"],
                 "outcome": "failed" if attempt.error else "sent",
                 "error": attempt.error,
-                "raised_at": raised,
+                "raised_at": since,
                 "sent_at": attempt.at,
-                "lag_seconds": (attempt.at - raised).total_seconds(),
+                "lag_seconds": (attempt.at - since).total_seconds() if since is not None else None,
             }
         )
     outbox.append(storage, DELIVERIES_TABLE, columns=DELIVERIES, rows=rows)
@@ -213,6 +214,7 @@ def _row(incident: Incident) -> dict[str, Any]:
         "count": incident.count,
         "first_at": incident.first_at,
         "last_at": last["occurred_at"],
+        "changed_at": incident.changed_at,
         "resolved_at": incident.resolved_at,
         **{name: last[name] for name in ("kind", "severity", "subject", "job")},
         "last": json.dumps(dict(last), default=datetime.isoformat, ensure_ascii=False),
@@ -225,11 +227,10 @@ def _incident(row: Mapping[str, Any]) -> Incident:
     for name in ("occurred_at", "raised_at"):
         last[name] = datetime.fromisoformat(last[name])
     told = {channel: _told(entry) for channel, entry in json.loads(row["told"]).items()}
-    instants = {name: row[name].astimezone(UTC) if row[name] else None for name in ("first_at", "resolved_at")}
-    return Incident(
-        row["incident"], row["key"], row["state"], row["count"], instants["first_at"] or last["occurred_at"], last,
-        instants["resolved_at"], told,
-    )  # fmt: skip
+    instants = {name: row[name].astimezone(UTC) for name in ("first_at", "changed_at")}
+    resolved = row["resolved_at"].astimezone(UTC) if row["resolved_at"] else None
+    own = (row["incident"], row["key"], row["state"], row["count"])
+    return Incident(*own, instants["first_at"], last, instants["changed_at"], resolved, told)
 
 
 def _told(entry: Mapping[str, Any]) -> Told:
