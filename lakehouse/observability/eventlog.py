@@ -7,7 +7,6 @@ runs.
 """
 
 import json
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ Types = Iterable[dg.DagsterEventType]
 ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 #: PostgreSQL gives ids before it commits, so one may appear after a higher one. So many below the cursor are looked at again.
 MARGIN = 64
-_IDENTITY = "lakehouse/event_log"
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,9 @@ class Entry:
 
 def identity(instance: dg.DagsterInstance) -> str:
     """What tells this instance's ids from those of another: they begin at 1 again when an instance is made anew."""
-    storage = instance.run_storage
-    while True:
-        found = storage.get_cursor_values({_IDENTITY}).get(_IDENTITY)
-        if found:
-            return found
-        storage.set_cursor_values({_IDENTITY: uuid.uuid4().hex})
+    storage: Any = instance.run_storage
+    storage.get_run_storage_id()  # makes one where there is none; of two that did so at once, all read the first
+    return str(storage.get_run_storage_id())
 
 
 def entries(instance: dg.DagsterInstance, *, after: int, types: Types, limit: int) -> list[Entry]:

@@ -174,10 +174,12 @@ def failed(incident: Incident, channel: str, *, error: str, at: datetime, pause:
 
 
 def kept(incidents: Iterable[Incident], *, routing: Routing, channels: Iterable[str], now: datetime) -> list[Incident]:
-    """Without those that are over, told and old."""
+    """Without those that are over, told and old, and without old notices."""
     configured = set(channels)
 
     def done(incident: Incident) -> bool:
+        if incident.last["kind"] == "notice" and now - incident.last["occurred_at"] > KEEP:  # it has no end
+            return True
         if incident.state != "resolved" or incident.resolved_at is None or now - incident.resolved_at < KEEP:
             return False
         last = incident.last

@@ -117,12 +117,13 @@ def load(storage: Storage) -> Routing:
         text = files.read(uri)
     except FileNotFoundError:
         return Routing()
+    remedy = "Mend or remove it; docs/monitoring.md shows one."
     try:
         return parse(json.loads(text))
+    except DeclarationError as error:
+        raise DeclarationError(f"{uri} is no routing: {error.what}", remedy=f"{error.remedy} {remedy}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DeclarationError(
-            f"{uri} is no routing: {error}.", remedy="Mend or remove it; docs/monitoring.md shows one."
-        ) from error
+        raise DeclarationError(f"{uri} is no routing: {error}.", remedy=remedy) from error
 
 
 def save(storage: Storage, document: Mapping[str, Any]) -> str:

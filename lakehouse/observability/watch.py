@@ -86,11 +86,8 @@ def look(
     fresh = [entry for entry in found if entry.id > after or (seen and entry.id > min(seen) and entry.id not in seen)]
     alerts = [alert for entry in fresh for alert in _alerts(instance, entry, ui=ui)]
     alerts += _late(instance, promises, fresh, ui=ui, now=now)
-    ends = [alert for alert in alerts if alert.state == "resolved"]
-    if ends:
-        standing = open_keys(storage)
-        raised = {alert.key for alert in alerts if alert.state == "raised"}
-        alerts = [alert for alert in alerts if alert.state == "raised" or alert.key in standing | raised]
+    if any(alert.state == "resolved" for alert in alerts):
+        alerts = _without_idle_ends(alerts, open_keys(storage))
     kept = len(raise_alerts(storage, alerts))
     events = [event for entry in fresh for event in _events(entry)]
     landed, files = _landed(storage, int(state["files"]))
@@ -100,6 +97,20 @@ def look(
     after_this = json.dumps({"log": own, "id": last, "seen": recent, "files": files})
     good = {entry.entry.job_name or "" for entry in fresh if entry.event.event_type == dg.DagsterEventType.RUN_SUCCESS}
     return Look(after_this, kept, published, len(fresh), frozenset(good))
+
+
+def _without_idle_ends(alerts: Sequence[Alert], standing: set[str]) -> list[Alert]:
+    """The alerts without the ends of what does not stand at that point."""
+    out, stands = [], set(standing)
+    for alert in alerts:
+        if alert.state == "raised":
+            stands.add(alert.key)
+        elif alert.key not in stands:
+            continue
+        else:
+            stands.discard(alert.key)
+        out.append(alert)
+    return out
 
 
 def open_keys(storage: Storage) -> set[str]:

@@ -142,6 +142,10 @@ def test_only_what_is_over_told_and_old_is_forgotten():
     incidents = take_in([], [alert(1), alert(2, NOON, state="resolved"), alert(3, NOON, key="open")], routing=EMAIL)
     later = NOON + timedelta(days=8)
     assert len(kept(incidents, routing=EMAIL, channels=["email"], now=later)) == 2  # nobody was told yet
+    notice = Alert("notice", "info", "1,234 orders loaded", occurred_at=NOON)
+    (said,) = take_in([], [{**notice.row(), "number": 9}], routing=EMAIL)
+    assert kept([said], routing=EMAIL, channels=["email"], now=NOON) == [said]
+    assert kept([said], routing=EMAIL, channels=["email"], now=later) == []
     told = [delivered(incident, "email", routing=EMAIL, at=NOON) for incident in incidents]
     assert [incident.key for incident in kept(told, routing=EMAIL, channels=["email"], now=later)] == ["open"]
 

@@ -95,6 +95,12 @@ def test_a_run_that_succeeds_ends_the_failure_of_its_job_only(instance, storage)
     ]  # fmt: skip
 
 
+def test_a_success_before_a_failure_is_not_its_end(instance, storage):
+    put(instance, [run(job="a"), run(job="a", outcome="failure")])
+    look(instance, storage, cursor=None)
+    assert [row["state"] for row in kept(storage)] == ["raised"]
+
+
 def test_an_sla_miss_is_told_while_the_run_is_still_running_and_once(instance, storage):
     one = PastRun(now(), 0, job="pedidos")
     instance.add_run(dg.DagsterRun(job_name="pedidos", run_id=one.run_id, status=dg.DagsterRunStatus.STARTED))
