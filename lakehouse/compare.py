@@ -38,6 +38,8 @@ def compare(table: str, place: str) -> int:
                 f"{place!r} is not an absolute folder.", remedy="Give WITH=/path/to/table or s3://bucket/table."
             )
     mine, theirs = (_open(uri) for uri in (settings.storage.uri(spec.silver), place.rstrip("/")))
+    if not spec.key:
+        raise DeclarationError(f"{spec.silver} has no key to compare rows by.", remedy="Compare a table that has one.")
     missing = [name for name in spec.key if name not in theirs.columns]
     if missing:
         raise DeclarationError(f"{place} has no column {', '.join(missing)}.", remedy=f"The key of {spec.name} is needed there.")

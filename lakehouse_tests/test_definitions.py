@@ -242,7 +242,7 @@ def test_one_more_record_is_one_more_table_in_every_layer_with_a_check_per_rule(
     rules = {"not_null_id", "not_null_valor", "range_valor", "unique_id", "min_rows_100"}
     assert checks == rules | {"castable", "ledger", "complete"}
     assert {key.name for key in more.asset_check_keys - graph.asset_check_keys if key.asset_key.path[0] == "bronze"} == {
-        "readable_files", "readable_records", "schema_drift", "ledger",
+        "readable_files", "readable_records", "schema_drift", "changed_by_airbyte", "ledger",
     }  # fmt: skip
     medallion = build_defs(Settings()).resolve_job_def("medallion_etl")
     assert {dg.AssetKey(["bronze", "devolucoes"]), dg.AssetKey(["silver", "devolucoes"])} <= set(

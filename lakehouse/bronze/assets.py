@@ -25,6 +25,7 @@ _DESCRIPTIONS = {
     "readable_files": "Every landed file could be read; others are in quarantine whole.",
     "readable_records": "Every line of a landed file is a record; others are in quarantine.",
     "schema_drift": "The delivered fields are the declared ones.",
+    "changed_by_airbyte": "Airbyte changed no value on the way (`_airbyte_meta.changes`).",
     "ledger": "Records in = written + quarantined.",
 }
 

@@ -31,7 +31,8 @@ FILES = ledger.FILES_TABLE
 LEDGER = ledger.LEDGER_TABLE
 #: Rules that every bronze table has; each is an asset check.
 READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE = "readable_files", "readable_records", "schema_drift", "ledger"
-RULES = (READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE)
+CHANGES = "changed_by_airbyte"
+RULES = (READABLE_FILES, READABLE_RECORDS, DRIFT, CHANGES, BALANCE)
 
 
 @dataclass
@@ -70,11 +71,16 @@ def stage_batch(
     ledger.check_numbers(spec.bronze, planned=planned, done=done)
     ledger.settle(session, storage.uri(LEDGER), table=spec.bronze, snapshot=table)
     source = landing_of(storage, spec)
+    # Asked before the files are listed: what is whole now is in the list.
+    whole = {ledger.complete_app(spec.bronze): _completed(source, spec)} if spec.sync == "overwrite" else {}
     landed = {file.path: file for file in _landed(source, spec, known=[file for _, file in known])}
     batch = done + 1
     if planned == done:
         files = _new_files(source, list(landed.values()), [file for _, file in known])
         if not files:
+            if any(number > table.transaction(name) for name, number in whole.items()):
+                Candidate(snapshot=table, add=(), transactions=whole, info={"operation": "complete"}).commit()
+                return Batch(table.version + 1)
             return Batch(table.version)
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
             raise ConflictError(f"Another run took batch {batch} of {spec.bronze}.", remedy="Run it again.")
@@ -121,7 +127,7 @@ def stage_batch(
     candidate = Candidate(
         snapshot=table,
         add=staged.files,
-        transactions={app: batch, **({ledger.absent_app(spec.bronze): batch} if absent else {})},
+        transactions={app: batch, **whole, **({ledger.absent_app(spec.bronze): batch} if absent else {})},
         info={
             "operation": "append",
             "landed_files": str(len(present)),
@@ -182,13 +188,17 @@ def landing_of(storage: Storage, spec: TableSpec) -> Storage:
 def _landed(storage: Storage, spec: TableSpec, *, known: Sequence[PlannedFile]) -> list[LandedFile]:
     if isinstance(spec.origin, DeltaSource):
         return delta.brought(spec.origin.uri, known={file.path for file in known})
-    return storage.landed(spec.origin.stream)
+    return storage.landed(spec.origin.folder)
+
+
+def _completed(storage: Storage, spec: TableSpec) -> int:
+    return 0 if isinstance(spec.origin, DeltaSource) else storage.completed(spec.origin.folder)
 
 
 def _check_unchanged(storage: Storage, spec: TableSpec, files: Sequence[LandedFile]) -> None:
     if isinstance(spec.origin, DeltaSource):  # a data file is never written again
         return
-    after = {file.path: file for file in storage.landed(spec.origin.stream)}
+    after = {file.path: file for file in storage.landed(spec.origin.folder)}
     if any(after.get(file.path) != file for file in files):
         raise ConflictError(f"A file of {spec.landing} changed while it was read.", remedy="Run it again.")
 
@@ -283,6 +293,7 @@ def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str,
             len(staged.fields),
             drift,
         ),
+        Finding(CHANGES, not staged.changed, "warn", staged.changed, entry.records_in),
         Finding(BALANCE, entry.balanced, "fail", 0 if entry.balanced else 1, entry.records_in, vars(entry)),
     ]
 

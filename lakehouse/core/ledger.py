@@ -74,6 +74,11 @@ def absent_app(table: TableRef) -> str:
     return f"absent:{table}"
 
 
+def complete_app(table: TableRef) -> str:
+    """The application id under which a bronze table knows the newest generation that is in it as a whole."""
+    return f"complete:{table}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """The figures of one commit. `balanced` is the promise: every record that came in went to exactly one place."""

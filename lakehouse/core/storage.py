@@ -22,6 +22,8 @@ from lakehouse.core.names import TableRef
 
 #: Folders inside a table's folder in which an engine writes before files get their names begin with this.
 STAGING = ".staged_"
+#: The folder of a stream that says which of its generations have landed whole.
+COMPLETE = "_complete"
 #: A bucket by its legal name, and a prefix without anything that a library could take for a way out of it.
 _BUCKET = re.compile(r"(s3|gs|az)://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)*")
 
@@ -100,6 +102,19 @@ class Storage:
         for place in (self.root, self.landing, *self.layers.values()):
             if files.is_remote(place):
                 files.reach(files.bucket(place))
+
+    def completed(self, stream: str) -> int:
+        """The newest generation of a stream of which all files have landed, 0 when none is known to be whole.
+
+        Whoever runs the sync says so, after its last file, with a file `raw/<stream>/_complete/<generation>`: from the data
+        files alone nobody can tell a refresh that was cut off.
+        """
+        names = files.names_in(f"{self.landing.rstrip('/')}/raw/{stream}/{COMPLETE}")
+        return max((int(name) for name in names if re.fullmatch(r"[1-9]\d{0,17}", name)), default=0)
+
+    def complete(self, stream: str, generation: int) -> None:
+        """Say that all files of a stream's generation have landed."""
+        files.put(f"{self.landing.rstrip('/')}/raw/{stream}/{COMPLETE}/{generation:d}", b"")
 
     def landed(self, stream: str) -> list[LandedFile]:
         """Every file of a stream that holds something, sub-folders included, in path order.

@@ -37,4 +37,4 @@ def build_defs(settings: Settings) -> dg.Definitions:
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:
-    return spec.origin.uri if isinstance(spec.origin, DeltaSource) else f"{settings.landing}/raw/{spec.origin.stream}"
+    return spec.origin.uri if isinstance(spec.origin, DeltaSource) else f"{settings.landing}/raw/{spec.origin.folder}"

@@ -59,7 +59,8 @@ def listing_digest(settings: Settings) -> tuple[str, int]:
             digest.update(f"{source.uri}\x00{state}\n".encode())
             files += 1
     # What landing assets of this project write, their own jobs take further.
-    for stream in sorted({s.stream for s in sources if isinstance(s, AirbyteStream) and not s.made_by}):
+    for stream in sorted({s.folder for s in sources if isinstance(s, AirbyteStream) and not s.made_by}):
+        digest.update(f"{stream}\x00{settings.storage.completed(stream)}\n".encode())
         for file in settings.storage.landed(stream):
             digest.update(f"{file.path}\x00{file.version}\n".encode())
             files += 1

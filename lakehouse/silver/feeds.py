@@ -12,7 +12,7 @@ from typing import Any
 import narwhals as nw
 
 from lakehouse.core import ledger, quarantine
-from lakehouse.core.delta import Snapshot, open_existing
+from lakehouse.core.delta import DataFile, Snapshot, open_existing
 from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.landing.airbyte import ENVELOPE
@@ -22,6 +22,7 @@ from lakehouse.tables.spec import TableSpec
 PLACE = ("_file", "_position")
 #: More files than a bronze table has.
 _FEED = 1_000_000_000
+_GENERATION = "_airbyte_generation_id"
 
 
 @dataclass
@@ -34,6 +35,13 @@ class Feed:
     bronze: Snapshot
     seen: int = 0
     newest: int = 0
+    #: The one generation that is read, where only that counts.
+    generation: int | None = None
+
+    @property
+    def shown(self) -> str:
+        """Under which silver remembers which generation it shows."""
+        return f"generation:{self.part.bronze}"
 
     @property
     def app(self) -> str:
@@ -53,7 +61,10 @@ def open_feeds(storage: Storage, spec: TableSpec) -> list[Feed]:
         if bronze is None:
             what = f"{spec.silver} needs {part.bronze}, which does not exist."
             raise BrokenTableError(what, remedy=f"Materialise {part.bronze} first.")
-        feeds.append(Feed(part, number, not spec.feeds, bronze, newest=bronze.transaction(ledger.ingest_app(part.bronze))))
+        feed = Feed(part, number, not spec.feeds, bronze, newest=bronze.transaction(ledger.ingest_app(part.bronze)))
+        if spec.sync == "overwrite":
+            feed.generation = bronze.transaction(ledger.complete_app(part.bronze))
+        feeds.append(feed)
     return feeds
 
 
@@ -61,6 +72,21 @@ def records(session: Session, feeds: Sequence[Feed]) -> "nw.LazyFrame[Any]":
     """The new records of all feeds as they are in bronze: envelope, delivered fields and `PLACE`."""
     frames = [_batches(session, feed, feed.seen, feed.newest) for feed in feeds]
     return frames[0] if len(frames) == 1 else nw.concat(frames, how="vertical")
+
+
+def brings(feed: Feed) -> bool:
+    """Whether batches that were not read may hold records of the generation that counts."""
+    if feed.generation is None:
+        return feed.seen < feed.newest
+    new = [f for f in feed.bronze.files if f.upper.get("_batch_id") is None or f.upper["_batch_id"] > feed.seen]
+    return feed.generation > 0 and any(_may_hold(file, feed.generation) for file in new)
+
+
+def _may_hold(file: DataFile, generation: int) -> bool:
+    low, high = file.lower.get(_GENERATION), file.upper.get(_GENERATION)
+    if low is None or high is None:
+        return file.nulls.get(_GENERATION) != file.rows
+    return bool(low <= generation <= high)
 
 
 def of_feed(feed: Feed) -> "nw.Expr":
@@ -104,8 +130,12 @@ def _batches(session: Session, feed: Feed, after: int, until: int) -> "nw.LazyFr
     fields = [column.bronze_name for column in feed.part.delivered]
     files = [f for f in bronze.files if f.upper.get("_batch_id") is None or f.upper["_batch_id"] > after]
     have = {**ENVELOPE, **{name: "string" for name in fields if name not in values}}
+    if feed.generation is not None:
+        files = [file for file in files if _may_hold(file, feed.generation)]
     frame = session.read(bronze.paths(files if until > after else []), have, place=PLACE)
     frame = frame.filter((nw.col("_batch_id") > after) & (nw.col("_batch_id") <= until))
+    if feed.generation is not None:
+        frame = frame.filter(nw.col(_GENERATION) == feed.generation)
     if values:
         frame = frame.with_columns(**{name: nw.lit(values[name]) for name in fields if name in values})
     if feed.alone:

@@ -6,7 +6,7 @@ A delete needs its key and its place in the order; what else it says does not ma
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -75,9 +75,9 @@ class Judge:
         types |= {f"{TYPES}_{name}": nw.col(f"_failed_{name}") for name in (*calculated, DELETED)}
         needed = {f"not_null_{n}" for n in spec.never_null} | {f"{TYPES}_{n}" for n in (*spec.never_null, *spec.order)}
         every = {**types, **broken}
-        always = nw.any_horizontal(*[flag for name, flag in every.items() if name in needed], ignore_nulls=False)
+        always = _any([flag for name, flag in every.items() if name in needed])
         rest = [flag for name, flag in every.items() if name not in needed]
-        unless_deleted = nw.any_horizontal(*rest, ignore_nulls=False) & ~nw.col(DELETED)
+        unless_deleted = _any(rest) & ~nw.col(DELETED)
         verdicts = {name: flag if name in needed else flag & ~nw.col(DELETED) for name, flag in every.items()}
         return frame.with_columns((~(always | unless_deleted)).alias(ACCEPTED)), verdicts
 
@@ -117,6 +117,10 @@ class Judge:
             return "warn" if self._release.accept else "fail"
         strict = rule.name in {f"not_null_{name}" for name in self._spec.never_null}
         return "quarantine" if strict else self._release.action
+
+
+def _any(flags: Sequence["nw.Expr"]) -> "nw.Expr":
+    return nw.any_horizontal(*flags, ignore_nulls=False) if flags else nw.lit(False)
 
 
 def _meant(spec: TableSpec, field: str) -> "nw.Expr":

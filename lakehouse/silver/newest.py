@@ -183,6 +183,23 @@ class Merge:
             conflicts=self._conflicts(accepted, stored),
         )
 
+    def append(self, judged: "nw.LazyFrame[Any]", *, anew: bool) -> Change:
+        """Every accepted record is a row, beside those that are there or, `anew`, instead of them."""
+        rows = self._session.sift(judged, ACCEPTED).select(*self._columns)
+        add = put(
+            self._session,
+            rows,
+            self._silver.uri,
+            columns=self._columns,
+            sort_by=[*self._spec.order, EXTRACTED_AT],
+            file_mb=self._spec.file_mb,
+            partition=self._spec.partition,
+        )
+        written = sum(file.rows for file in add)
+        candidate = Candidate(snapshot=self._silver, add=add, remove=self._silver.files if anew else ())
+        none = self._session.table([], self._narrow)
+        return Change(candidate=candidate, accepted=written, written=written, deleted=0, deletes=none, upserts=None)
+
     def remember(self, deletes: "nw.LazyFrame[Any]", *, anew: bool) -> None:
         """Commit the deletes before the table: one that is remembered twice, or too early, changes nothing."""
         columns, session = self._narrow, self._session

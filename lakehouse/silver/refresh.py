@@ -35,8 +35,9 @@ from lakehouse.silver.newest import Change, Merge, delete_columns, silver_column
 from lakehouse.tables.spec import RowRule, TableSpec
 
 LEDGER = ledger.LEDGER_TABLE
-#: `evolve` is chosen by the refresh itself: the declaration has grown, and all of bronze is read under the new one.
-Mode = Literal["increment", "rebuild", "redrive", "evolve"]
+#: Two are chosen by the refresh itself: `evolve` reads all of bronze, because the declaration has grown or because what is
+#: judged again replaces no row; `overwrite` reads the newest complete generation.
+Mode = Literal["increment", "rebuild", "redrive", "evolve", "overwrite"]
 
 
 @dataclass
@@ -124,12 +125,8 @@ class _Work:
         ledger.settle(self.session, self.storage.uri(LEDGER), table=self.target, snapshot=self.silver)
         if self.target == self.spec.silver:
             settle_quarantine(self.session, self.storage, self.spec, self.silver)
-        if self.mode != "rebuild":
-            self._continue()
-            if self.mode == "increment" and self._declared() and all(feed.seen == feed.newest for feed in self.feeds):
-                return Refresh(self.silver.version)
-            if self.seen and not self._declared():
-                self._start_over()
+        if not self._begin():
+            return Refresh(self.silver.version)
         if self.mode == "redrive":
             for feed in self.feeds:
                 feed.newest = feed.seen
@@ -139,12 +136,30 @@ class _Work:
         else:
             records = feeds.records(self.session, self.feeds)
         judged, verdicts = self.judge.judged(records)
-        change = self.merge.increment(judged) if self.seen else self.merge.whole(records, judged)
+        if not self.spec.key:
+            change = self.merge.append(judged, anew=not self.seen)
+        else:
+            change = self.merge.increment(judged) if self.seen else self.merge.whole(records, judged)
         try:
             return self._judge(change, records, judged, verdicts)
         except BaseException:
             change.candidate.discard()
             raise
+
+    def _begin(self) -> bool:
+        """Settle what is read, and how; whether there is anything to do."""
+        if self.mode != "rebuild":
+            self._continue()
+            if self.mode == "increment" and self._declared() and not any(self._is_new(feed) for feed in self.feeds):
+                return False
+            if self.seen and not self._declared():
+                self._evolve()
+            elif self.mode == "redrive" and self.spec.sync != "dedup":
+                self._start_over("evolve")
+        if self.spec.sync == "overwrite":
+            self._start_over("rebuild" if self.mode == "rebuild" else "overwrite")
+            return any(feed.generation for feed in self.feeds)
+        return True
 
     def _continue(self) -> None:
         """Go on after the batches that silver's own commit says it has read."""
@@ -159,14 +174,21 @@ class _Work:
                 what = f"{self.target} has read batch {feed.seen} of {feed.part.bronze}, which ends at {feed.newest}."
                 raise BrokenTableError(what, remedy=remedy)
 
-    def _start_over(self) -> None:
-        """Read all of bronze under a declaration that has grown."""
+    def _is_new(self, feed: feeds.Feed) -> bool:
+        return feeds.brings(feed) or (feed.generation or 0) > self.silver.transaction(feed.shown)
+
+    def _evolve(self) -> None:
+        """Go on under a declaration that has grown."""
         if not self._widens():
             raise BrokenTableError(
                 f"The columns, key or order of {self.target} cannot become those that its spec declares without a loss.",
                 remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration.",
             )
-        self.mode = "evolve"
+        self._start_over("evolve")
+
+    def _start_over(self, mode: Mode) -> None:
+        """Read bronze from its beginning."""
+        self.mode = mode
         for feed in self.feeds:
             feed.seen = 0
 
@@ -188,6 +210,8 @@ class _Work:
         session, judge = self.session, self.judge
         arrived = rows_of(session, records)
         refused = arrived - change.accepted
+        # Of a table that is overwritten, records of other generations are read by nobody.
+        passed_over = sum(feed.bronze.rows for feed in self.feeds) - arrived if self.spec.sync == "overwrite" else 0
         counts = dict.fromkeys(verdicts, 0)
         bad = None
         if refused:  # only then is it worth reading the batch for them
@@ -212,9 +236,9 @@ class _Work:
         entry = Entry(
             batch_from=self.seen,
             batch_to=sum(feed.newest for feed in self.feeds),
-            records_in=arrived,
+            records_in=arrived + passed_over,
             written=change.written,
-            deduplicated=change.accepted - change.written - change.deleted,
+            deduplicated=change.accepted - change.written - change.deleted + passed_over,
             deleted=change.deleted,
             quarantined=stored,
             rows_after=change.candidate.rows,
@@ -232,7 +256,8 @@ class _Work:
         """The candidate with all that its commit says."""
         candidate = change.candidate
         redriven = {quarantine.REDRIVE: number} if number is not None else {}
-        candidate.transactions = {**{feed.app: feed.newest for feed in self.feeds}, **redriven}
+        shown = {feed.shown: feed.generation for feed in self.feeds if feed.generation is not None}
+        candidate.transactions = {**{feed.app: feed.newest for feed in self.feeds}, **shown, **redriven}
         operation = "release" if released else "merge" if self.mode == "increment" else self.mode
         inputs = {str(feed.part.bronze): feed.bronze.version for feed in self.feeds}
         ids = {str(feed.part.bronze): feed.bronze.id for feed in self.feeds}
@@ -345,7 +370,7 @@ def how_to_release(spec: TableSpec, rule: str, mode: Mode) -> str:
     """What to type when a rule with action `fail` has stopped a batch."""
     if mode == "redrive":
         return "Mend the rule in lakehouse/tables/ and run it again; until then all stays in quarantine."
-    command = f"make {'release' if mode == 'increment' else 'rebuild'} TABLE={spec.name} REASON='...'"
+    command = f"make {'release' if mode in ('increment', 'overwrite') else 'rebuild'} TABLE={spec.name} REASON='...'"
     if rule in {declared.name for declared in spec.table_rules}:
         way = f"{command} ACTION=accept takes the batch in as it is."
     else:

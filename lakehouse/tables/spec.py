@@ -26,6 +26,7 @@ TableAction = Literal["warn", "fail"]
 Drift = Literal["evolve", "quarantine", "freeze"]
 Engine = Literal["", "duckdb", "spark"]
 Form = Literal["", "epoch_ms"]
+Sync = Literal["dedup", "append", "overwrite"]
 Observed = Literal["", "first", "last", "count"]
 _STRICT: tuple[Action, ...] = ("quarantine", "fail")
 _TYPES = re.compile(r"string|bigint|int|double|boolean|date|timestamp|decimal\(([1-9]|[12]\d|3[0-8]),(\d|[12]\d|3[0-8])\)")
@@ -218,14 +219,24 @@ class AirbyteStream:
     """Files that Airbyte's S3 destination (or anything that writes its layout) puts under `raw/<stream>/`.
 
     Args:
+        folder: where below `raw/`, when that is not the stream's name: `public/vendas` for a destination whose path has the
+            namespace first. All that is below it belongs to the stream.
         made_by: the landing asset that writes them, where one of this project does.
     """
 
     stream: str
+    folder: str = ""
     made_by: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.stream, "stream name")
+        if not self.folder:
+            object.__setattr__(self, "folder", self.stream)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", self.folder, re.ASCII):
+            raise DeclarationError(
+                f"Stream {self.stream!r} cannot be below raw/{self.folder[:80]}.",
+                remedy="Give a folder of letters, digits, `_`, `-` and `.`, without a slash at either end.",
+            )
         if self.made_by:
             check_name(self.made_by, "asset name")
 
@@ -323,7 +334,9 @@ class TableSpec:
         feeds: instead of a source: the bronze tables, each with its own source, whose records together make the silver table.
         values: fields that all records have, beside those delivered; as text.
         columns: silver's columns in order; calculated ones may use those before them.
-        key: columns that identify a row; never null.
+        sync: what a sync's records are: new versions of rows, of which the newest counts (`dedup`); rows that are added
+            (`append`); or the whole table, of which the newest complete generation counts (`overwrite`).
+        key: columns that identify a row; never null. A table that is appended to has none, one that is overwritten may.
         order: columns by which the newest version of a key is found; the extraction time follows, then deletes before
             upserts, then the content, so that the outcome never depends on the order in which files arrived.
         deleted: condition that marks a record as the deletion of its key.
@@ -345,8 +358,9 @@ class TableSpec:
     feeds: tuple[Feed, ...] = ()
     values: Mapping[str, str] = field(default_factory=dict)
     columns: tuple[Column, ...]
-    key: tuple[str, ...]
-    order: tuple[str, ...]
+    sync: Sync = "dedup"
+    key: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     silver_name: str = ""
     deleted: str | None = None
     rules: tuple[RowRule | TableRule, ...] = ()
@@ -387,9 +401,11 @@ class TableSpec:
         self._check_kept_apart()
         self._refuse_repeats(names, "column")
         self._refuse_repeats([rule.name for rule in self.rules], "rule")
+        _check_member(self.sync, ("dedup", "append", "overwrite"), f"Table {self.name!r}: sync")
+        needed = self.sync == "dedup" or (self.sync == "overwrite" and bool(self.key or self.order))
         for role, listed in (("key", self.key), ("order", self.order)):
             missing = [name for name in listed if name not in names]
-            if missing or not listed:
+            if missing or (needed and not listed):
                 raise DeclarationError(
                     f"Table {self.name!r}: {role} {listed} is not made of its columns.",
                     remedy=f"Name at least one of {', '.join(names)}.",
@@ -415,6 +431,11 @@ class TableSpec:
             raise DeclarationError(
                 f"Table {self.name!r} cannot be partitioned by {self.partition!r}.",
                 remedy="Name one of its columns of type date.",
+            )
+        if (not self.key and (self.observed or self.deleted is not None)) or (self.sync == "append" and (self.key or self.order)):
+            raise DeclarationError(
+                f"Table {self.name!r}, sync {self.sync}: without a key nothing is replaced, and what is appended has none.",
+                remedy="Leave out key, order, deleted and observed columns, or use sync='dedup'.",
             )
         if self.observed and self.deleted is not None:
             raise DeclarationError(

@@ -31,6 +31,7 @@ import narwhals as nw
 
 from lakehouse.core.delta import DataFile, discard
 from lakehouse.core.engines.duckdb import DuckDBSession, bounded, literal, quoted
+from lakehouse.core.landing import avro
 from lakehouse.core.names import column_name
 from lakehouse.core.storage import LandedFile
 
@@ -116,7 +117,8 @@ class Staged:
     """What a batch of landed files became. `delivered` counts the records found in files that could be read; `types` has
     the fields of Parquet files with their types as delivered.
 
-    `broken` holds the records that are none, kept in the engine: rules, reason, record, source_file.
+    `broken` holds the records that are none, kept in the engine: rules, reason, record, source_file. `changed` counts records of
+    which Airbyte says that it changed a value (`_airbyte_meta.changes`).
     """
 
     broken: "list[nw.LazyFrame[Any]]" = field(default_factory=list)
@@ -125,6 +127,7 @@ class Staged:
     delivered: int = 0
     fields: dict[str, str] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    changed: int = 0
 
     @property
     def rows(self) -> int:
@@ -151,33 +154,59 @@ def stage(
     out = Staged()
     stamp = {"_batch_id": batch, "_ingested_at": ingested_at}
     texts: dict[str, _Text] = {}
+    places = {file.path: f"{landing.rstrip('/')}/{file.path}" for file in files}
     try:
-        for form, group in _groups(files, landing, out, texts):
-            _stage_group(session, form, group, out, landing=landing, folder=folder, stamp=stamp, texts=texts, frozen=frozen)
+        files = _unpacked(session, files, places, out)
+        for form, group in _groups(files, places, out, texts):
+            _stage_group(session, form, group, out, places=places, folder=folder, stamp=stamp, texts=texts, frozen=frozen)
+        out.changed = _changed(session, folder, out.files)
     except BaseException:
         discard(folder, out.files)
         raise
     return out
 
 
+def _changed(session: DuckDBSession, folder: str, files: Sequence[DataFile]) -> int:
+    paths = [f"{folder}/{file.path}" for file in files if file.nulls.get("_airbyte_meta") != file.rows]
+    meta = session.read(paths, {"_airbyte_meta": "string"}).to_native()
+    said = meta.filter("contains(_airbyte_meta, 'changes') AND TRY(json_array_length(_airbyte_meta, '$.changes')) > 0")
+    return int(session.rows(nw.from_native(said).select(nw.len().alias("n")))[0][0])
+
+
+def _unpacked(session: DuckDBSession, files: Sequence[LandedFile], places: dict[str, str], out: Staged) -> Sequence[LandedFile]:
+    """Files that can be read, Avro from then on as JSON lines in a place of this session."""
+    readable: list[LandedFile] = []
+    for file in files:
+        if file.path.lower().endswith(".avro"):
+            target = Path(session.folder, "avro", f"{len(readable)}.jsonl")
+            try:
+                avro.to_json_lines(places[file.path], target)
+            except (ValueError, FileNotFoundError) as error:
+                out.rejects.append(Reject(file.path, "readable_file", _sentence(error)))
+                continue
+            places[file.path] = str(target)
+        readable.append(file)
+    return readable
+
+
 # --- forms -----------------------------------------------------------------------------------------------------------
 
 
 def _groups(
-    files: Sequence[LandedFile], landing: str, out: Staged, texts: dict[str, _Text]
+    files: Sequence[LandedFile], places: Mapping[str, str], out: Staged, texts: dict[str, _Text]
 ) -> Iterator[tuple[_Form, list[LandedFile]]]:
     """Files that one scan can read, at most so many at once; `texts` receives what was seen of each."""
     groups: dict[_Form, list[LandedFile]] = {}
     for file in files:
         try:
-            form, texts[file.path] = _form(f"{landing.rstrip('/')}/{file.path}")
+            form, texts[file.path] = _form(places[file.path])
         except (OSError, EOFError, ValueError, NotImplementedError, zlib.error, csv.Error) as error:
             if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.EISDIR):
                 raise  # the disk or the mount, not the file: read again, it may be whole
             out.rejects.append(Reject(file.path, "readable_file", _sentence(error)))
             continue
         if form is None:
-            reason = "Its name ends in none of .jsonl, .json, .csv, .parquet (with or without .gz)."
+            reason = "Its name ends in none of .jsonl, .json, .csv (each with or without .gz), .parquet, .avro."
             out.rejects.append(Reject(file.path, "readable_file", reason))
             continue
         groups.setdefault(form, []).append(file)
@@ -303,15 +332,15 @@ def _stage_group(
     group: Sequence[LandedFile],
     out: Staged,
     *,
-    landing: str,
+    places: Mapping[str, str],
     folder: str,
     stamp: Mapping[str, object],
     texts: Mapping[str, _Text],
     frozen: frozenset[str] | None,
 ) -> None:
-    again = partial(_stage_group, session, form, out=out, landing=landing, folder=folder, stamp=stamp, texts=texts, frozen=frozen)
+    again = partial(_stage_group, session, form, out=out, places=places, folder=folder, stamp=stamp, texts=texts, frozen=frozen)
     staged: list[DataFile] = []
-    part = _Part(session, [(f"{landing.rstrip('/')}/{file.path}", file) for file in group])
+    part = _Part(session, [(places[file.path], file) for file in group])
     try:
         found = part.open(form)
         if part.lines(form, texts) > found.records:
