@@ -141,10 +141,11 @@ def test_a_broker_that_is_away_for_two_minutes_loses_and_doubles_nothing(storage
 
 def test_lag_and_offsets_are_those_of_kafkas_own_tool(kafka: str) -> None:
     import confluent_kafka as client
+    from confluent_kafka.admin import AdminClient, NewTopic
 
     topic, group = f"orders-{uuid.uuid4().hex[:8]}", f"loader-{uuid.uuid4().hex[:8]}"
-    admin = client.admin.AdminClient({"bootstrap.servers": kafka})
-    admin.create_topics([client.admin.NewTopic(topic, 3, 1)])[topic].result(20)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_topics([NewTopic(topic, 3, 1)])[topic].result(20)
     before = datetime.now(UTC)
     brokers.produce(kafka, topic, [(str(n), f"k{n}", b"x") for n in range(100)], timeout=20)
     consumer = client.Consumer(
