@@ -10,7 +10,9 @@ from lakehouse.core.errors import DeclarationError, LakehouseError
 from lakehouse.observability.text import one_line
 
 _QUIET = logging.getLogger("lakehouse.kafka")
-_QUIET.setLevel(logging.CRITICAL)  # librdkafka repeats "connection refused" by the second; what counts is raised
+_QUIET.setLevel(logging.CRITICAL)
+#: librdkafka repeats "connection refused" by the second; what counts is raised.
+_SILENT = {"logger": _QUIET, "log_level": 0}
 
 
 class KafkaError(LakehouseError):
@@ -62,7 +64,7 @@ def produce(bootstrap: str, topic: str, messages: Sequence[tuple[str, str, bytes
             "linger.ms": 5,
             "queue.buffering.max.messages": 1_000_000,
             "socket.connection.setup.timeout.ms": 5000,
-            "logger": _QUIET,
+            **_SILENT,
         }
     )
     for identity, key, value in messages:
@@ -148,14 +150,14 @@ def topics(bootstrap: str, watched: Sequence[tuple[str, str]], *, timeout: float
 
 
 def _admin(bootstrap: str) -> Any:
-    return client("AdminClient")({"bootstrap.servers": bootstrap, "socket.connection.setup.timeout.ms": 5000, "logger": _QUIET})
+    return client("AdminClient")({"bootstrap.servers": bootstrap, "socket.connection.setup.timeout.ms": 5000, **_SILENT})
 
 
 @contextmanager
 def _consumer(bootstrap: str) -> Iterator[Any]:
     """A consumer of partitions that it is told: it joins no group and commits nothing."""
     name = "lakehouse-monitoring"
-    settings = {"group.id": name, "enable.auto.commit": False, "enable.partition.eof": False, "logger": _QUIET}
+    settings = {"group.id": name, "enable.auto.commit": False, "enable.partition.eof": False, **_SILENT}
     consumer = client("Consumer")({"bootstrap.servers": bootstrap, **settings})
     try:
         yield consumer

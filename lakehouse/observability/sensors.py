@@ -101,7 +101,8 @@ def heartbeat(settings: Settings) -> str:
     """Call the heartbeat's URL; what came of it. Its failure is somebody else's alarm."""
     request = urllib.request.Request(settings.heartbeat_url.get_secret_value(), headers={"User-Agent": "lakehouse-monitoring"})
     try:
-        with urllib.request.urlopen(request, timeout=5) as reply:  # nosec B310 - settings allow http and https alone
+        # settings allow http and https alone
+        with urllib.request.urlopen(request, timeout=5) as reply:  # nosec B310
             reply.read(1)
     except OSError as error:
         said = f"The heartbeat failed: {getattr(error, 'code', None) or type(error).__name__}."

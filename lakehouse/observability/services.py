@@ -144,7 +144,8 @@ def http(url: str) -> None:
     """GET answers with a status below 400."""
     request = urllib.request.Request(url, headers={"User-Agent": "lakehouse-monitoring"})
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as reply:  # nosec B310 - settings allow http and https alone
+        # settings allow http and https alone
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as reply:  # nosec B310
             reply.read(1)
     except OSError as error:
         code = getattr(error, "code", None)
