@@ -187,3 +187,45 @@ def test_another_instance_is_read_from_its_own_beginning(storage):
             found = look(made, storage, cursor=cursor)
             cursor = found.cursor
             assert found.alerts == 1
+
+
+def test_the_heartbeat_is_called_after_a_good_monitoring_run_only(instance, tmp_path):
+    import http.server
+    import threading
+
+    from lakehouse.observability.sensors import sensors
+    from lakehouse.settings import Settings
+
+    called: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            called.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_args):
+            """Say nothing."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/ping/s3cret"
+
+    def tick(cursor: str | None) -> tuple[str, str]:
+        watch = sensors(Settings(root=str(tmp_path), heartbeat_url=url), promises=())[0]
+        with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
+            return watch(context).skip_message, context.cursor
+
+    put(instance, [run(job="monitoring", outcome="failure"), run(job="other")])
+    said, cursor = tick(None)
+    assert (called, "heartbeat" in said) == ([], False)
+    put(instance, [run(job="monitoring")])
+    said, cursor = tick(cursor)
+    assert called == ["/ping/s3cret"]
+    assert said.endswith("The heartbeat was sent.")
+    server.shutdown()
+    server.server_close()
+    put(instance, [run(job="monitoring")])
+    said, _ = tick(cursor)
+    assert "The heartbeat failed" in said
+    assert "s3cret" not in said
