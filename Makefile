@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev trigger materialize rebuild quarantine redrive release compare metrics doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack
+.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare metrics doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ sample: setup ## Write the sample landing zone only
 
 dev: setup ## Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+
+connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
+	@$(BIN)/python -m lakehouse connector '$(NAME)' '$(PACKAGE)' $(if $(WITH),--python '$(WITH)')
 
 trigger: setup ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed]
 	@$(BIN)/python -m lakehouse trigger '$(JOB)' $(if $(SOURCE),--source-table '$(SOURCE)') $(if $(TARGET),--target-table '$(TARGET)')

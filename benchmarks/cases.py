@@ -6,6 +6,7 @@
     gold        the marts over the silver sales of `full` by dbt, tests and publishing included, beside one bare script
     elt         ELTBench on TPC-DS at scale factor 1, beside LakeBench's own DuckDB engine in an environment of its own
     spark       `full` by Spark in this process's machine, beside DuckDB; both tables must be equal
+    cluster     `full` by Spark on a standalone master with two workers: what the driver takes; the table must be DuckDB's
     s3          medallion_etl over the real sales (or the sample) on a local S3 server, beside a folder
     files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
@@ -26,7 +27,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -44,6 +45,8 @@ SPREAD_RATIO = 1.3
 ELT_RATIO = 1.1
 #: DuckDB must need at most this share of Spark's time, and S3 at most this multiple of a folder's.
 SPARK_SHARE, S3_RATIO = 0.2, 2.0
+#: Of a Spark driver (Java) whose work is done by a cluster.
+DRIVER_PEAK = 1.0 * GB
 _CHANGED = 10_000
 #: In an environment of its own: it pins another DuckDB than the lakehouse.
 LAKEBENCH = ("lakebench[duckdb]==2.2.0", "duckdb-extensions==1.5.5", "duckdb-extension-delta==1.5.5")
@@ -260,17 +263,28 @@ def spark(bench: Bench) -> Iterator[Figure]:
                  bound=f"<= {SPARK_SHARE} x" if limit else "")  # fmt: skip
 
 
+def cluster(bench: Bench) -> Iterator[Figure]:
+    """The same refresh by a master and two workers of this machine."""
+    if not bench.full:
+        yield from full(bench)
+    with _stack("spark") as variables:
+        env = {"LAKEHOUSE_ENGINE": "spark", "LAKEHOUSE_SPARK_MASTER": variables["LAKEHOUSE_SPARK_MASTER"]}
+        found = run(["-m", "benchmarks.ours", str(bench.sales / "bronze"), str(bench.fresh("cluster"))], env=env)
+    bench.keep("cluster", {"cluster": found})
+    _same(bench.silver("ours", "full"), bench.work / "cluster" / "silver" / "vendas")
+    yield Figure("cluster", "DuckDB, beside Spark on two workers", bench.full["ours"].seconds, found.seconds)
+    limit = DRIVER_PEAK / GB if bench.rows >= BOUND_ROWS else None
+    bound = f"<= {limit} GB" if limit else ""
+    yield Figure("cluster", "driver's peak memory", found.output["java_peak"] / GB, unit="GB", limit=limit, bound=bound)
+    yield Figure("cluster", "peak memory of our process beside it", found.peak / GB, unit="GB")
+
+
 def s3(bench: Bench) -> Iterator[Figure]:
     """The whole job from nothing, in a bucket and in a folder."""
     real = PROJECT / os.environ.get("LAKEHOUSE_REAL_DATA", "../shared/data") / "vendas" / "landing"
     landing = real.resolve() if real.is_dir() else _landing(None)
-    stack = [str(PROJECT / "deploy" / "stack.py")]
-    server = {"STACK_HOME": str(BENCH / "stack"), "STACK_TOOLS": str(PROJECT / ".stack" / "tools")}
-    run([*stack, "install", "s3"], env=server)
-    run([*stack, "up", "s3"], env=server)
-    try:
-        exports = subprocess.check_output([sys.executable, *stack, "env"], env={**environment(), **server}, text=True)
-        variables = dict(re.findall(r"^export (AWS_[A-Z_]+)='(.*)'$", exports, flags=re.MULTILINE))
+    with _stack("s3") as started:
+        variables = {name: value for name, value in started.items() if name.startswith("AWS_")}
 
         def ours() -> Run:
             home = _home(bench, "s3", landing=landing)
@@ -281,9 +295,21 @@ def s3(bench: Bench) -> Iterator[Figure]:
             return run(["-m", "lakehouse", "trigger", "medallion_etl"], env=_home(bench, "s3-folder", landing=landing))
 
         found = bench.keep("s3", alternate({"ours": ours, "bare": bare}, rounds=min(bench.rounds, 3)))
-    finally:
-        run([*stack, "down"], env=server)
     yield _ratio("s3", "medallion_etl in a bucket, beside a folder", found, S3_RATIO)
+
+
+@contextmanager
+def _stack(part: str) -> Iterator[dict[str, str]]:
+    """A part of `make stack` of our own, and the variables that lead to it."""
+    stack = [str(PROJECT / "deploy" / "stack.py")]
+    home = {"STACK_HOME": str(BENCH / "stack"), "STACK_TOOLS": str(PROJECT / ".stack" / "tools")}
+    run([*stack, "install", part], env=home)
+    run([*stack, "up", part], env=home)
+    try:
+        exports = subprocess.check_output([sys.executable, *stack, "env"], env={**environment(), **home}, text=True)
+        yield dict(re.findall(r"^export ([A-Z_]+)='(.*)'$", exports, flags=re.MULTILINE))
+    finally:
+        run([*stack, "down"], env=home)
 
 
 def files(bench: Bench) -> Iterator[Figure]:
@@ -406,6 +432,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "gold": gold,
     "elt": elt,
     "spark": spark,
+    "cluster": cluster,
     "s3": s3,
     "files": files,
     "startup": startup,
@@ -418,7 +445,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
 
 def why_not(case: str) -> str:
     """Why a case cannot run here, or nothing."""
-    if case == "spark" and importlib.util.find_spec("pyspark") is None:
+    if case in ("spark", "cluster") and importlib.util.find_spec("pyspark") is None:
         return "Spark is not installed: make stack-install"
     if case == "s3" and not (PROJECT / ".stack" / "tools" / "bin" / "versitygw").is_file():
         return "the S3 server is not installed: make stack-install"

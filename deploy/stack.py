@@ -369,8 +369,11 @@ def _recorded(home: Path) -> dict[int, int]:
 # --- commands ---------------------------------------------------------------------------------------------------------
 
 
-def up(home: Path, names: Sequence[str] = ()) -> dict[str, str]:
+def up(home: Path, names: Sequence[str] = (), *, outlive: bool = True) -> dict[str, str]:
     """Start the parts and what they need; return their environment when every one answers.
+
+    Args:
+        outlive: they go on when this process ends; otherwise they are stopped then, however it ends (on Linux).
 
     Raises:
         StackError: something is missing, a port is taken, or a part does not answer; what was started is stopped again.
@@ -392,7 +395,7 @@ def up(home: Path, names: Sequence[str] = ()) -> dict[str, str]:
     honcho = [sys.executable, "-m", "honcho", "start", "--no-colour", "-d", str(PROJECT), "-f", "deploy/Procfile"]
     with (home / "log" / "honcho.log").open("w") as log:
         process = subprocess.Popen(
-            [*honcho, "-e", str(home / "env"), *processes],
+            [*_ends_with_parent(outlive=outlive), *honcho, "-e", str(home / "env"), *processes],
             cwd=PROJECT,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -410,6 +413,11 @@ def up(home: Path, names: Sequence[str] = ()) -> dict[str, str]:
     (home / "pids.json").write_text(json.dumps(_family({process.pid: own})))
     (home / "parts").write_text(" ".join(parts))
     return env
+
+
+def _ends_with_parent(*, outlive: bool) -> list[str]:
+    """The kernel tells honcho, which stops its children."""
+    return [] if outlive or not shutil.which("setpriv") else ["setpriv", "--pdeathsig", "TERM"]
 
 
 def _refuse_taken(variable: str, port: int, home: Path) -> None:

@@ -9,6 +9,7 @@
     compare TABLE URI     whether another Delta table says the same, by key and column
     summary               what is in the lake
     metrics               runs, tables, topics, services as Prometheus text; --port serves them
+    connector NAME PKG    install one of Airbyte's connectors in a virtual environment of its own
     doctor                whether the places that the settings name are there and safe to write
 
 Errors are one sentence with the remedy; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
@@ -136,6 +137,18 @@ def doctor() -> None:
     from lakehouse.doctor import examine
 
     raise typer.Exit(examine())
+
+
+@app.command()
+def connector(
+    name: Annotated[str, typer.Argument(help="as the connector is declared in lakehouse/tables/")],
+    package: Annotated[str, typer.Argument(help="its package, e.g. airbyte-source-faker==7.0.2")],
+    python: Annotated[str, typer.Option(help="a Python that the package works with, where this one is too new")] = sys.executable,
+) -> None:
+    """Install one of Airbyte's connectors."""
+    from lakehouse.landing.connectors import install
+
+    raise typer.Exit(install(name, package, python=python))
 
 
 def main() -> int:

@@ -91,7 +91,7 @@ def _without_own_jobs(*groups: str) -> dg.AssetSelection:
 JOBS = (
     Job(
         name="medallion_etl",
-        selection=lambda: _without_own_jobs("bronze", "silver", "gold", "reports"),
+        selection=lambda: _without_own_jobs("landing", "bronze", "silver", "gold", "reports"),
         description="Landed files to bronze, silver, gold and reports: what is new, and nothing twice.",
         tags=("etl", "medallion"),
         max_runtime=timedelta(hours=2),

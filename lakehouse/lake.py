@@ -28,6 +28,7 @@ class LakeResource(dg.ConfigurableResource):
     memory_limit: str
     spill: str
     environment: str
+    connectors: str = ""
     spark_master: str = "local[*]"
     spark_conf: dict[str, str] = Field(default_factory=dict)
     spark_jars: list[str] = Field(default_factory=list)

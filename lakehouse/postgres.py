@@ -5,6 +5,8 @@ minutes where packets are dropped. Here a start ends after `WAIT_SECONDS` with o
 runs already says the same as its cause, which is what logs and the UI show.
 """
 
+import sys
+from types import TracebackType
 from typing import Any
 
 from dagster._serdes import ConfigurableClassData
@@ -35,10 +37,11 @@ def _place(url: URL) -> tuple[str | None, int | None, str | None]:
 
 @event.listens_for(Engine, "handle_error", retval=True)  # dagster-postgres makes engines of its own, and anew
 def _name_the_setting(context: ExceptionContext) -> Exception | None:
-    lost = context.connection is None and isinstance(context.sqlalchemy_exception, OperationalError)
-    if lost and context.engine is not None and _place(context.engine.url) in _INSTANCES:
+    if context.engine is None or not isinstance(context.sqlalchemy_exception, OperationalError):
+        return None
+    if (context.connection is None or context.is_disconnect) and _place(context.engine.url) in _INSTANCES:
         original = context.original_exception
-        return OperationalError(None, None, type(original)(f"{str(original).splitlines()[0]} {REMEDY}"))
+        return OperationalError(None, None, type(original)(f"{str(original).splitlines()[0]}. {REMEDY}"))
     return None
 
 
@@ -58,6 +61,13 @@ class PostgresStorage(DagsterPostgresStorage):
         return super().from_config_value(inst_data, {**config_value, "postgres_url": text})
 
 
+def _one_sentence(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, LakehouseError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
 def _connect(url: URL) -> None:
     engine = create_engine(url)
     retries = Retrying(retry=retry_if_exception_type(OperationalError), stop=stop_after_delay(WAIT_SECONDS), wait=wait_fixed(1))
@@ -66,9 +76,11 @@ def _connect(url: URL) -> None:
             with attempt:
                 engine.connect().close()
     except RetryError as error:
-        cause = str(error.last_attempt.exception()).splitlines()[0]
+        last = error.last_attempt.exception()
+        cause = str(getattr(last, "orig", None) or last).splitlines()[0]
+        sys.excepthook = _one_sentence  # webserver and daemon are Dagster's programs: nobody there catches ours
         raise DatabaseUnreachable(
-            f"Dagster's PostgreSQL at {url.host}:{url.port}/{url.database} does not answer: {cause}",
+            f"Dagster's PostgreSQL at {url.host}:{url.port}/{url.database} does not answer: {cause}.",
             remedy=REMEDY,
         ) from None
     finally:

@@ -57,6 +57,7 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         memory_limit=settings.memory_bound,
         spill=settings.spill,
         environment=settings.env,
+        connectors=settings.connectors_folder,
         spark_master=settings.spark.master,
         spark_conf=dict(settings.spark.conf),
         spark_jars=list(settings.spark.jars),

@@ -113,6 +113,7 @@ class Settings(BaseSettings):
     memory_limit: Annotated[str, AfterValidator(_memory)] = ""
     spark_master: Annotated[str, AfterValidator(_master)] = "local[*]"
     spark_conf: Annotated[str, AfterValidator(_spark_conf)] = ""
+    connectors: str = "connectors"
     log_format: Literal["text", "json"] = "text"
     kafka_bootstrap: Annotated[str, AfterValidator(_servers)] = ""
     kafka_topics: Annotated[str, AfterValidator(_topics)] = ""
@@ -155,6 +156,11 @@ class Settings(BaseSettings):
         """Where Spark runs, with the jars that `make spark-jars` has fetched."""
         jars = tuple(map(str, sorted((project_folder() / ".stack" / "jars").glob("*.jar"))))
         return Spark(master=self.spark_master, conf=_pairs(self.spark_conf), jars=jars)
+
+    @property
+    def connectors_folder(self) -> str:
+        """Where Airbyte's connectors have their virtual environments, and their secrets."""
+        return _absolute(self.connectors)
 
     @property
     def spill(self) -> str:

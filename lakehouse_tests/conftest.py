@@ -260,6 +260,14 @@ def session(lake: Lake) -> "Iterator[DuckDBSession]":
         yield opened
 
 
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+def with_parent(*command: str) -> list[str]:
+    """The command of a server that ends with this process, also when that is killed (on Linux)."""
+    return [*(("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()), *command]
+
+
 # --- values ----------------------------------------------------------------------------------------------------------
 
 

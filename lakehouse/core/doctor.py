@@ -1,7 +1,7 @@
 """Does a place keep what the lake relies on? In an object store: that of several puts of one new object just one succeeds.
 
 Delta's commits are such puts. A store that lets the second one replace the first loses acknowledged commits without a word
-(`rclone serve s3` does: 7 of 49 in an experiment), so tables are not begun there.
+(`rclone serve s3` did up to 1.70: 7 of 49 in an experiment), so tables are not begun there.
 """
 
 import uuid

@@ -76,9 +76,9 @@ def put(uri: str, content: bytes | Path, *, new: bool = False) -> bool:
 
 
 def put_if(uri: str, content: bytes, *, tag: str | None) -> str | None:
-    """Write a file of an object store if it is still the one with this e-tag, or (None) if there is none.
+    """Write a file of an object store if it is still the one with this `tag`, or (None) if there is none.
 
-    Returns its new e-tag, None when somebody else was first.
+    Returns its new tag, None when somebody else was first.
 
     Raises:
         StoreError: the store does not answer, or refuses.
@@ -88,10 +88,26 @@ def put_if(uri: str, content: bytes, *, tag: str | None) -> str | None:
     store, path = _locate(uri)
     try:
         with _explained(uri):
-            put = store.put(path, content, mode="create" if tag is None else {"e_tag": tag})
+            put = store.put(path, content, mode="create" if tag is None else {_tag_kind(uri): tag})
     except (FileExistsError, FileNotFoundError, PreconditionError):
         return None
-    return str(put["e_tag"])
+    return str(put[_tag_kind(uri)])
+
+
+def tag(uri: str) -> str:
+    """What `put_if` tells the present content of a file of an object store by.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StoreError: the store does not answer, or refuses.
+    """
+    store, path = _locate(uri)
+    with _explained(uri):
+        return str(store.head(path)[_tag_kind(uri)])
+
+
+def _tag_kind(uri: str) -> str:
+    return "version" if uri.startswith("gs://") else "e_tag"  # Google's conditions are on generations
 
 
 def remove(uris: Sequence[str]) -> None:
@@ -101,7 +117,7 @@ def remove(uris: Sequence[str]) -> None:
             Path(uri).unlink(missing_ok=True)
             continue
         store, path = _locate(uri)
-        with _explained(uri):
+        with suppress(FileNotFoundError), _explained(uri):  # S3 does not say so, Google's store does
             store.delete(path)
 
 

@@ -55,9 +55,9 @@ def _take(uri: str, me: dict[str, object], *, wait: float) -> str:
         if (tag := files.put_if(uri, _content(me), tag=None)) is not None:
             return tag
         with suppress(FileNotFoundError):
-            found = files.stat(uri)
-            if found.version != seen:
-                seen, since = found.version, time.monotonic()
+            found = files.tag(uri)
+            if found != seen:
+                seen, since = found, time.monotonic()
             elif time.monotonic() - since > _DEAD and (tag := files.put_if(uri, _content(me), tag=seen)) is not None:
                 return tag
         if time.monotonic() > deadline:

@@ -8,6 +8,7 @@ Rerun: looking again is free; a run is requested only when the listing changed.
 
 import dagster as dg
 
+from lakehouse.landing.connectors import connector_assets
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
 from lakehouse.tables import parts
@@ -33,7 +34,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
         )
         for ref, spec in streams.items()
     ]
-    return dg.Definitions(assets=assets, sensors=[landing_sensor(settings)])
+    return dg.Definitions(assets=[*assets, *connector_assets()], sensors=[landing_sensor(settings)])
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:

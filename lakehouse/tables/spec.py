@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.expressions import Expression, parse
@@ -27,6 +27,7 @@ Drift = Literal["evolve", "quarantine", "freeze"]
 Engine = Literal["", "duckdb", "spark"]
 Form = Literal["", "epoch_ms"]
 Sync = Literal["dedup", "append", "overwrite"]
+SyncMode = Literal["full_refresh", "incremental"]
 Observed = Literal["", "first", "last", "count"]
 _STRICT: tuple[Action, ...] = ("quarantine", "fail")
 _TYPES = re.compile(r"string|bigint|int|double|boolean|date|timestamp|decimal\(([1-9]|[12]\d|3[0-8]),(\d|[12]\d|3[0-8])\)")
@@ -215,6 +216,51 @@ def volume_drop(share: float, *, action: TableAction = "fail") -> TableRule:
 
 
 @dataclass(frozen=True)
+class AirbyteConnector:
+    """One of Airbyte's own source connectors, run by this project instead of a server: `landing/<name>` is its sync.
+
+        LOJA = AirbyteConnector("loja", "source-postgres", {"host": "..."}, {"vendas": "incremental"})
+        TableSpec(name="vendas", source=LOJA.stream("vendas"), ...)
+
+    Args:
+        name: the landing asset. Its executable is looked for in `<LAKEHOUSE_CONNECTORS>/<name>/bin`, and what is secret in its
+            config in `<LAKEHOUSE_CONNECTORS>/<name>.json`.
+        executable: the connector's command, or its absolute path.
+        config: as the connector's `spec` says; without secrets.
+        streams: what is read, and how.
+        max_runtime: a sync that takes longer is ended; so is one that says nothing for `max_silence`.
+    """
+
+    name: str
+    executable: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    streams: Mapping[str, SyncMode] = field(default_factory=dict)
+    max_runtime: timedelta = timedelta(hours=6)
+    max_silence: timedelta = timedelta(minutes=30)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "connector name")
+        if not re.fullmatch(r"/?[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_.][\w.-]*)*", self.executable, re.ASCII):
+            raise DeclarationError(
+                f"{self.executable[:80]!r} cannot be the command of connector {self.name!r}.",
+                remedy="Give its name, such as source-faker, or an absolute path.",
+            )
+        if not self.streams:
+            raise DeclarationError(f"Connector {self.name!r} reads no stream.", remedy="Name its streams.")
+        for stream, mode in self.streams.items():
+            _check_member(mode, ("full_refresh", "incremental"), f"Connector {self.name!r}: sync mode of {stream!r}")
+
+    def stream(self, name: str) -> "AirbyteStream":
+        """One of its streams as the source of a table.
+
+        Raises:
+            DeclarationError: it does not read that stream.
+        """
+        _check_member(name, tuple(self.streams), f"Connector {self.name!r}: stream")
+        return AirbyteStream(column_name(name) or name, made_by=self.name, connector=self)
+
+
+@dataclass(frozen=True)
 class AirbyteStream:
     """Files that Airbyte's S3 destination (or anything that writes its layout) puts under `raw/<stream>/`.
 
@@ -222,11 +268,13 @@ class AirbyteStream:
         folder: where below `raw/`, when that is not the stream's name: `public/vendas` for a destination whose path has the
             namespace first. All that is below it belongs to the stream.
         made_by: the landing asset that writes them, where one of this project does.
+        connector: what that asset runs (`AirbyteConnector.stream`).
     """
 
     stream: str
     folder: str = ""
     made_by: str = ""
+    connector: AirbyteConnector | None = None
 
     def __post_init__(self) -> None:
         check_name(self.stream, "stream name")

@@ -11,17 +11,20 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
 from lakehouse.core.delta import open_existing
 from lakehouse.core.engines import Session, Spark, duckdb_session, open_session
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.expressions import parse
+from lakehouse.tables.spec import Column
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.conftest import Lake, Row
 from lakehouse_tests.core.test_engine_values import (  # noqa: F401 - collected here too
@@ -330,6 +333,29 @@ def test_engines_take_turns_at_a_table_and_it_is_the_same(tmp_path: Path) -> Non
     assert Lake(turns).stray_files() == [] or {Path(f).parent.parent.name for f in Lake(turns).stray_files()} == set()
     snapshot = open_existing(Lake(turns).storage.uri(VENDAS.silver))
     assert snapshot is not None and [*snapshot.columns] == [*alone.rows(VENDAS.silver)[0]]
+
+
+@pytest.mark.parametrize("engines", [("spark", "duckdb", "spark", "duckdb"), ("duckdb", "spark", "duckdb", "spark")])
+def test_an_engine_goes_on_after_the_other_an_optimise_and_a_column_more(tmp_path: Path, engines: tuple[str, ...]) -> None:
+    """Beside a lake that DuckDB alone keeps and nobody compacts; the third delivery is the first with the new column."""
+    alone, turns, spec = Lake(tmp_path / "alone"), tmp_path / "turns", VENDAS
+    first, second, third = sales()
+    third = [{**row, "desconto": f"0.{n}"} for n, row in enumerate(third)]
+    again = [sale(n, 25, desconto="0.05") for n in range(0, 700, 13)] + [sale(n, 26, status="deleted") for n in range(9, 80, 9)]
+    for number, (rows, engine) in enumerate(zip([first, second, third, again], engines, strict=True)):
+        if number == 2:
+            spec = replace(VENDAS, columns=(*VENDAS.columns, Column("desconto", "decimal(9,2)")))
+        for lake in (alone, Lake(turns, engine=engine)):
+            lake.land("vendas", f"f{number}", rows)
+            refresh = lake.run(spec)
+            assert not refresh.stopped and refresh.entry is not None and refresh.entry.balanced
+        assert state(Lake(turns)) == state(alone), f"delivery {number}"
+        bronze, silver = (DeltaTable(Lake(turns).storage.uri(ref)) for ref in (spec.bronze, spec.silver))
+        assert bronze.optimize.compact()["numFilesRemoved"] == (2 if number else 0)
+        assert silver.optimize.z_order(["updated_at"])["numFilesAdded"] == 1  # out of the order of keys
+        assert state(Lake(turns)) == state(alone), f"delivery {number}, compacted"
+    found = [row["desconto"] for row in alone.rows(spec.silver)]
+    assert len([value for value in found if value is not None]) > 40 and None in found
 
 
 # --- what is missing ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 from lakehouse.core.engines import Spark, open_session
 from lakehouse.tables.vendas import VENDAS
-from lakehouse_tests.conftest import Lake
+from lakehouse_tests.conftest import Lake, with_parent
 from lakehouse_tests.core.test_spark import sales
 from lakehouse_tests.end_to_end.test_sales_exact import (  # noqa: F401 - collected here too
     expected,
@@ -45,7 +45,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     def run(name: str, *words: str) -> Path:
         log = folder / f"{name}.log"
         with log.open("wb") as out:
-            processes.append(subprocess.Popen([*start, *words], stdout=out, stderr=subprocess.STDOUT, cwd=folder))
+            processes.append(subprocess.Popen(with_parent(*start, *words), stdout=out, stderr=subprocess.STDOUT, cwd=folder))
         return log
 
     def said(log: Path, pattern: str) -> Callable[[], str | None]:

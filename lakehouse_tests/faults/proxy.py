@@ -67,7 +67,9 @@ class Proxy:
 @contextmanager
 def before(target: str) -> Iterator[Proxy]:
     """A proxy before the store at `target`, for the block."""
-    command = [sys.executable, "-m", "lakehouse_tests.faults.proxy", target]
+    from lakehouse_tests.conftest import with_parent  # not for the process itself: pytest takes a second to load
+
+    command = with_parent(sys.executable, "-m", "lakehouse_tests.faults.proxy", target)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -1,5 +1,5 @@
 """The real parts as fixtures: each starts once a session on free ports, by `deploy/stack.py` as `make stack` does, and is
-stopped by its process ids.
+stopped by its process ids; when pytest itself is killed, by the kernel.
 
     s3         environment of an S3 server (AWS_*); `bucket` makes an empty one in it for a test
     postgres   URL of an empty PostgreSQL database, for SQLAlchemy
@@ -67,7 +67,7 @@ class Stack:
     env: Environment = field(repr=False)
 
     def up(self) -> None:
-        self.env = stack.up(self.home, self.parts)
+        self.env = stack.up(self.home, self.parts, outlive=False)
 
     def down(self) -> None:
         stack.down(self.home)

@@ -12,9 +12,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import dagster as dg
 import psutil
+import pytest
 from deltalake import DeltaTable
 
 from lakehouse.launcher import WatchedRunLauncher
@@ -118,21 +120,34 @@ def test_a_worker_of_a_code_server_elsewhere_is_asked_for_there_and_no_answer_fa
             assert launcher._remote(run).status.value == status
 
 
-def test_without_its_database_a_command_ends_within_30_seconds_and_names_the_setting(instance, tmp_path):
+PROGRAMS = {
+    "webserver": ("dagster-webserver", "--host", "127.0.0.1", "--port", "0"),
+    "daemon": ("dagster-daemon", "run"),
+    "trigger": ("python", "-m", "lakehouse", "trigger", "medallion_etl"),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_without_its_database_each_ends_within_30_seconds_and_its_first_line_names_the_setting(program, tmp_path):
     shutil.copy2(project_folder() / "deploy" / "dagster.yaml", tmp_path)
+    shutil.copy2(project_folder() / "deploy" / "workspace.yaml", tmp_path)
     url = "postgresql://lakehouse:hidden-word@127.0.0.1:9/dagster"
+    settings = {"DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": url, "DAGSTER_LOGS_BUCKET": "logs", "STACK_CODE_PORT": "9"}
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "lakehouse", "trigger", "medallion_etl"],
-        env={**instance.stack.env, "DAGSTER_HOME": str(tmp_path), "DAGSTER_POSTGRES_URL": url},
+        [Path(sys.executable).with_name(PROGRAMS[program][0]), *PROGRAMS[program][1:]],
+        env={**os.environ, **settings, "AWS_REGION": "us-east-1"},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=90,
     )
     assert done.returncode != 0
-    assert "DAGSTER_POSTGRES_URL" in done.stderr.splitlines()[-1]
-    assert "127.0.0.1:9/dagster does not answer" in done.stderr
+    assert re.fullmatch(
+        r"error: Dagster's PostgreSQL at 127.0.0.1:9/dagster does not answer: .*Connection refused\. DAGSTER_POSTGRES_URL .*\n",
+        done.stderr,
+    )
     assert "hidden-word" not in done.stderr + done.stdout
     assert time.monotonic() - began < 30
 

@@ -1,13 +1,18 @@
 """Each part does what it is here for, through the fixture that other suites take it from."""
 
 import json
+import shutil
+import subprocess
+import sys
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 import sqlalchemy
 
+from lakehouse.settings import project_folder
 from lakehouse_tests.stack.conftest import running, s3_client, stack
 
 
@@ -62,7 +67,7 @@ def test_a_part_that_does_not_come_up_is_named_with_its_log_and_nothing_of_it_is
         monkeypatch.setattr(stack, "ANSWER_SECONDS", 3)
         with pytest.raises(stack.StackError, match=rf"{said}.*/log/s3\.log"), running("s3"):
             pytest.fail("it is not up")
-        assert not [line for line in Path("/proc").glob("[0-9]*/cmdline") if folder.encode() in _read(line)]
+        assert not _of(folder)
 
 
 def _read(file: Path) -> bytes:
@@ -70,3 +75,34 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""  # it ended meanwhile
+
+
+HOLDER = """
+import time
+from lakehouse.settings import project_folder
+from lakehouse_tests.stack.conftest import running
+with running("s3", "postgres") as own:
+    print(own.home, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="Linux only")
+def test_when_pytest_is_killed_its_servers_end():
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, cwd=project_folder())
+    lines = iter(holder.stdout.readline, "")
+    home = next(line.strip() for line in lines if line.startswith("/"))
+    programs = {_read(file).split(b"\0")[0].rpartition(b"/")[2] for file in _of(home)}
+    assert {b"versitygw", b"postgres"} <= programs
+    holder.kill()
+    holder.communicate()
+    deadline = time.monotonic() + 30
+    while _of(home) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not _of(home)
+    shutil.rmtree(home)
+
+
+def _of(home):
+    """The processes with this folder on their command line."""
+    return [line for line in Path("/proc").glob("[0-9]*/cmdline") if home.encode() in _read(line)]

@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage, hold
 from lakehouse.settings import project_folder
 from lakehouse.tables.vendas import VENDAS
-from lakehouse_tests.conftest import Lake
+from lakehouse_tests.conftest import Lake, with_parent
 from lakehouse_tests.end_to_end import test_sales_exact as sales
 from lakehouse_tests.faults.proxy import Fault, before
+from lakehouse_tests.stack.conftest import stack
 
 # The same tests, with `lake` in a bucket.
 test_every_month_is_exact_as_its_sync_arrives = sales.test_every_month_is_exact_as_its_sync_arrives
@@ -85,10 +87,10 @@ def proxied(environment, monkeypatch):
 
 @pytest.fixture
 def months(real_data):
-    """The files of the first two syncs, by sync."""
+    """The files of every sync."""
     source = real_data / "vendas" / "landing" / "raw" / "vendas"
     names = sorted(path.name for path in source.iterdir())
-    return [[source / name for name in names if name[:10] == day] for day in sorted({name[:10] for name in names})[:2]]
+    return [[source / name for name in names if name[:10] == day] for day in sorted({name[:10] for name in names})]
 
 
 # --- the same lake ---------------------------------------------------------------------------------------------------
@@ -116,18 +118,6 @@ def test_a_report_and_its_like_are_written_once(environment, bucket):
     assert storage.put(report, "2026-01-01/index.html", b"one") == uri
     assert (files.read(uri), files.stat(uri).modified) == (b"one", modified)
     assert [*files.listing(storage.uri(report), below=True)] == ["2026-01-01/index.html"]
-
-
-@pytest.mark.spark
-def test_both_engines_keep_the_same_tables_in_a_bucket_and_go_on_from_each_other(environment, bucket, tmp_path, months, expected):
-    duck = BucketLake(tmp_path / "duck", root=f"s3://{bucket}/duck")
-    spark = BucketLake(tmp_path / "spark", "spark", root=f"s3://{bucket}/spark")
-    for number, (paths, sync) in enumerate(zip(months, expected["syncs"], strict=False)):
-        for lake in (duck, spark):
-            land(lake, paths)
-            (lake if number == 0 else replace(lake, engine={"duckdb": "spark", "spark": "duckdb"}[lake.engine])).run(VENDAS)
-            assert is_exact(lake, sync)
-        assert spark.rows(VENDAS.silver) == duck.rows(VENDAS.silver)
 
 
 # --- writers ---------------------------------------------------------------------------------------------------------
@@ -230,7 +220,7 @@ def is_exact(lake, sync):
 )
 def test_the_tables_are_exact_whatever_happens_to_a_put(proxied, bucket, tmp_path, months, expected, kind, path):
     lake = BucketLake(tmp_path, root=f"s3://{bucket}/lake")
-    for paths, sync in zip(months, expected["syncs"], strict=False):
+    for paths, sync in zip(months[:2], expected["syncs"], strict=False):
         land(lake, paths)
         proxied.plan(Fault(kind, path, times=3))
         for _ in range(6):  # recovery is just the next run
@@ -296,8 +286,40 @@ def test_a_store_that_answers_503_is_named(proxied, environment, bucket, tmp_pat
 
 def test_a_store_without_conditional_puts_is_refused(environment, bucket, monkeypatch):
     put = files.put
-    # As `rclone serve s3` behaves, which ignores If-None-Match.
+    # As rclone up to 1.70 behaves (below), which ignores If-None-Match.
     monkeypatch.setattr(files, "put", lambda uri, content, new=False: put(uri, content))
     with pytest.raises(StoreError, match="the second of two puts of one object replaced the first") as refusal:
         doctor.probe(f"s3://{bucket}/lake")
     assert "Upgrade the store" in refusal.value.remedy
+
+
+RCLONE = "github.com/rclone/rclone@v1.70.3"  # 1.76 refuses a second put: 300 races of 8 had one winner each
+
+
+@pytest.mark.slow  # for five minutes of compiling; PATH is not asked: a newer one is safe
+def test_rclone_is_refused_by_the_doctor_and_at_the_first_write(tmp_path, monkeypatch, months):
+    program = stack.tools() / "bin" / "rclone"
+    if not program.exists():
+        subprocess.run(["go", "install", RCLONE], check=True, env={**os.environ, "GOBIN": str(program.parent)})
+    (tmp_path / "data" / "lake").mkdir(parents=True)
+    key, secret = "user", "a-secret-of-rclone"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = ["serve", "s3", "--addr", address, "--auth-key", f"{key},{secret}", str(tmp_path / "data")]
+    with subprocess.Popen(with_parent(str(program), *words), stderr=subprocess.DEVNULL) as server:
+        try:
+            settings = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_REGION": "us-east-1"}
+            for name, value in {**settings, "AWS_ENDPOINT_URL": f"http://{address}", "AWS_ALLOW_HTTP": "true"}.items():
+                monkeypatch.setenv(name, value)
+            forget()
+            with pytest.raises(StoreError, match="the second of two puts of one object replaced the first"):
+                doctor.probe("s3://lake/root")
+            lake = BucketLake(tmp_path, root="s3://lake/root")
+            land(lake, months[0][:1])
+            with pytest.raises(StoreError, match="Tables cannot be kept in s3://lake"):
+                lake.run(VENDAS)
+            assert not any("_delta_log" in path for path in files.listing("s3://lake/root", below=True))
+        finally:
+            server.kill()
+            forget()

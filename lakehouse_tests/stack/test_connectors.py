@@ -1,0 +1,184 @@
+"""Airbyte's real connectors, installed by package name: a month of sales through source-file, source-faker killed as it reads.
+
+pytest -m slow lakehouse_tests/stack/test_connectors.py     LAKEHOUSE_CONNECTORS: where faker/ and file/ are installed
+"""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakehouse.core.landing.connector import Connector, Synced, sync
+from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range, not_null, unique
+from lakehouse_tests.conftest import Lake
+from lakehouse_tests.core.test_connector import landed
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+SALES = TableSpec(
+    name="vendas",
+    source=AirbyteStream("vendas"),
+    columns=(
+        Column("id", "bigint", source="linha"),
+        Column("pedido_id", "string", source="InvoiceNo"),
+        Column("produto_id", "string", source="StockCode"),
+        Column("descricao", "string", source="Description"),
+        Column("quantidade", "bigint", source="Quantity"),
+        Column("created_at", "timestamp", source="InvoiceDate"),
+        Column("valor_unitario", "decimal(12,4)", source="UnitPrice"),
+        Column("cliente_id", "bigint", source="CustomerID"),
+        Column("pais", "string", source="Country"),
+        Column("total", "decimal(18,4)", expression="quantidade * valor_unitario"),
+    ),
+    key=("id",),
+    order=("created_at",),
+    rules=(not_null("pedido_id"), in_range("valor_unitario", minimum=0, action="warn"), unique("id")),
+)
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the installed connectors."""
+    given = os.environ.get("LAKEHOUSE_CONNECTORS", "")
+    if given:
+        return Path(given)
+    if sys.version_info >= (3, 12):
+        pytest.skip("airbyte-source-file needs a Python before 3.12")
+    folder = tmp_path_factory.mktemp("connectors")
+    for name in ("faker", "file"):
+        subprocess.run([sys.executable, "-m", "venv", str(folder / name)], check=True)
+        package = f"airbyte-source-{name}"
+        subprocess.run([str(folder / name / "bin" / "python"), "-m", "pip", "install", "--quiet", package], check=True)
+    return folder
+
+
+def run(lake: Lake, connector: Connector) -> Synced:
+    return sync(connector, lake.storage, scratch=str(lake.folder), log=lambda level, line: None)
+
+
+def test_a_real_month_of_sales_is_exact_and_a_second_sync_changes_nothing(lake: Lake, commands: Path, real_data: Path) -> None:
+    import duckdb
+
+    december = lake.folder / "dezembro.csv"
+    source = real_data / "vendas" / "source" / "online_retail.parquet"
+    lines = duckdb.sql(
+        f"SELECT row_number() OVER () AS linha, * FROM read_parquet('{source}') "
+        "QUALIFY CAST(InvoiceDate AS TIMESTAMP) < TIMESTAMP '2011-01-01' ORDER BY linha"
+    )
+    with december.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(lines.columns)
+        writer.writerows(lines.fetchall())
+    expected = json.loads((real_data / "vendas" / "EXPECTED.json").read_text())["syncs"][0]
+    connector = Connector(
+        name="arquivo",
+        command=str(commands / "file" / "bin" / "source-file"),
+        config={
+            "dataset_name": "vendas",
+            "format": "csv",
+            "url": str(december),
+            "provider": {"storage": "local"},
+            "reader_options": json.dumps({"dtype": "string"}),
+        },
+        streams={"vendas": ("vendas", "full_refresh")},
+    )
+    tables: list[list[dict[str, Any]]] = []
+    for number in (1, 2):
+        done = run(lake, connector)
+        assert done.records == {"vendas": expected["records_delivered"]}
+        found = lake.run(SALES)
+        assert found.entry is not None and found.entry.balanced
+        assert len(lake.rows(SALES.bronze, "_source_file")) == number * expected["records_delivered"]
+        tables.append(lake.rows(SALES.silver, *[column.name for column in SALES.columns]))
+    first, second = tables
+    assert second == first and len(first) == expected["silver_rows"]
+    assert len({row["pedido_id"] for row in first}) == expected["pedidos"]
+    assert len({row["cliente_id"] for row in first} - {None}) == expected["clientes"]
+    assert sum(row["quantidade"] for row in first) == expected["quantidade"]
+    assert f"{sum(row['total'] for row in first):.4f}" == expected["receita_liquida"]
+
+
+#: Stands before a connector and keeps what it says, so that the test knows what was emitted without asking what it tests.
+WITNESS = """
+import subprocess, sys
+with open({log!r}, "ab") as log, subprocess.Popen([{command!r}, *sys.argv[1:]], stdout=subprocess.PIPE) as process:
+    for line in process.stdout:
+        if sys.argv[1] == "read":
+            log.write(line)
+            log.flush()
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+sys.exit(process.returncode)
+"""
+
+
+def acknowledged(log: Path, states: list[dict[str, Any]]) -> set[tuple[int, str]]:
+    """Users that the connector emitted before the state that was kept: id and `updated_at`."""
+    users: set[tuple[int, str]] = set()
+    since: set[tuple[int, str]] = set()
+    for line in log.read_bytes().splitlines(keepends=True):
+        if not line.endswith(b"\n"):
+            continue
+        message = json.loads(line)
+        if message["type"] == "RECORD":
+            since.add((message["record"]["data"]["id"], message["record"]["data"]["updated_at"]))
+        elif message["type"] == "STATE" and message["state"] in states:
+            users |= since
+    return users
+
+
+def test_source_faker_is_killed_while_it_reads_and_nothing_acknowledged_is_lost(lake: Lake, commands: Path) -> None:
+    spec = TableSpec(
+        name="users",
+        source=AirbyteStream("users"),
+        columns=(Column("id", "bigint"), Column("nome", "string", source="name"), Column("updated_at", "timestamp")),
+        key=("id",),
+        order=("updated_at",),
+    )
+    log, witness = lake.folder / "emitted.jsonl", lake.folder / "source-witness"
+    witness.write_text(f"#!{sys.executable}\n" + WITNESS.format(log=str(log), command=str(commands / "faker/bin/source-faker")))
+    witness.chmod(0o755)
+    # Without always_updated this connector emits nothing more once it has a state, also when it was cut off.
+    config = {"count": 4000, "seed": 7, "parallelism": 1, "records_per_slice": 100, "always_updated": True}
+    streams: Any = {"users": ("users", "incremental")}
+    connector = Connector(name="faker", command=str(witness), config=config, streams=streams)
+    script = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from lakehouse.core.landing.connector import Connector, sync
+from lakehouse.core.storage import Storage
+connector = Connector(name="faker", command={connector.command!r}, config={config!r}, streams={streams!r})
+storage = Storage(root={str(lake.folder / "lake")!r}, landing={str(lake.folder / "landing")!r})
+sync(connector, storage, scratch={str(lake.folder)!r}, log=lambda level, line: None)
+"""
+    chance, kept = random.Random(0), lake.folder / "landing" / "connectors" / "faker" / "state.json"
+    kills = 0
+    for _ in range(5):
+        process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+        before, states = kept.read_bytes() if kept.exists() else b"", chance.randint(2, 20)
+        while process.poll() is None and states:
+            if kept.exists() and (now := kept.read_bytes()) != before:
+                before, states = now, states - 1
+            time.sleep(0.001)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+        rows = landed(lake)
+        there = {(row["_airbyte_data"]["id"], row["_airbyte_data"]["updated_at"]) for row in rows}
+        known = json.loads(kept.read_text())["states"]
+        assert known and acknowledged(log, known) and acknowledged(log, known) <= there
+        lake.run(spec)
+        assert len(lake.rows(spec.bronze, "_airbyte_raw_id")) == len(rows)
+    assert kills
+    run(lake, connector)
+    lake.run(spec)
+    assert [row["id"] for row in lake.rows(spec.silver)] == list(range(1, 4001))
