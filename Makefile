@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed
+.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed metrics
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.stack: $(VENV)/.dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,production,ml,spark,stack]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,production,ml,spark,stack,alerts]'
 	@touch $@
 
 # One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
@@ -88,6 +88,9 @@ rollback-model: setup $(VENV)/.ml ## Let the champion before this one forecast a
 
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary
+
+metrics: setup ## Runs, tables, topics, services as Prometheus text: [PORT=9464] serves them
+	@$(BIN)/python -m lakehouse metrics $(if $(PORT),--port '$(PORT)')
 
 doctor: setup ## Are the places that the settings name there, and safe to write?
 	@$(BIN)/python -m lakehouse doctor

@@ -503,6 +503,18 @@ def mlops(bench: Bench) -> Iterator[Figure]:
         yield Figure("mlops", f"{what}: peak memory", ours.peak / GB, unit="GB", limit=limits[1], bound=f"<= {limits[1]} GB")
 
 
+def monitoring(bench: Bench) -> Iterator[Figure]:
+    """One monitoring run over 30 tables; 1,000 new runs taken up beside 100,000 past ones."""
+    one = min((run(["-m", "benchmarks.monitoring", "run", str(bench.fresh("monitoring"))]) for _ in range(bench.rounds)),
+              key=lambda done: done.seconds)  # fmt: skip
+    yield Figure("monitoring", "one run over 30 tables", one.seconds, None, limit=5, bound="<= 5 s")
+    yield Figure("monitoring", "its CPU", one.output["cpu"], None)
+    yield Figure("monitoring", "its peak memory", one.peak / GB, None, unit="GB", limit=0.3, bound="<= 0.3 GB")
+    past = run(["-m", "benchmarks.monitoring", "history", str(bench.fresh("history"))])
+    yield Figure("monitoring", "1,000 new runs beside 100,000", past.seconds, None, limit=10, bound="<= 10 s")
+    yield Figure("monitoring", "its CPU", past.output["cpu"], None)
+
+
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
@@ -520,6 +532,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "mlops": mlops,
     "job": job,
     "brt": brt,
+    "monitoring": monitoring,
 }
 
 

@@ -1,4 +1,4 @@
-"""The real parts on this machine, all on 127.0.0.1: S3, PostgreSQL, Kafka, MLflow, Spark, and Dagster's three processes.
+"""The real parts on this machine, all on 127.0.0.1: S3, PostgreSQL, Kafka, MLflow, Spark, Dagster's three processes, metrics.
 
     make stack-install     fetch what is missing, by package name; write .stack/env
     make stack             start, and return when every part answers        [PARTS="s3 postgres"]
@@ -87,7 +87,8 @@ def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
         raise StackError(f"There is no {file}: run make stack-install.")
     # Dagster's commands let a .env of their working directory win over the environment; the Procfile starts them elsewhere.
     own = {name: value for name, value in _assignments(PROJECT / ".env").items() if name != "DAGSTER_HOME"}
-    env = {**own, **os.environ, **_assignments(file)}
+    new = {name: value for name, value in _assignments(EXAMPLE).items() if value != "random"}  # ports that the file is older than
+    env = {**new, **own, **os.environ, **_assignments(file)}
     # SQLAlchemy 2.1 takes plain postgresql:// for psycopg 3; what is installed is psycopg2
     database = f"postgresql+psycopg2://lakehouse:{env['STACK_POSTGRES_PASSWORD']}@127.0.0.1:{env['STACK_POSTGRES_PORT']}"
     spark = importlib.util.find_spec("pyspark")
@@ -117,6 +118,7 @@ def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
         "kafka": ("LAKEHOUSE_KAFKA_BOOTSTRAP", f"127.0.0.1:{env['STACK_KAFKA_PORT']}"),
         "mlflow": ("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{env['STACK_MLFLOW_PORT']}"),
         "spark": ("LAKEHOUSE_SPARK_MASTER", f"spark://127.0.0.1:{env['STACK_SPARK_PORT']}"),
+        "dagster": ("LAKEHOUSE_UI_URL", f"http://127.0.0.1:{env['STACK_WEBSERVER_PORT']}"),
     }
     return env | {name: value for part, (name, value) in used.items() if part in parts}
 
@@ -192,6 +194,10 @@ def _prepare_kafka(home: Path, env: Env) -> None:
 def _prepare_dagster(home: Path, env: Env) -> None:
     (home / "dagster").mkdir(parents=True, exist_ok=True)
     shutil.copy2(PROJECT / "deploy" / "dagster.yaml", home / "dagster" / "dagster.yaml")
+
+
+def _metrics_answer(env: Env) -> bool:
+    return _get(f"http://127.0.0.1:{env['STACK_METRICS_PORT']}/health") is not None
 
 
 def _nothing(home: Path, env: Env) -> None:
@@ -296,6 +302,7 @@ PARTS = {
     "spark": Part(("spark-master", "spark-worker-1", "spark-worker-2"), ("SPARK", "SPARK_UI"), _spark_answers),
     "code": Part(("code",), ("CODE",), _code_answers, needs=("s3", "postgres")),
     "dagster": Part(("webserver", "daemon"), ("WEBSERVER",), _dagster_answers, _prepare_dagster, ("code", "s3", "postgres")),
+    "metrics": Part(("metrics",), ("METRICS",), _metrics_answer, _prepare_dagster, ("code", "s3", "postgres")),
 }
 
 

@@ -9,6 +9,7 @@
     compare TABLE URI     whether another Delta table says the same, by key and column
     rollback-model        let the champion before this one forecast again
     summary               what is in the lake
+    metrics               runs, tables, topics, services as Prometheus text; --port serves them
     connector NAME PKG    install one of Airbyte's connectors in a virtual environment of its own
     doctor                whether the places that the settings name are there and safe to write
 
@@ -126,6 +127,18 @@ def summary() -> None:
     from lakehouse import runs
 
     raise typer.Exit(runs.summary())
+
+
+@app.command()
+def metrics(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="serve them instead of printing")] = 0,
+    host: Annotated[str, typer.Option(help="where to listen")] = "127.0.0.1",
+) -> None:
+    """Print or serve what was measured, as Prometheus text."""
+    from lakehouse.observability.prometheus import run
+    from lakehouse.settings import load_settings
+
+    raise typer.Exit(run(load_settings().storage, host=host, port=port))
 
 
 @app.command()

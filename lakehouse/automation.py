@@ -24,7 +24,7 @@ TIMEZONE = "America/Sao_Paulo"
 #: The job whose runs may be for one table (`resources.TableRequest`).
 SINGLE_TABLE_JOB = "bronze_to_silver"
 #: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
-OWN_JOBS = ("brt", "pedidos", "ml", "upkeep")
+OWN_JOBS = ("brt", "pedidos", "ml", "upkeep", "slo")
 #: `in_process`: a process per step costs time and buys nothing. `processes`: steps that do not wait for each other overlap, and
 #: one that hangs or dies takes no other with it.
 Executor = Literal["in_process", "processes"]
@@ -157,6 +157,27 @@ JOBS = (
         max_runtime=timedelta(hours=1),
         cron="0 2 * * 0",
         every="weekly",
+        starts_in=("staging", "prod"),
+    ),
+    Job(
+        name="monitoring",
+        selection=lambda: dg.AssetSelection.tag("monitoring", ""),
+        description="Health of tables, Kafka and services, and metrics of runs, every five minutes.",
+        tags=("monitoring",),
+        max_runtime=timedelta(minutes=10),
+        sla=timedelta(minutes=5),
+        cron="*/5 * * * *",
+        every="every_5_minutes",
+        starts_in=("staging", "prod"),
+    ),
+    Job(
+        name="slo",
+        selection=lambda: dg.AssetSelection.tag("slo", ""),
+        description="Success rates, percentiles, SLA misses and alert lag of the runs, every hour.",
+        tags=("monitoring",),
+        max_runtime=timedelta(minutes=30),
+        cron="7 * * * *",
+        every="hourly",
         starts_in=("staging", "prod"),
     ),
 )

@@ -1,6 +1,6 @@
 """The map: which layers there are, in the order in which data flows, and how they become one Dagster code location.
 
-    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ warehouse, ml ─▶ reports
+    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ warehouse, ml ─▶ reports        observability looks at all of them
 
 Every layer is a package with `build_defs(settings)`; its first lines are its contract. Jobs, schedules and sensors that
 span layers are in `automation.py`, resources in `resources.py`, the environment in `settings.py`.
@@ -15,9 +15,11 @@ from typing import Any
 import dagster as dg
 
 from lakehouse import automation
+from lakehouse.freshness import with_freshness
 from lakehouse.logs import console_logger
 from lakehouse.resources import build_resources
 from lakehouse.settings import Settings, load_settings
+from lakehouse.tables import ALL
 
 # Data versions of outputs and owners of jobs are beta in this Dagster; a line about it at every use helps nobody.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
@@ -25,11 +27,13 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
 
 FLOW = ("landing", "bronze", "silver", "gold", "warehouse", "ml", "reports")
+#: Reads every layer; no layer reads it, but for the marts over `ops/run_metrics`.
+AROUND = ("observability",)
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The whole code location for one set of settings."""
-    layers = [importlib.import_module(f"lakehouse.{name}").build_defs(settings) for name in FLOW]
+    layers = [importlib.import_module(f"lakehouse.{name}").build_defs(settings) for name in (*FLOW, *AROUND)]
     shared = dg.Definitions(
         jobs=automation.jobs(),
         schedules=automation.schedules(settings),
@@ -37,7 +41,7 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
         loggers={"console": console_logger(settings)},
         executor=dg.in_process_executor,  # a process per step costs 3.5 s a step and buys nothing here
     )
-    return dg.Definitions.merge(*layers, shared)
+    return with_freshness(dg.Definitions.merge(*layers, shared), ALL)
 
 
 @dg.definitions

@@ -25,6 +25,9 @@ from lakehouse.tables import ALL
 from lakehouse.tables.brt import BRT_GPS, Box, within
 from lakehouse.tables.spec import TableSpec
 
+#: What a message about a wrong value must not repeat.
+_SECRET = ("LAKEHOUSE_SMTP_URL", "LAKEHOUSE_SLACK_TOKEN", "LAKEHOUSE_HEARTBEAT_URL", "MLFLOW_TRACKING_URI")
+
 
 def project_folder() -> Path:
     """The checkout, or the working directory when the package was installed without one."""
@@ -95,6 +98,52 @@ def _registry(value: str) -> str:
     return value.rstrip("/")
 
 
+def _http(value: str) -> str:
+    if value and not re.match(r"https?://[^/\s]+", value):
+        raise ValueError("write http://host/path or https://host/path")
+    return value
+
+
+def _secret_http(value: SecretStr) -> SecretStr:
+    _http(value.get_secret_value())
+    return value
+
+
+def _smtp(value: SecretStr) -> SecretStr:
+    if value.get_secret_value() and not re.fullmatch(r"smtps?://([^@/\s]+@)?[^@/:\s]+(:\d+)?/?", value.get_secret_value()):
+        raise ValueError("write smtp://user:password@host:587 (STARTTLS) or smtps://...; percent-encode user and password")
+    return value
+
+
+def _emails(value: str) -> str:
+    if wrong := [address for address in listed(value) if not re.fullmatch(r"[^@\s,]+@[^@\s,]+", address)]:
+        raise ValueError(f"write addresses separated by commas ({wrong[0]!r} is none)")
+    return value
+
+
+def _servers(value: str) -> str:
+    if wrong := [server for server in listed(value) if not re.fullmatch(r"[^:/\s]+:\d+", server)]:
+        raise ValueError(f"write host:port, separated by commas ({wrong[0]!r} is none)")
+    return value
+
+
+def _topics(value: str) -> str:
+    if wrong := [t for t in listed(value) if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}(:[A-Za-z0-9._-]{1,249})?", t)]:
+        raise ValueError(f"write topic or topic:group, separated by commas ({wrong[0]!r} is none)")
+    return value
+
+
+def _urls(value: str) -> str:
+    for url in listed(value):
+        _http(url)
+    return value
+
+
+def listed(value: str) -> list[str]:
+    """The parts of a value that is separated by commas."""
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
 class Settings(BaseSettings):
     """What may differ between two installations of the same code."""
 
@@ -114,6 +163,16 @@ class Settings(BaseSettings):
     brt_buffer: Annotated[int, Field(ge=1, le=1_440)] = 10
     brt_box: Annotated[str, AfterValidator(_box)] = "-23.1,-22.7,-43.8,-43.1"
     log_format: Literal["text", "json"] = "text"
+    kafka_bootstrap: Annotated[str, AfterValidator(_servers)] = ""
+    kafka_topics: Annotated[str, AfterValidator(_topics)] = ""
+    smtp_url: Annotated[SecretStr, AfterValidator(_smtp)] = SecretStr("")
+    alert_emails: Annotated[str, AfterValidator(_emails)] = ""
+    slack_token: SecretStr = SecretStr("")
+    slack_channel: str = ""
+    slack_url: Annotated[str, AfterValidator(_http)] = "https://slack.com/api/"
+    heartbeat_url: Annotated[SecretStr, AfterValidator(_secret_http)] = SecretStr("")
+    ui_url: Annotated[str, AfterValidator(_http)] = ""
+    probe_urls: Annotated[str, AfterValidator(_urls)] = ""
     real_data: str = "../shared/data"
     pedidos_api_url: str = ""
     pedidos_api_token: SecretStr = SecretStr("")
@@ -130,6 +189,7 @@ class Settings(BaseSettings):
     holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
     mlflow_uri: Annotated[str, AfterValidator(_registry)] = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
     layer_roots: Mapping[str, str] = {}
+    dagster_postgres_url: SecretStr = Field(default=SecretStr(""), validation_alias="DAGSTER_POSTGRES_URL")
 
     @field_validator("root", "landing_dir", "real_data")
     @classmethod
@@ -190,6 +250,12 @@ class Settings(BaseSettings):
         return self.warehouse_url.get_secret_value() or own
 
     @property
+    def databases(self) -> dict[str, SecretStr]:
+        """The databases whose health is looked at, where they are PostgreSQL's."""
+        named = {"postgres": self.dagster_postgres_url, "warehouse": self.warehouse_url}
+        return {part: url for part, url in named.items() if url.get_secret_value()}
+
+    @property
     def published(self) -> tuple[str, ...]:
         """The tables that the warehouse has, as `layer/table`."""
         return tuple(filter(None, map(str.strip, self.warehouse_tables.split(",")))) or WAREHOUSE_TABLES
@@ -226,8 +292,9 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         field = str(first["loc"][0])
         name = field if field.isupper() else "LAKEHOUSE_" + field.removesuffix("_dir").upper()
+        given = "not what it should be" if name in _SECRET else repr(first["input"])
         raise DeclarationError(
-            f"{name} is {first['input']!r}: {first['msg']}.",
+            f"{name} is {given}: {first['msg']}.",
             remedy="Mend it in the environment or in .env; .env.example lists every setting.",
         ) from None
     own = {layer: f"LAKEHOUSE_{layer.upper()}_ROOT" for layer in roots}

@@ -103,8 +103,8 @@ def test_schedules_and_the_sensor_start_by_themselves_only_where_they_are_said_t
     found = build_defs(Settings(env=env))
     running = {s.name for s in found.schedules if s.default_status == dg.DefaultScheduleStatus.RUNNING}
     assert running == {job.schedule_name for job in JOBS if env in job.starts_in}
-    (sensor,) = found.sensors
-    assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) == (env != "dev")
+    assert {sensor.name for sensor in found.sensors} == {"landing_files", "watch", "deliver"}
+    assert {sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in found.sensors} == {env != "dev"}
     assert ("medallion_etl_daily" in running, "bronze_to_silver_daily" in running) == (env != "dev", env == "prod")
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import lakehouse.tables
 from lakehouse.core.delta import open_existing
-from lakehouse.definitions import FLOW, build_defs
+from lakehouse.definitions import AROUND, FLOW, build_defs
 from lakehouse.gold.sources import render_sources
 from lakehouse.settings import Settings, project_folder
 from lakehouse.sync import GOLDEN, derived
@@ -121,7 +121,7 @@ def test_only_settings_reads_the_environment():
     assert readers == {"settings.py"}
 
 
-@pytest.mark.parametrize("layer", FLOW)
+@pytest.mark.parametrize("layer", [*FLOW, *AROUND])
 def test_a_layer_opens_with_its_contract(layer):
     module = importlib.import_module(f"lakehouse.{layer}")
     title, blank, *contract = module.__doc__.strip().splitlines()
@@ -138,7 +138,7 @@ def test_a_layer_opens_with_its_contract(layer):
 
 def test_every_layer_of_the_package_is_on_the_map():
     layers = {path.parent.name for path in PACKAGE.glob("*/__init__.py") if "def build_defs(" in path.read_text()}
-    assert layers == set(FLOW)
+    assert layers == {*FLOW, *AROUND}
 
 
 #: The layers that each layer's tables are made of.
@@ -189,16 +189,21 @@ def test_every_materialisable_asset_has_a_code_version_or_makes_a_page_and_depen
     for key in graph.materializable_asset_keys:
         node = graph.get(key)
         layer = key.path[0]
+        if layer == "ops" and key.path[1] != "pedidos_notice":  # what is measured depends on nothing that a run could make
+            continue
         assert node.parent_keys or layer == "landing", key
-        assert {parent.path[0] for parent in node.parent_keys} <= READS[layer] | {layer}, key
+        reads = READS[layer] | {layer} if "slo" not in node.tags else {"ops", layer}
+        assert {parent.path[0] for parent in node.parent_keys} <= reads, key
         assert node.code_version or layer in ("reports", "landing", "ops"), key
 
 
 def test_every_check_blocks_and_says_what_it_is_about(graph):
     for key in graph.asset_check_keys:
         spec = graph.get_check_spec(key)
-        # A capture that fails has no asset to block with; without one channel of the orders a run goes on, degraded.
-        assert spec.blocking or key.asset_key.path == ["landing", "brt_captura"] or key.name == "extracted", key
+        # A capture that fails has no asset to block with; without one channel of the orders a run goes on, degraded; and
+        # nothing waits for a measurement.
+        own = key.asset_key.path == ["landing", "brt_captura"] or key.name == "extracted" or key.asset_key.path[0] == "ops"
+        assert spec.blocking != own, key
     for spec in ALL:
         described = [graph.get_check_spec(key) for key in graph.asset_check_keys if key.asset_key.path[0] in ("bronze", "silver")]
         assert all(check.description for check in described), spec.name
@@ -208,6 +213,14 @@ def test_every_silver_table_says_how_old_it_may_be(graph):
     for spec in ALL:
         policy = graph.get(dg.AssetKey(spec.silver.key)).freshness_policy
         assert (policy is None) == (spec.freshness is None), spec.name
+
+
+def test_everything_that_is_made_says_how_old_it_may_be(graph):
+    for key in graph.materializable_asset_keys:
+        assert graph.get(key).freshness_policy is not None, key
+    windows = {key: graph.get(key).freshness_policy.fail_window.to_timedelta() for key in graph.materializable_asset_keys}
+    assert windows[dg.AssetKey(["gold", "vendas_diarias"])] == windows[dg.AssetKey(["bronze", "vendas"])]
+    assert windows[dg.AssetKey(["gold", "slo_jobs"])] < windows[dg.AssetKey(["gold", "vendas_diarias"])]
 
 
 def test_a_code_version_changes_with_the_declaration_and_only_with_it():

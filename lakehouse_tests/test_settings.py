@@ -196,7 +196,6 @@ def _variables() -> set[str]:
         *aliased,
         *(f"LAKEHOUSE_{name.removesuffix('_dir').upper()}" for name in own),
         "DAGSTER_HOME",
-        "DAGSTER_POSTGRES_URL",
         "DAGSTER_LOGS_BUCKET",
     }
 
@@ -279,3 +278,46 @@ def test_secrets_of_the_orders_and_the_warehouse_are_shown_nowhere(monkeypatch):
     settings = load_settings()
     assert settings.warehouse.endswith("u:s3cret-dw@h/d")
     assert "s3cret" not in repr(settings) + repr(build_resources(settings))
+
+
+# --- monitoring ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "secret"),
+    [
+        ("SMTP_URL", "http://u:hunter2@h", "hunter2"),
+        ("HEARTBEAT_URL", "hunter2.example", "hunter2"),
+        ("ALERT_EMAILS", "nobody", ""),
+        ("KAFKA_BOOTSTRAP", "broker", ""),
+        ("KAFKA_TOPICS", "a:b:c", ""),
+        ("SLACK_URL", "slack.com", ""),
+        ("UI_URL", "ftp://h", ""),
+        ("PROBE_URLS", "http://h,h2", ""),
+    ],
+)
+def test_what_monitoring_cannot_use_is_refused_by_name_and_no_secret_is_repeated(monkeypatch, variable, value, secret):
+    monkeypatch.setenv(f"LAKEHOUSE_{variable}", value)
+    with pytest.raises(DeclarationError, match=f"LAKEHOUSE_{variable} is .*write ") as caught:
+        load_settings()
+    assert not secret or secret not in str(caught.value)
+
+
+def test_what_monitoring_needs_is_read_and_its_secrets_are_not_shown(monkeypatch):
+    given = {
+        "LAKEHOUSE_SMTP_URL": "smtp://a%40b.c:hunter2@mail:587",
+        "LAKEHOUSE_SLACK_TOKEN": "xoxb-hunter2",
+        "LAKEHOUSE_HEARTBEAT_URL": "https://hc.example/hunter2",
+        "LAKEHOUSE_WAREHOUSE_URL": "postgresql://u:hunter2@h/warehouse",
+        "LAKEHOUSE_ALERT_EMAILS": "a@b.c, d@e.f",
+        "LAKEHOUSE_KAFKA_BOOTSTRAP": "h1:9092,h2:9092",
+        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.smtp_url.get_secret_value() == given["LAKEHOUSE_SMTP_URL"]
+    assert settings.databases["warehouse"].get_secret_value() == given["LAKEHOUSE_WAREHOUSE_URL"]
+    assert settings.mlflow_uri == given["MLFLOW_TRACKING_URI"]
+    assert module.listed(settings.alert_emails) == ["a@b.c", "d@e.f"]
+    assert "hunter2" not in repr(settings)

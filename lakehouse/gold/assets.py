@@ -30,7 +30,7 @@ from lakehouse.core.writes import put
 from lakehouse.gold import increments
 from lakehouse.gold.lineage import column_lineage
 from lakehouse.gold.project import DATABASE, invoke, write_profile
-from lakehouse.gold.schema import mart_columns
+from lakehouse.gold.schema import mart_columns, source_columns
 from lakehouse.io_manager import Unchanged
 from lakehouse.lake import LakeResource, scratch
 from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
@@ -101,7 +101,7 @@ def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
             continue
         below = _below(manifest, unique_id)
         read = [manifest["sources"][uid] for uid in below if uid.startswith("source.")]
-        sources = sorted((TableRef(node["source_name"], node["name"]) for node in read), key=str)
+        sources = sorted((TableRef(node["schema"], node["name"]) for node in read), key=str)
         direct = _direct(manifest, unique_id)
         spec = translator.get_asset_spec(manifest, unique_id, None)
         keys = [translator.get_asset_spec(manifest, uid, None).key for uid in direct]
@@ -230,6 +230,8 @@ class _Build:
         out = {}
         for ref in sorted({ref for mart in wanted for ref in mart.sources}, key=str):
             snapshot = open_existing(self.storage.uri(ref))
+            if snapshot is None and ref.layer == "ops":  # nothing was measured yet: a figure of nothing, not an error
+                snapshot = open_table(self.storage.uri(ref), source_columns(self.manifest, ref))
             if snapshot is None:
                 raise BrokenTableError(f"Gold needs {ref}, which does not exist.", remedy=f"Materialise {ref} first.")
             out[ref] = snapshot
@@ -292,7 +294,7 @@ class _Build:
                 published = open_existing(self.storage.uri(mart.ref))
                 if published is None:
                     raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=f"Materialise {mart.ref} first.")
-                self._view(session, "gold", mart.name, published)
+                self._view(session, mart.ref.layer, mart.ref.table, published)
         nodes = self.manifest["nodes"]
         views = {uid for mart in building for uid in _below(self.manifest, mart) if uid in nodes} - set(self.marts)
         names = [nodes[uid]["name"] for uid in sorted(building | views)]

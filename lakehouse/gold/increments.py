@@ -27,12 +27,15 @@ from lakehouse.tables.spec import TableSpec
 
 _DAY = timedelta(days=1)
 _EXTRACTED = "_airbyte_extracted_at"
+_DELIVERED = ("bronze", "silver")
 #: Operations of our own commits after which a table holds what it held, and new rows. Maintenance names none of them.
 _ADDING = frozenset(("append", "merge"))
 
 
 def days_since(storage: Storage, ref: TableRef, table: Snapshot, *, version: int, batch: int) -> set[date] | None:
     """The days in which a source has something new since its `version`, which had read up to `batch`; None for any day."""
+    if ref.layer not in _DELIVERED:
+        return None
     spec = _spec(ref)
     first = next((column.name for column in spec.columns if column.observed == "first"), "")
     if ref.layer == "silver" and not (spec.partition and first):
@@ -55,7 +58,9 @@ def days_since(storage: Storage, ref: TableRef, table: Snapshot, *, version: int
 
 
 def batch_of(ref: TableRef, table: Snapshot) -> int:
-    """The last batch of landed files that a source has read."""
+    """The last batch of landed files that a source has read; 0 of one that follows no deliveries."""
+    if ref.layer not in _DELIVERED:
+        return 0
     spec = _spec(ref)
     if ref.layer == "bronze":
         return table.transaction(ledger.ingest_app(ref))
@@ -64,8 +69,10 @@ def batch_of(ref: TableRef, table: Snapshot) -> int:
 
 def files_of(ref: TableRef, table: Snapshot, wanted: Sequence[frozenset[date] | None]) -> list[DataFile]:
     """The files of a source that hold what the marts need: each needs some days, and the day before each, or all."""
+    if ref.layer not in _DELIVERED or any(days is None for days in wanted):
+        return list(table.files)
     spec = _spec(ref)
-    if any(days is None for days in wanted) or (ref.layer == "silver" and not spec.partition):
+    if ref.layer == "silver" and not spec.partition:
         return list(table.files)
     days = {day - back for some in wanted for day in some or () for back in (timedelta(), _DAY)}
     if ref.layer == "silver":

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lakehouse.core.errors import DeclarationError
-from lakehouse.core.names import check_name
+from lakehouse.core.names import TableRef, check_name
 
 _MARTS = "marts"
 _PLAIN = ("bigint", "boolean", "date", "double", "int", "string", "timestamp")
@@ -37,6 +37,12 @@ def mart_columns(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """
     marts = {node["name"]: node for node in manifest["nodes"].values() if _is_mart(node)}
     return {name: _columns(name, marts[name]) for name in sorted(marts)}
+
+
+def source_columns(manifest: Mapping[str, Any], table: TableRef) -> dict[str, str]:
+    """`{column: type}` of a dbt source, as its yml declares them."""
+    (node,) = (n for n in manifest["sources"].values() if (n["schema"], n["name"]) == (table.layer, table.table))
+    return {name: _spec_type(str(table), name, column.get("data_type")) for name, column in node["columns"].items()}
 
 
 def _is_mart(node: Mapping[str, Any]) -> bool:

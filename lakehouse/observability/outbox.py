@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table, redo_on_conflict
-from lakehouse.core.engines import Session, duckdb_session
+from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
 
@@ -27,12 +27,15 @@ _ATTEMPTS = 12  # writers are short: with eight at once the last is through with
 
 @contextmanager
 def small_session(storage: Storage) -> Iterator[Session]:
-    """An engine for a few rows, opened in 20 ms."""
-    with (
-        tempfile.TemporaryDirectory(prefix="lakehouse-", ignore_cleanup_errors=True) as spill,
-        duckdb_session(memory_limit=_MEMORY, spill=spill, folders=storage.folders()) as session,
-    ):
-        yield session
+    """An engine for a few rows, opened in 20 ms; one thread, since each has buffers of its own."""
+    from lakehouse.core.engines.duckdb import DuckDBSession
+
+    with tempfile.TemporaryDirectory(prefix="lakehouse-", ignore_cleanup_errors=True) as spill:
+        session = DuckDBSession(memory_limit=_MEMORY, spill=spill, folders=storage.folders(), threads=1)
+        try:
+            yield session
+        finally:
+            session.close()
 
 
 def append(
@@ -97,3 +100,17 @@ def _there(session: Session, table: Snapshot, ids: list[str]) -> set[str]:
         return set()
     frame = session.read(table.paths(near), COLUMNS).select("id")
     return {row[0] for row in session.rows(frame.filter(nw.col("id").is_in(ids)))}
+
+
+def record(storage: Storage, ref: TableRef, *, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> int:
+    """Append measurements, which have neither id nor number, in one commit; the table's version. No rows, no commit."""
+
+    def work(session: Session) -> int:
+        table = open_table(storage.uri(ref), columns)
+        if not rows:
+            return table.version
+        add = session.write(session.table(rows, columns), table.uri, columns=columns)
+        return Candidate(snapshot=table, add=add, info={"operation": "append"}).commit()
+
+    with small_session(storage) as session:
+        return redo_on_conflict(lambda: work(session), attempts=_ATTEMPTS)

@@ -341,6 +341,38 @@ class Feed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Health:
+    """Bounds within which a Delta table is healthy; each is a part of its check in `ops/table_health`.
+
+    Args:
+        event_time: the timestamp column that says when what the newest row tells happened.
+        max_event_age: how old its newest value may be; None measures it and judges nothing.
+        max_commit_age: how long ago the last commit may be.
+        max_small: the largest share of data files below a quarter of their target size, once there are more than 50 files.
+        max_log: the most commits since the last checkpoint.
+        max_quarantine: the largest share of the records that came in which are in quarantine.
+    """
+
+    event_time: str = ""
+    max_event_age: timedelta | None = None
+    max_commit_age: timedelta | None = None
+    max_small: float = 0.9
+    max_log: int = 500
+    max_quarantine: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.event_time:
+            check_name(self.event_time, "column name")
+        if self.max_event_age is not None and not self.event_time:
+            raise DeclarationError("A health record bounds the age of events, but names no column.", remedy="Give event_time.")
+        if not (0 < self.max_small <= 1 and 0 <= self.max_quarantine <= 1 and self.max_log >= 1):
+            raise DeclarationError(
+                f"max_small {self.max_small}, max_quarantine {self.max_quarantine} or max_log {self.max_log} is out of range.",
+                remedy="Give shares from 0 to 1, and a number of commits from 1.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableSpec:
     """One source table on its way from landing to silver.
 
@@ -366,6 +398,7 @@ class TableSpec:
         freshness: how old the newest materialisation may be.
         partition: a date column by which silver's files are kept apart; never null.
         file_mb: target size of a silver data file. Smaller files make small merges cheaper, larger ones scans.
+        health: bounds of what is measured of the silver table every five minutes.
     """
 
     name: str
@@ -386,6 +419,7 @@ class TableSpec:
     freshness: timedelta | None = None
     partition: str = ""
     file_mb: int = 16
+    health: Health = Health()
     description: str = ""
     owners: tuple[str, ...] = ("team:dados",)
     tags: tuple[str, ...] = field(default=())
@@ -424,6 +458,12 @@ class TableSpec:
                     f"Table {self.name!r}: {role} {listed} is not made of its columns.",
                     remedy=f"Name at least one of {', '.join(names)}.",
                 )
+        kinds = {column.name: column.type for column in self.columns}
+        if self.health.event_time and kinds.get(self.health.event_time) != "timestamp":
+            raise DeclarationError(
+                f"Table {self.name!r}: its event time {self.health.event_time!r} is none of its timestamp columns.",
+                remedy="Name one in Health(event_time=...).",
+            )
         allowed = [not_null(name, action=action) for name in self.never_null for action in _STRICT]
         for rule in self.rules:
             if rule.name in {own.name for own in allowed} and rule not in allowed:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from lakehouse.tables.spec import (
     AirbyteStream,
     Column,
+    Health,
     TableSpec,
     in_range,
     min_rows,
@@ -54,6 +55,7 @@ VENDAS = TableSpec(
         volume_drop(0.5),
     ),
     freshness=timedelta(hours=26),
+    health=Health(event_time="updated_at", max_event_age=timedelta(hours=50)),
     tags=("vendas",),
 )
 
@@ -71,6 +73,7 @@ PRODUTOS = TableSpec(
     order=("updated_at",),
     rules=(not_null("nome", action="warn"), not_null("updated_at"), min_rows(1), unique("id")),
     freshness=timedelta(hours=26),
+    health=Health(event_time="updated_at"),
     tags=("vendas",),
 )
 
@@ -89,6 +92,7 @@ CLIENTES = TableSpec(
     order=("updated_at",),
     rules=(not_null("updated_at"), min_rows(1), unique("id")),
     freshness=timedelta(hours=26),
+    health=Health(event_time="updated_at"),
     tags=("vendas",),
 )
 

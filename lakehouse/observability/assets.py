@@ -1,0 +1,165 @@
+"""The assets of job `monitoring`: each measures, appends to its Delta table, and says in checks and alerts what is wrong.
+
+    ops/table_health     every table's log                 a check per table, bounds from its spec
+    ops/kafka_health     topics and consumer groups        a check that every partition has a leader
+    ops/service_health   every configured service          an alert per service that does not answer, and its recovery
+    ops/run_metrics      Dagster's event log               read by gold/slo_jobs, gold/slo_assets every hour
+
+None of them fails because of what it finds, and none waits for what hangs.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.core.names import TableRef
+from lakehouse.lake import LakeResource
+from lakehouse.observability.watch import Promise
+from lakehouse.settings import Settings, listed
+from lakehouse.steps import RETRY, failures
+from lakehouse.tables.spec import TableSpec
+
+GROUP = "ops"
+_ARGUMENTS: dict[str, Any] = {
+    "group_name": GROUP,
+    "owners": ["team:dados"],
+    "kinds": {"deltalake"},
+    "tags": {"monitoring": ""},
+    "io_manager_key": None,
+    "retry_policy": RETRY,
+    "freshness_policy": dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=30)),
+}
+#: Topics of our own, looked at besides those that are configured.
+_OWN_TOPICS = (("lakehouse.events", ""), ("lakehouse.alerts", ""))
+_KAFKA_SECONDS = 10.0
+_ERROR = dg.AssetCheckSeverity.ERROR
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the definitions know and monitoring needs: tables besides those with a spec, what jobs promise, and how often
+    sensors (seconds) and schedules (cron, time zone) tick."""
+
+    tables: Sequence[TableRef]
+    promises: Sequence[Promise]
+    cadence: Callable[[], dict[str, Any]]
+
+
+def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroundings: Surroundings) -> list[dg.AssetsDefinition]:
+    """The four assets for one set of settings. Secrets stay in this closure: what is a resource's config, the UI shows."""
+    from lakehouse.observability.health import targets
+
+    wanted = targets(settings.storage, specs, surroundings.tables)
+    table_checks = [
+        dg.AssetCheckSpec(
+            target.check, asset=["ops", "table_health"], description=f"{target.ref} can be read and is within its bounds."
+        )
+        for target in wanted
+    ]
+
+    @dg.asset(
+        key=["ops", "table_health"],
+        description="Every table's version, age, size, files, log, freshness by event time and share in quarantine.",
+        check_specs=table_checks,
+        **_ARGUMENTS,
+    )
+    def table_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from lakehouse.observability import health, outbox
+
+        at = datetime.now(UTC)
+        found = health.measure_all(health.targets(lake.storage, specs, surroundings.tables), now=at)
+        rows = [measured.row(at=at, run_id=context.run.run_id) for measured in found]
+        with failures():
+            version = outbox.record(lake.storage, health.HEALTH_TABLE, columns=health.COLUMNS, rows=rows)
+        results = [
+            dg.AssetCheckResult(
+                check_name=f"{measured.layer}_{measured.table}",
+                passed=measured.outcome in ("ok", "absent"),
+                severity=_ERROR if measured.outcome in ("broken", "unknown") else dg.AssetCheckSeverity.WARN,
+                description=measured.problems or None,
+                metadata={"stale": True} if measured.stale else None,
+            )
+            for measured in found
+        ]
+        return dg.MaterializeResult(metadata={"delta_version": version, "tables": len(found)}, check_results=results)
+
+    @dg.asset(
+        key=["ops", "kafka_health"],
+        description="Per topic and consumer group: offsets, lag, messages since the last look, age of the newest, leaders.",
+        check_specs=[dg.AssetCheckSpec("leaders", asset=["ops", "kafka_health"], description="Every partition has a leader.")],
+        **_ARGUMENTS,
+    )
+    def kafka_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from lakehouse.observability import outbox, topics
+
+        at = datetime.now(UTC)
+        watched = [*_OWN_TOPICS, *(_pair(text) for text in listed(settings.kafka_topics))] if settings.kafka_bootstrap else []
+        with failures():
+            rows = topics.look(
+                lake.storage, settings.kafka_bootstrap, watched, at=at, run_id=context.run.run_id, patience=_KAFKA_SECONDS
+            )
+            version = outbox.record(lake.storage, topics.KAFKA_TABLE, columns=topics.COLUMNS, rows=rows)
+        lost = sorted({row["topic"] for row in rows if row["leaderless"] or row["error"]})
+        led = dg.AssetCheckResult(
+            check_name="leaders",
+            passed=not lost,
+            severity=_ERROR,
+            description=f"Without a leader, or no answer: {', '.join(lost)}" if lost else None,
+        )
+        return dg.MaterializeResult(metadata={"delta_version": version, "topics": len(rows)}, check_results=[led])
+
+    @dg.asset(
+        key=["ops", "service_health"],
+        description="Every configured service, really called: latency and outcome; Dagster's daemons, schedules and sensors.",
+        **_ARGUMENTS,
+    )
+    def service_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from lakehouse.observability import outbox, services, watch
+        from lakehouse.observability.alerts import raise_alerts
+
+        at, run_id = datetime.now(UTC), context.run.run_id
+        asked = services.configured(
+            lake.storage,
+            databases={name: url.get_secret_value() for name, url in settings.databases.items()},
+            mlflow=settings.mlflow_uri,
+            kafka=settings.kafka_bootstrap,
+            ui=settings.ui_url,
+            spark_master=settings.spark_master,
+            urls=listed(settings.probe_urls),
+        )
+        asked += services.dagster_parts(context.instance, cadence=surroundings.cadence(), now=at)
+        found = services.examine(asked)
+        down = [outcome for outcome in found if not outcome.healthy]
+        for outcome in down:
+            context.log.warning("%s (%s) is not healthy: %s", outcome.service, outcome.target, outcome.error)
+        link = f"{settings.ui_url.rstrip('/')}/runs/{run_id}" if settings.ui_url else ""
+        with failures():
+            # Where the lake's own store is down this fails, and so does the run; its log says why.
+            rows = [outcome.row(at=at, run_id=run_id) for outcome in found]
+            version = outbox.record(lake.storage, services.SERVICES_TABLE, columns=services.COLUMNS, rows=rows)
+            standing = watch.open_keys(lake.storage)
+            raise_alerts(lake.storage, services.alerts(found, standing=standing, run_id=run_id, link=link, at=at))
+        return dg.MaterializeResult(metadata={"delta_version": version, "services": len(found), "unhealthy": len(down)})
+
+    @dg.asset(
+        key=["ops", "run_metrics"],
+        description="A row per finished run and step: job, asset, start, duration, outcome, retries, rows, SLA.",
+        **_ARGUMENTS,
+    )
+    def run_metrics(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from lakehouse.observability import metrics
+
+        with failures():
+            taken = metrics.take_up(context.instance, lake.storage, promises=surroundings.promises)
+        context.log.info("Took up %s runs.", taken)
+        return dg.MaterializeResult(metadata={"runs": taken})
+
+    return [table_health, kafka_health, service_health, run_metrics]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    topic, _, group = text.partition(":")
+    return topic, group

@@ -1,0 +1,189 @@
+"""Incidents: what is to be told of the alerts, to whom and when. Pure: alerts and what was told go in, messages come out.
+
+An incident is one key from its first alert to its recovery. A channel is not sent a queue of alerts but the incident as it is
+now, whenever what it was told last is no longer enough:
+
+    not told yet                          ─▶ what happened, with the count so far
+    more alerts, a window after the last  ─▶ the same with the new count
+    recovered (or raised again)           ─▶ that, with the count
+    told `limit` times within a window    ─▶ later
+
+So a channel that was down for an hour gets one message per incident, the count in it is right, and nothing is lost.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from lakehouse.observability.routing import Routing
+from lakehouse.observability.text import span
+
+#: An incident that is over and told is kept so long; its alerts and deliveries are in tables of their own.
+KEEP = timedelta(days=7)
+_FIRST_PAUSE, _LAST_PAUSE = timedelta(seconds=15), timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a channel was told: the state and count of the last message, when it and those before it went out; and how often
+    the message after it has failed."""
+
+    state: str = ""
+    count: int = 0
+    at: tuple[datetime, ...] = ()
+    attempts: int = 0
+    not_before: datetime | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Incident:
+    """One key, from its first alert (`number` in ops/alerts) on; `last` is the newest alert, `count` how many there were.
+    `changed_at` is when the alert was kept that began its present state."""
+
+    number: int
+    key: str
+    state: str
+    count: int
+    first_at: datetime
+    last: Mapping[str, Any]
+    changed_at: datetime
+    resolved_at: datetime | None = None
+    told: Mapping[str, Told] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What one channel is to be told of one incident. `due_since` is None for a repeat, which waits on purpose."""
+
+    id: str
+    channel: str
+    incident: int
+    kind: str
+    severity: str
+    state: str
+    key: str
+    subject: str
+    body: str
+    count: int
+    due_since: datetime | None
+    fields: Mapping[str, Any]
+
+
+def take_in(incidents: Sequence[Incident], alerts: Iterable[Mapping[str, Any]], *, routing: Routing) -> list[Incident]:
+    """The incidents after these rows of ops/alerts."""
+    listed = list(incidents)
+    place = {incident.key: n for n, incident in enumerate(listed)}  # the newest of a key is the last
+    for alert in alerts:
+        n = place.get(alert["key"])
+        known = listed[n] if n is not None else None
+        if alert["state"] == "resolved":
+            if n is not None and known is not None and known.state == "open":
+                listed[n] = replace(known, state="resolved", resolved_at=alert["occurred_at"], changed_at=alert["raised_at"])
+            continue
+        again = known is not None and known.state == "resolved" and _near(known, alert, routing)
+        if n is not None and known is not None and (known.state == "open" or again):
+            changed = alert["raised_at"] if known.state == "resolved" else known.changed_at
+            listed[n] = replace(known, state="open", count=known.count + 1, last=alert, changed_at=changed, resolved_at=None)
+            continue
+        place[alert["key"]] = len(listed)
+        listed.append(Incident(alert["number"], alert["key"], "open", 1, alert["occurred_at"], alert, alert["raised_at"]))
+    return listed
+
+
+def _near(incident: Incident, alert: Mapping[str, Any], routing: Routing) -> bool:
+    """What comes back within a window is the same trouble."""
+    return incident.resolved_at is not None and alert["occurred_at"] - incident.resolved_at < routing.window
+
+
+def due(incidents: Iterable[Incident], *, routing: Routing, channels: Iterable[str], now: datetime) -> list[Message]:
+    """What is to be sent now over these channels, what failed least often first."""
+    configured = set(channels)
+    out = []
+    for incident in incidents:
+        if routing.silent(incident.key, now):
+            continue
+        last = incident.last
+        for channel in routing.channels(kind=last["kind"], severity=last["severity"], key=incident.key):
+            told = incident.told.get(channel, Told())
+            if channel in configured and _wanting(incident, told, routing, now):
+                out.append((told.attempts, message(incident, channel)))
+    return [sent for _, sent in sorted(out, key=lambda pair: (pair[0], pair[1].incident))]
+
+
+def _wanting(incident: Incident, told: Told, routing: Routing, now: datetime) -> bool:
+    if told.not_before is not None and now < told.not_before:
+        return False
+    if sum(now - at < routing.window for at in told.at) >= routing.limit:
+        return False
+    if told.state != incident.state:
+        return True
+    return incident.count > told.count and (incident.state == "resolved" or now - told.at[-1] >= routing.window)
+
+
+def message(incident: Incident, channel: str) -> Message:
+    """The incident as it is now, for a channel. The same state and count give the same id."""
+    last, over = incident.last, incident.state == "resolved"
+    times = "once" if incident.count == 1 else f"{incident.count:,} times"
+    since = f"{incident.first_at:%Y-%m-%d %H:%M} UTC"
+    if over and incident.resolved_at is not None:
+        head = f"[RESOLVED] {last['subject']}"
+        length = span(incident.resolved_at - incident.first_at)
+        over_since = f"Over since {incident.resolved_at:%Y-%m-%d %H:%M:%S} UTC, after {length} and having occurred {times}."
+        lines = [over_since, f"It was: {last['body'] or last['subject']}"]
+    else:
+        head = f"[{last['severity'].upper()}] {last['subject']}" + (f" ({times} since {since})" if incident.count > 1 else "")
+        lines = [last["body"] or last["subject"]]
+        lines += [f"It has occurred {times} since {since}; this is the newest."] if incident.count > 1 else []
+    lines += [f"{name}: {last[field]}" for name, field in (("job", "job"), ("step", "step"), ("log", "link")) if last[field]]
+    parts = (str(incident.number), incident.key, channel, incident.state, str(incident.count))
+    return Message(
+        id=hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32],
+        channel=channel,
+        incident=incident.number,
+        kind=last["kind"],
+        severity=last["severity"],
+        state="resolved" if over else "raised",
+        key=incident.key,
+        subject=head,
+        body="\n".join(lines),
+        count=incident.count,
+        due_since=None if incident.told.get(channel, Told()).state == incident.state else incident.changed_at,
+        fields={name: last[name] for name in ("run_id", "job", "step", "link", "occurred_at")},
+    )
+
+
+def delivered(incident: Incident, channel: str, *, routing: Routing, at: datetime) -> Incident:
+    """The incident after its message to a channel went out."""
+    recent = tuple(when for when in incident.told.get(channel, Told()).at if at - when < routing.window)
+    return replace(incident, told={**incident.told, channel: Told(incident.state, incident.count, (*recent, at))})
+
+
+def failed(incident: Incident, channel: str, *, error: str, at: datetime, pause: timedelta | None = None) -> Incident:
+    """The incident after its message to a channel failed: it is tried again, after pauses that double up to five minutes.
+
+    Args:
+        pause: how long the channel wants to be left alone.
+    """
+    told = incident.told.get(channel, Told())
+    wait = max(min(_FIRST_PAUSE * 2 ** min(told.attempts, 10), _LAST_PAUSE), pause or timedelta())
+    mark = replace(told, attempts=told.attempts + 1, not_before=at + wait, error=error)
+    return replace(incident, told={**incident.told, channel: mark})
+
+
+def kept(incidents: Iterable[Incident], *, routing: Routing, channels: Iterable[str], now: datetime) -> list[Incident]:
+    """Without those that are over, told and old, and without old notices."""
+    configured = set(channels)
+
+    def done(incident: Incident) -> bool:
+        if incident.last["kind"] == "notice" and now - incident.last["occurred_at"] > KEEP:  # it has no end
+            return True
+        if incident.state != "resolved" or incident.resolved_at is None or now - incident.resolved_at < KEEP:
+            return False
+        last = incident.last
+        wanted = routing.channels(kind=last["kind"], severity=last["severity"], key=incident.key)
+        return all(incident.told.get(c, Told()).state == "resolved" for c in wanted if c in configured)
+
+    return [incident for incident in incidents if not done(incident)]

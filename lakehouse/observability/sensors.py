@@ -1,0 +1,111 @@
+"""The two sensors: `watch` keeps what happened, `deliver` sends it. Neither requests a run.
+
+They are two so that a mail server that hangs does not delay what is noticed, and their work is in the tick: a run each would
+write more to the event log than all that they watch.
+"""
+
+import json
+import logging
+import urllib.request
+from collections.abc import Sequence
+
+import dagster as dg
+
+from lakehouse.core.errors import DeclarationError, LakehouseError
+from lakehouse.observability.text import one_line
+from lakehouse.observability.watch import Promise
+from lakehouse.settings import Settings, listed
+
+#: Seconds between ticks. A failure is noticed within two of them, and delivered within two more.
+INTERVAL = 15
+MONITORING = "monitoring"
+_LOG = logging.getLogger("lakehouse.alerts")
+
+
+def sensors(settings: Settings, *, promises: Sequence[Promise]) -> list[dg.SensorDefinition]:
+    """The sensors of this installation; in `dev` they are there, stopped."""
+    status = dg.DefaultSensorStatus.STOPPED if settings.env == "dev" else dg.DefaultSensorStatus.RUNNING
+
+    @dg.sensor(
+        name="watch",
+        minimum_interval_seconds=INTERVAL,
+        default_status=status,
+        description="Keeps failed runs and checks, missed SLAs, published tables and landed files as alerts and events.",
+    )
+    def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from lakehouse.observability.watch import look
+
+        found = look(context.instance, settings.storage, cursor=context.cursor, promises=promises, ui=settings.ui_url)
+        context.update_cursor(found.cursor)
+        beat = ""
+        if MONITORING in found.succeeded and settings.heartbeat_url.get_secret_value():
+            beat = f" {heartbeat(settings)}"
+        return dg.SkipReason(f"{found.entries} entries: {found.alerts} alerts and {found.events} events kept.{beat}")
+
+    @dg.sensor(
+        name="deliver",
+        minimum_interval_seconds=INTERVAL,
+        default_status=status,
+        description="Sends alerts to the configured channels, and events to Kafka.",
+    )
+    def deliver(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        before = json.loads(context.cursor) if context.cursor else {}
+        said, routing_error = send(settings, routing_error=before.get("routing", ""))
+        context.update_cursor(json.dumps({"routing": routing_error}))
+        return dg.SkipReason(said)
+
+    return [watch, deliver]
+
+
+def send(settings: Settings, *, routing_error: str = "") -> tuple[str, str]:
+    """Send what is due: alerts, then events. What was done in a sentence, and what is wrong with the routing file.
+
+    Args:
+        routing_error: what was wrong with it the last time; it is said once.
+    """
+    from lakehouse.observability import channels, routing
+    from lakehouse.observability.alerts import Alert, raise_alert
+    from lakehouse.observability.notifier import notify
+    from lakehouse.observability.sender import send_events
+
+    storage, wrong = settings.storage, ""
+    try:
+        rules = routing.load(storage)
+    except DeclarationError as error:
+        rules, wrong = routing.Routing(), one_line(str(error))
+    key = "automation:routing"
+    if wrong and wrong != routing_error:
+        raise_alert(storage, Alert("automation", "error", "The routing of alerts cannot be read", wrong, key))
+    elif routing_error and not wrong:
+        raise_alert(storage, Alert("automation", "info", "The routing of alerts is right again", key=key, state="resolved"))
+    configured = channels.senders(
+        kafka=settings.kafka_bootstrap,
+        smtp=settings.smtp_url.get_secret_value(),
+        emails=tuple(listed(settings.alert_emails)),
+        token=settings.slack_token.get_secret_value(),
+        channel=settings.slack_channel,
+        slack_url=settings.slack_url,
+    )
+    step = notify(storage, configured, routing=rules)
+    said = f"{step.sent} messages sent, {step.failed} failed, {step.waiting} wait."
+    if settings.kafka_bootstrap:
+        try:
+            said += f" {send_events(storage, settings.kafka_bootstrap)} events sent."
+        except LakehouseError as error:  # the outbox keeps them; service_health says that Kafka is down
+            _LOG.warning("%s", error)
+            said += f" No events sent: {one_line(error.what)}"
+    return said, wrong
+
+
+def heartbeat(settings: Settings) -> str:
+    """Call the heartbeat's URL; what came of it. Its failure is somebody else's alarm."""
+    request = urllib.request.Request(settings.heartbeat_url.get_secret_value(), headers={"User-Agent": "lakehouse-monitoring"})
+    try:
+        # settings allow http and https alone
+        with urllib.request.urlopen(request, timeout=5) as reply:  # nosec B310
+            reply.read(1)
+    except OSError as error:
+        said = f"The heartbeat failed: {getattr(error, 'code', None) or type(error).__name__}."
+        _LOG.warning("%s Check LAKEHOUSE_HEARTBEAT_URL.", said)
+        return said
+    return "The heartbeat was sent."

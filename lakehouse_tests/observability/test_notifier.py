@@ -1,0 +1,205 @@
+"""From ops/alerts to a mail server with STARTTLS and to Slack's endpoint, both real; and what happens when they are not."""
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from lakehouse.core.delta import open_existing
+from lakehouse.observability import notifier, outbox
+from lakehouse.observability.alerts import KINDS, Alert, raise_alert, raise_alerts
+from lakehouse.observability.channels import DeliveryError, EmailSender, SlackSender, senders
+from lakehouse.observability.incidents import message, take_in
+from lakehouse.observability.notifier import DELIVERIES, DELIVERIES_TABLE, INCIDENTS_TABLE, notify
+from lakehouse.observability.routing import Route, Routing
+from lakehouse.settings import Settings
+from lakehouse_tests.observability.sinks import mail_server, slack_server
+
+ALL = Routing(routes=(Route(channels=("email", "slack"), minimum="info"),))
+
+
+@pytest.fixture
+def mail(tmp_path, monkeypatch):
+    with mail_server(tmp_path) as box:
+        monkeypatch.setenv("SSL_CERT_FILE", str(box.ca))
+        yield box
+
+
+@pytest.fixture
+def slack():
+    with slack_server() as server:
+        yield server
+
+
+@pytest.fixture
+def channels(mail, slack):
+    return senders(smtp=mail.url, emails=("ops@example.org",), token="xoxb-1-secret", channel="#data", slack_url=slack.url)
+
+
+def failed(n: int = 1, **changes) -> Alert:
+    given = {"subject": "pedidos failed", "body": "Step load of pedidos failed: ValueError", "run_id": f"r{n}"}
+    return Alert("run_failure", severity="error", **{**given, **changes})
+
+
+def deliveries(storage):
+    with outbox.small_session(storage) as session:
+        return outbox.read(session, storage, DELIVERIES_TABLE, columns=DELIVERIES, after=0)
+
+
+def test_every_kind_of_alert_arrives_with_what_it_is_about(storage, channels, mail, slack):
+    for kind in KINDS:
+        alert = Alert(
+            kind, "error", f"about {kind}", f"It is {kind} <&>.", job="j", step="s", link="http://ui/runs/1", run_id=kind
+        )
+        raise_alert(storage, alert)
+    step = notify(storage, channels, routing=ALL)
+    assert (step.sent, step.failed) == (2 * len(KINDS), 0)
+    assert mail.subjects == [f"[ERROR] about {kind}" for kind in KINDS]
+    body = mail.mails[0].get_content()
+    assert body.splitlines() == ["It is run_failure <&>.", "job: j", "step: s", "log: http://ui/runs/1"]
+    assert mail.mails[0]["To"] == "ops@example.org"
+    assert [post["method"] for post in slack.messages] == ["chat.postMessage"] * len(KINDS)
+    assert slack.messages[0]["text"].startswith("*[ERROR] about run_failure*\nIt is run_failure &lt;&amp;&gt;.")
+    assert set(slack.tokens) == {"Bearer xoxb-1-secret"}
+    assert {row["outcome"] for row in deliveries(storage)} == {"sent"}
+    assert max(row["lag_seconds"] for row in deliveries(storage)) < 60
+
+
+def test_an_alert_is_in_delta_before_it_is_sent_and_is_sent_once(storage, channels, mail):
+    raise_alert(storage, failed())
+    assert mail.mails == []
+    notify(storage, channels, routing=ALL)
+    version = open_existing(storage.uri(INCIDENTS_TABLE)).version
+    assert notify(storage, channels, routing=ALL).sent == 0
+    assert open_existing(storage.uri(INCIDENTS_TABLE)).version == version  # nothing to do, no commit
+    assert len(mail.mails) == 1
+
+
+def test_a_thousand_failures_are_one_mail_now_one_later_and_one_at_the_end(storage, channels, mail, slack):
+    raise_alerts(storage, [failed(n) for n in range(400)])
+    notify(storage, channels, routing=ALL)
+    raise_alerts(storage, [failed(n) for n in range(400, 1000)])
+    at = datetime.now(UTC)
+    notify(storage, channels, routing=ALL, now=at + timedelta(minutes=1))
+    notify(storage, channels, routing=ALL, now=at + timedelta(minutes=61))
+    raise_alert(storage, failed(1000, state="resolved"))
+    notify(storage, channels, routing=ALL, now=at + timedelta(minutes=62))
+    assert len(mail.mails) == len(slack.messages) == 3
+    assert "(1,000 times since" in mail.subjects[1]
+    assert "having occurred 1,000 times" in mail.mails[2].get_content()
+
+
+def test_a_channel_that_hangs_delays_and_loses_nothing(storage, channels, mail, slack):
+    slack.hang = 30
+    raise_alert(storage, failed())
+    began = time.monotonic()
+    step = notify(storage, channels, routing=ALL, patience=3)
+    assert time.monotonic() - began < 8
+    assert (step.sent, step.failed) == (1, 1)
+    assert len(mail.mails) == 1
+    (lost,) = [row for row in deliveries(storage) if row["outcome"] == "failed"]
+    assert (lost["channel"], lost["error"]) == ("slack", "no answer within 3 s")
+    slack.hang = 0
+    notify(storage, channels, routing=ALL, now=datetime.now(UTC) + timedelta(minutes=6))
+    assert slack.messages
+    assert len(mail.mails) == 1
+
+
+def test_slack_that_says_too_many_is_left_alone_for_as_long_as_it_says(storage, channels, slack):
+    slack.status = 429
+    raise_alert(storage, failed())
+    at = datetime.now(UTC)
+    notify(storage, channels, routing=ALL, now=at)
+    assert slack.asked == 1
+    slack.status = 200
+    notify(storage, channels, routing=ALL, now=at + timedelta(seconds=20))
+    assert slack.asked == 1
+    notify(storage, channels, routing=ALL, now=datetime.now(UTC) + timedelta(seconds=31))
+    assert len(slack.messages) == 1
+
+
+def test_a_mail_server_that_refuses_is_asked_again(storage, channels, mail):
+    mail.answer = "451 try again, password=hunter2"
+    raise_alert(storage, failed())
+    notify(storage, channels, routing=ALL)
+    (lost,) = [row for row in deliveries(storage) if row["outcome"] == "failed"]
+    assert "451 try again" in lost["error"]
+    assert "hunter2" not in lost["error"]
+    mail.answer = ""
+    notify(storage, channels, routing=ALL, now=datetime.now(UTC) + timedelta(minutes=1))
+    assert len(mail.mails) == 1
+
+
+def test_mail_goes_to_no_server_without_starttls_and_to_none_whose_certificate_is_not_trusted(tmp_path, mail, monkeypatch):
+    (incident,) = take_in([], [{**failed().row(), "number": 1}], routing=ALL)
+    (tmp_path / "plain").mkdir()
+    with mail_server(tmp_path / "plain", starttls=False) as plain, pytest.raises(DeliveryError, match="STARTTLS"):
+        EmailSender(plain.url, ("a@b.c",)).send(message(incident, "email"))
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(DeliveryError, match="certificate"):
+        EmailSender(mail.url, ("a@b.c",)).send(message(incident, "email"))
+    assert mail.mails == plain.mails == []
+
+
+def test_a_wrong_password_is_said_without_the_password(mail):
+    (incident,) = take_in([], [{**failed().row(), "number": 1}], routing=ALL)
+    sender = EmailSender(mail.url.replace("s3cret-mail", "wr0ng-mail"), ("a@b.c",))
+    with pytest.raises(DeliveryError, match="refused user and password") as caught:
+        sender.send(message(incident, "email"))
+    assert "wr0ng" not in str(caught.value) + repr(sender)
+    assert "xoxb" not in repr(SlackSender("xoxb-1", "#data"))
+
+
+def test_a_kill_between_sending_and_its_record_repeats_the_same_id(storage, channels, mail, monkeypatch):
+    raise_alert(storage, failed())
+
+    def killed(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(notifier, "_keep_attempts", killed)
+        with pytest.raises(KeyboardInterrupt):
+            notify(storage, channels, routing=ALL)
+    notify(storage, channels, routing=ALL)
+    assert len(mail.mails) == 2
+    assert len({mail["Message-ID"] for mail in mail.mails}) == 1
+
+
+def test_one_notifier_at_a_time(storage, channels):
+    from lakehouse.core.storage import hold
+
+    raise_alert(storage, failed())
+    with hold(storage.uri(INCIDENTS_TABLE)):
+        assert notify(storage, channels, routing=ALL).busy
+    assert notify(storage, channels, routing=ALL).sent == 2
+
+
+def test_without_a_channel_alerts_are_kept_and_a_channel_that_comes_later_hears_of_what_still_stands(storage, mail):
+    raise_alerts(storage, [failed(), failed(2, subject="other"), failed(3, subject="other", state="resolved")])
+    assert notify(storage, {}, routing=ALL).sent == 0
+    notify(storage, senders(smtp=mail.url, emails=("a@b.c",)), routing=replace(ALL))
+    assert "[ERROR] pedidos failed" in mail.subjects
+
+
+def test_the_settings_say_which_channels_there_are():
+    assert set(senders()) == set()
+    assert set(senders(kafka="h:1", smtp="smtp://h", emails=("a@b.c",), token="t", channel="c")) == {"kafka", "email", "slack"}
+    assert set(senders(smtp="smtp://h", token="t")) == set()  # to nobody, to no channel
+    assert "pa55" not in repr(Settings(smtp_url="smtp://u:pa55@h:587", slack_token="xoxb-pa55"))
+
+
+def test_a_routing_file_that_is_wrong_is_told_once_and_told_when_it_is_right(tmp_path):
+    from lakehouse.core.names import TableRef
+    from lakehouse.observability.sensors import send
+    from lakehouse.observability.watch import open_keys
+
+    settings = Settings(root=str(tmp_path))
+    settings.storage.put(TableRef("ops", "routing"), "routing.json", b"{")
+    _, wrong = send(settings)
+    assert "routing.json" in wrong
+    send(settings, routing_error=wrong)
+    assert open_existing(settings.storage.uri(TableRef("ops", "alerts"))).rows == 1
+    settings.storage.put(TableRef("ops", "routing"), "routing.json", b"{}")
+    assert send(settings, routing_error=wrong)[1] == ""
+    assert open_keys(settings.storage) == set()
