@@ -41,13 +41,16 @@ data/dagster/dagster.yaml: dagster.yaml | .env
 
 setup: $(VENV)/.base data/dagster/dagster.yaml ## Make .venv, .env and Dagster's home
 
+# Whether nobody has said where landed files are: then the sample is written, and its stubs stand in for the sources.
+SAMPLE := [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env
+
 # --- use --------------------------------------------------------------------------------------------------------------
 run: setup ## Sample landing, every table, the report: from nothing to a lakehouse
-	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse.sample > /dev/null; fi
+	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample > /dev/null; fi
 	@$(BIN)/python -m lakehouse trigger medallion_etl
-	@if [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env; then $(BIN)/python -m lakehouse trigger pedidos && \
-	$(BIN)/python -m lakehouse.sample.brt write data/brt_simulado && \
-	LAKEHOUSE_BRT_URL='file://$(CURDIR)/data/brt_simulado' $(BIN)/python -m lakehouse trigger brt_capture --times 10; fi
+	@if $(SAMPLE); then $(BIN)/python -m lakehouse trigger pedidos; fi
+	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample.brt write data/brt_simulado; fi
+	@if $(SAMPLE); then LAKEHOUSE_BRT_URL='file://$(CURDIR)/data/brt_simulado' $(BIN)/python -m lakehouse trigger brt_capture --times 10; fi
 	@$(BIN)/python -m lakehouse summary
 
 brt-feed: setup ## A simulated BRT feed on http://127.0.0.1:8765/gps/brt, for LAKEHOUSE_BRT_URL: [PORT=8765]

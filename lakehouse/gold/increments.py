@@ -34,11 +34,9 @@ _ADDING = frozenset(("append", "merge"))
 
 def days_since(storage: Storage, ref: TableRef, table: Snapshot, *, version: int, batch: int) -> set[date] | None:
     """The days in which a source has something new since its `version`, which had read up to `batch`; None for any day."""
-    if ref.layer not in _DELIVERED:
-        return None
-    spec = _spec(ref)
-    first = next((column.name for column in spec.columns if column.observed == "first"), "")
-    if ref.layer == "silver" and not (spec.partition and first):
+    spec = _spec(ref) if ref.layer in _DELIVERED else None
+    first = next((column.name for column in spec.columns if column.observed == "first"), "") if spec else ""
+    if spec is None or (ref.layer == "silver" and not (spec.partition and first)):
         return None
     if any(entry.get("operation", "append") not in _ADDING for entry in table.commit_info(since=version)):
         return None
