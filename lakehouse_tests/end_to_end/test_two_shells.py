@@ -20,8 +20,7 @@ from lakehouse import __main__, repair
 from lakehouse.core.storage import hold
 from lakehouse.sample.landing import SampleTruth, write_sample_landing
 from lakehouse.settings import project_folder
-from lakehouse.tables import ALL
-from lakehouse.tables.vendas import VENDAS
+from lakehouse.tables.vendas import TABLES, VENDAS
 from lakehouse_tests.conftest import Lake
 
 HOLD = """
@@ -51,7 +50,7 @@ def environment(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def truth(lake: Lake) -> SampleTruth:
     """Bronze of the sample; nothing is in silver."""
     truth = write_sample_landing(lake.folder / "landing", lines=2_500)
-    for spec in ALL:
+    for spec in TABLES:
         lake.ingest(spec)
     return truth
 
@@ -99,7 +98,7 @@ def test_two_shells_wait_for_a_holder_that_is_killed_and_then_for_each_other(
     assert [shell.returncode for shell in shells] == [0, 0], said
     assert "Traceback" not in "".join(said)
     # Each table was made by one of the two, and the other found nothing left to do.
-    for spec in ALL:
+    for spec in TABLES:
         assert DeltaTable(lake.storage.uri(spec.silver)).version() == 1, spec.name
         assert sum(f"silver/{spec.name} version 1: " in text for text in said) == 1
         assert sum(f"No new batches for version 1 of silver/{spec.name}." in text for text in said) == 1

@@ -265,7 +265,8 @@ def test_the_interval_of_a_fold_uses_no_error_that_was_not_known_at_its_origin(f
 def test_the_interval_covers_about_what_it_is_meant_to(frame):
     found = backtest.evaluate(frame, PLAN, candidate=recipes.RECIPES[0], champion=None)
     numbers = backtest.summary(found.rows)
-    assert 0.7 <= numbers["candidato_28"]["cobertura"] <= 0.93
+    # 80 % is meant; twelve folds whose days go wrong together tell it to about 15 points.
+    assert 0.65 <= numbers["candidato_28"]["cobertura"] <= 0.95
     assert numbers["candidato_7"]["folds"] == numbers["ingenuo_28"]["folds"] == 12
 
 
