@@ -22,7 +22,8 @@ from lakehouse.settings import Settings, load_settings
 from lakehouse.tables import ALL
 
 # Data versions of outputs and owners of jobs are beta in this Dagster; a line about it at every use helps nobody.
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
+for beta in (dg.BetaWarning, dg.PreviewWarning):
+    warnings.filterwarnings("ignore", category=beta)
 # It warns of every blocking check of a step that was skipped: eight lines a minute for the captures between two exports.
 logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
 
