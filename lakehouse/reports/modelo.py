@@ -6,19 +6,16 @@
 The date is the newest day of sales. It is made without MLflow's models: only the champion's tags are read.
 """
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from lakehouse.core import files
-from lakehouse.core.delta import Snapshot, open_existing
 from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource
 from lakehouse.ml.resource import MlResource
-from lakehouse.steps import RETRY, code_version, failures
+from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments, rows, states
+from lakehouse.steps import failures
 
 if TYPE_CHECKING:
     from lakehouse.ml.registry import Version
@@ -28,55 +25,28 @@ REPORT = TableRef("reports", "modelo")
 _EVALUATION, _FORECAST, _ACCURACY = (TableRef("ml", name) for name in ("evaluation", "previsao_vendas", "acuracia_previsao"))
 _DECISIONS, _DAILY = TableRef("ops", "model_decisions"), TableRef("gold", "vendas_diarias")
 _TABLES = (_DAILY, TableRef("ml", "features"), _EVALUATION, _FORECAST, _ACCURACY, _DECISIONS)
-_MADE = "made.json"
 
 
 @dg.asset(
-    key=REPORT.key,
-    group_name="reports",
     deps=[_EVALUATION.key, ["ml", "promotion"], _FORECAST.key, _ACCURACY.key],
     description="The forecast's model: backtest, forecast with interval, importance, decisions. One HTML page.",
-    owners=["team:dados"],
-    kinds={"html"},
-    tags={"ml": ""},
-    retry_policy=RETRY,
-    io_manager_key=None,
+    **report_arguments(REPORT, tag="ml"),
 )
 def modelo_report(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource) -> dg.MaterializeResult:
-    from lakehouse.reports.modelo_page import render
-
-    storage = lake.storage
-    folder = storage.uri(REPORT)
     with failures():
         champion = ml.registry.alias("champion")
-        snapshots = {ref: open_existing(storage.uri(ref)) for ref in _TABLES}
-        # With the id: a table that was made anew begins at version 0 again.
-        inputs: dict[str, Any] = {str(ref): [snapshot.version, snapshot.id] for ref, snapshot in snapshots.items() if snapshot}
-        inputs["champion"] = champion.number if champion else None
-        made = _made(folder)
-        unchanged = made.get("inputs") == inputs and str(made.get("page")) in files.listing(folder, below=True)
-        if unchanged:
-            context.log.info("The report %s is current.", made["page"])
-        else:
-            with lake.session() as session:
-                figures = _collect(session, snapshots, champion, environment=lake.environment)
-            day = max(row["data"] for row in figures.daily)
-            made = {"page": f"{day.isoformat()}/index.html", "code": _code(), "inputs": inputs}
-            storage.put(REPORT, made["page"], render(figures).encode())
-            storage.put(REPORT, _MADE, json.dumps(made, indent=1).encode())
-        return dg.MaterializeResult(
-            metadata={
-                "report": dg.MetadataValue.path(f"{folder}/{made['page']}"),
-                "champion": inputs["champion"] or 0,
-                "bytes": files.stat(f"{folder}/{made['page']}").size,
-                "nothing_to_do": unchanged,
-            }
-        )
+    number = champion.number if champion else None
+
+    def make(session: Session, snapshots: Snapshots) -> Page:
+        from lakehouse.reports.modelo_page import render
+
+        figures = _collect(session, snapshots, champion, environment=lake.environment)
+        return Page(max(row["data"] for row in figures.daily), render(figures), {"champion": number or 0})
+
+    return publish(context, lake, report=REPORT, tables=_TABLES, make=make, also={"champion": number})
 
 
-def _collect(
-    session: Session, snapshots: dict[TableRef, Snapshot | None], champion: "Version | None", *, environment: str
-) -> "ModeloFigures":
+def _collect(session: Session, snapshots: Snapshots, champion: "Version | None", *, environment: str) -> "ModeloFigures":
     from lakehouse.reports.modelo_page import ModeloFigures
 
     return ModeloFigures(
@@ -84,36 +54,10 @@ def _collect(
         champion=champion.number if champion else None,
         recipe=champion.recipe.name if champion and champion.recipe else "",
         importance=champion.document("importance") if champion else {},
-        daily=_rows(session, snapshots[_DAILY]),
-        folds=[row for row in _rows(session, snapshots[_EVALUATION]) if row["uso"] == "relato"],
-        forecast=_rows(session, snapshots[_FORECAST]),
-        accuracy=_rows(session, snapshots[_ACCURACY]),
-        decisions=_rows(session, snapshots[_DECISIONS]),
-        tables=[
-            {"layer": ref.layer, "table": ref.table, "version": s.version, "rows": s.rows, "bytes": s.bytes}
-            for ref, s in snapshots.items()
-            if s is not None
-        ],
+        daily=rows(session, snapshots[_DAILY]),
+        folds=[row for row in rows(session, snapshots[_EVALUATION]) if row["uso"] == "relato"],
+        forecast=rows(session, snapshots[_FORECAST]),
+        accuracy=rows(session, snapshots[_ACCURACY]),
+        decisions=rows(session, snapshots[_DECISIONS]),
+        tables=states(snapshots),
     )
-
-
-def _rows(session: Session, snapshot: Snapshot | None) -> list[dict[str, Any]]:
-    if snapshot is None:
-        return []
-    frame = session.read(snapshot.paths(), snapshot.columns)
-    return [dict(zip(snapshot.columns, row, strict=True)) for row in session.rows(frame)]
-
-
-def _made(folder: str) -> dict[str, Any]:
-    """What the newest page was made of; nothing when there is none, or when another version of this code made it."""
-    try:
-        made: dict[str, Any] = json.loads(files.read(f"{folder}/{_MADE}"))
-    except FileNotFoundError:
-        return {}
-    return made if made.get("code") == _code() else {}
-
-
-def _code() -> str:
-    here = Path(__file__).parent
-    sources = [here / "modelo.py", here / "modelo_page.py", here / "page.py", *sorted((here / "templates").glob("*.j2"))]
-    return code_version(*[source.read_text() for source in sources])

@@ -8,18 +8,16 @@ The date is the newest day of sales, not today: the same lake gives the same pag
 import json
 from collections.abc import Mapping
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from lakehouse.core import files
 from lakehouse.core.delta import Snapshot, open_existing
 from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
 from lakehouse.lake import LakeResource
-from lakehouse.steps import RETRY, code_version, failures
+from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments, rows, states
 from lakehouse.tables.vendas import TABLES
 
 if TYPE_CHECKING:
@@ -28,45 +26,22 @@ if TYPE_CHECKING:
 REPORT = TableRef("reports", "vendas")
 MARTS = ("vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto", "clientes_rfm")
 _TOP = 15
-#: Beside the pages: what the newest one was made of.
-_MADE = "made.json"
 
 
 @dg.asset(
-    key=REPORT.key,
-    group_name="reports",
     deps=[["gold", name] for name in MARTS],
     description="Sales report: one HTML page a day of data.",
-    owners=["team:dados"],
-    kinds={"html"},
-    tags={"vendas": ""},
-    retry_policy=RETRY,
-    io_manager_key=None,
+    **report_arguments(REPORT, tag="vendas"),
 )
 def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    storage = lake.storage
-    folder = storage.uri(REPORT)
-    with failures():
-        snapshots = {ref: open_existing(storage.uri(ref)) for ref in _tables()}
-    # With the id: a table that was made anew begins at version 0 again.
-    inputs = {str(ref): [snapshot.version, snapshot.id] for ref, snapshot in snapshots.items() if snapshot}
-    made = _made(folder)
-    unchanged = made.get("inputs") == inputs and str(made.get("page")) in files.listing(folder, below=True)
-    if unchanged:
-        context.log.info("The report %s is current.", made["page"])
-    else:
-        with failures(), lake.session() as session:
-            made = _make(session, storage, snapshots, environment=lake.environment)
-            storage.put(REPORT, _MADE, json.dumps({**made, "inputs": inputs}, indent=1).encode())
-    return dg.MaterializeResult(
-        metadata={
-            "report": dg.MetadataValue.path(f"{folder}/{made['page']}"),
-            "preview": dg.MetadataValue.md(made["preview"]),
-            "receita": made["receita"],
-            "bytes": files.stat(f"{folder}/{made['page']}").size,
-            "nothing_to_do": unchanged,
-        }
-    )
+    def make(session: Session, snapshots: Snapshots) -> Page:
+        from lakehouse.reports.vendas_page import render
+
+        figures = collect(session, lake.storage, snapshots, environment=lake.environment)
+        receita = float(sum(row["receita"] for row in figures.monthly))
+        return Page(figures.report_date, render(figures), {"preview": _preview(figures), "receita": receita})
+
+    return publish(context, lake, report=REPORT, tables=_tables(), make=make)
 
 
 def _tables() -> list[TableRef]:
@@ -75,40 +50,11 @@ def _tables() -> list[TableRef]:
     return [*tables, *[TableRef("gold", name) for name in MARTS]]
 
 
-def _made(folder: str) -> dict[str, Any]:
-    """What the newest page was made of; nothing when there is none, or when another version of this code made it."""
-    try:
-        made: dict[str, Any] = json.loads(files.read(f"{folder}/{_MADE}"))
-    except FileNotFoundError:
-        return {}
-    return made if made.get("code") == _code() else {}
-
-
-def _code() -> str:
-    here = Path(__file__).parent
-    sources = [here / "vendas.py", here / "vendas_page.py", here / "page.py", *sorted((here / "templates").glob("*.j2"))]
-    return code_version(*[source.read_text() for source in sources])
-
-
-def _make(
-    session: Session, storage: Storage, snapshots: Mapping[TableRef, Snapshot | None], *, environment: str
-) -> dict[str, Any]:
-    from lakehouse.reports.vendas_page import render
-
-    figures = collect(session, storage, snapshots, environment=environment)
-    page = f"{figures.report_date.isoformat()}/index.html"
-    storage.put(REPORT, page, render(figures).encode())
-    receita = float(sum(row["receita"] for row in figures.monthly))
-    return {"page": page, "preview": _preview(figures), "receita": receita, "code": _code()}
-
-
-def collect(
-    session: Session, storage: Storage, snapshots: Mapping[TableRef, Snapshot | None], *, environment: str
-) -> "VendasFigures":
+def collect(session: Session, storage: Storage, snapshots: Snapshots, *, environment: str) -> "VendasFigures":
     """Everything on the page, read from the lake: `vendas_page.VendasFigures`."""
     from lakehouse.reports.vendas_page import VendasFigures
 
-    marts = {name: _rows(session, snapshots[TableRef("gold", name)]) for name in MARTS}
+    marts = {name: rows(session, snapshots[TableRef("gold", name)]) for name in MARTS}
     products = sorted(marts["vendas_por_produto"], key=lambda row: (-row["receita"], row["produto_id"]))[:_TOP]
     countries = sorted(marts["vendas_por_pais"], key=lambda row: (-row["receita"], row["pais"]))
     days = [row["data"] for row in marts["vendas_diarias"] if row["data"]]
@@ -122,19 +68,8 @@ def collect(
         top_products=products,
         rules=[rule for ref, snapshot in snapshots.items() if snapshot for rule in _rules(ref, snapshot)],
         ledger=_ledger(session, storage),
-        tables=[
-            {"layer": ref.layer, "table": ref.table, "version": s.version, "rows": s.rows, "bytes": s.bytes}
-            for ref, s in snapshots.items()
-            if s is not None
-        ],
+        tables=states(snapshots),
     )
-
-
-def _rows(session: Session, snapshot: Snapshot | None) -> list[dict[str, Any]]:
-    if snapshot is None:
-        return []
-    frame = session.read(snapshot.paths(), snapshot.columns)
-    return [dict(zip(snapshot.columns, row, strict=True)) for row in session.rows(frame)]
 
 
 def _segments(customers: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -156,10 +91,10 @@ def _rules(ref: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
 
 def _ledger(session: Session, storage: Storage) -> list[dict[str, Any]]:
     """Everything that ever came into each table, and where it went, since its last rebuild."""
-    rows = _rows(session, open_existing(storage.uri(TableRef("ops", "ledger"))))
+    entries = rows(session, open_existing(storage.uri(TableRef("ops", "ledger"))))
     out = []
     for ref in [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]:
-        mine = [row for row in rows if (row["layer"], row["table"]) == (ref.layer, ref.table)]
+        mine = [row for row in entries if (row["layer"], row["table"]) == (ref.layer, ref.table)]
         start = max((row["version"] for row in mine if row["batch_from"] == 0), default=0)
         mine = [row for row in mine if row["version"] >= start]
         names = ("written", "deduplicated", "deleted", "quarantined")

@@ -1,0 +1,121 @@
+"""A report as a file of the lake: made when what it is made of has changed, else left as it is.
+
+    tables as they are now ─▶ made.json says the same? ─┬ yes ─▶ nothing
+                                                      └ no ──▶ page ─▶ <report>/<day>/index.html, then made.json
+
+What does not belong here: what a page says (`<report>.py`), and how it looks (`<report>_page.py`).
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from lakehouse.core import files
+from lakehouse.core.delta import DataFile, Snapshot, open_existing
+from lakehouse.core.engines import Session
+from lakehouse.core.names import TableRef
+from lakehouse.lake import LakeResource
+from lakehouse.steps import RETRY, code_version, failures
+
+Snapshots = Mapping[TableRef, Snapshot | None]
+#: Beside the pages: what the newest one was made of.
+_MADE = "made.json"
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page for one day; `said` is shown with the materialisation, a `preview` as Markdown."""
+
+    day: date
+    html: str
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+
+def report_arguments(report: TableRef, *, tag: str) -> dict[str, Any]:
+    """Arguments of `@dg.asset` that every report has."""
+    return {
+        "key": report.key,
+        "group_name": "reports",
+        "owners": ["team:dados"],
+        "kinds": {"html"},
+        "tags": {tag: ""},
+        "retry_policy": RETRY,
+        "io_manager_key": None,
+    }
+
+
+def publish(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    *,
+    report: TableRef,
+    tables: Sequence[TableRef],
+    make: Callable[[Session, Snapshots], Page],
+    also: Mapping[str, Any] | None = None,
+) -> dg.MaterializeResult:
+    """Make a report anew if a table of it, its code or what it is `also` made of has changed."""
+    storage = lake.storage
+    folder = storage.uri(report)
+    with failures():
+        snapshots = {ref: open_existing(storage.uri(ref)) for ref in tables}
+        # With the id: a table that was made anew begins at version 0 again.
+        inputs: dict[str, Any] = {str(ref): [found.version, found.id] for ref, found in snapshots.items() if found}
+        inputs |= also or {}
+        code = _code(report.table)
+        made = _made(folder)
+        unchanged = made.get("code") == code and made.get("inputs") == inputs
+        unchanged = unchanged and str(made.get("page")) in files.listing(folder, below=True)
+        if unchanged:
+            context.log.info("The report %s is current.", made["page"])
+        else:
+            with lake.session() as session:
+                page = make(session, snapshots)
+            made = {"page": f"{page.day.isoformat()}/index.html", "code": code, "inputs": inputs, "said": dict(page.said)}
+            storage.put(report, made["page"], page.html.encode())
+            storage.put(report, _MADE, json.dumps(made, indent=1).encode())
+        said = {name: dg.MetadataValue.md(v) if name == "preview" else v for name, v in made["said"].items()}
+        return dg.MaterializeResult(
+            metadata={
+                "report": dg.MetadataValue.path(f"{folder}/{made['page']}"),
+                **said,
+                "bytes": files.stat(f"{folder}/{made['page']}").size,
+                "nothing_to_do": unchanged,
+            }
+        )
+
+
+def rows(session: Session, snapshot: Snapshot | None, *, chosen: Sequence[DataFile] | None = None) -> list[dict[str, Any]]:
+    """The rows of a mart, or of some of its files; none of one that is not there."""
+    if snapshot is None:
+        return []
+    frame = session.read(snapshot.paths(chosen), snapshot.columns)
+    return [dict(zip(snapshot.columns, row, strict=True)) for row in session.rows(frame)]
+
+
+def states(snapshots: Snapshots) -> list[dict[str, Any]]:
+    """What every page says of the tables that it is made of."""
+    return [
+        {"layer": ref.layer, "table": ref.table, "version": s.version, "rows": s.rows, "bytes": s.bytes}
+        for ref, s in snapshots.items()
+        if s is not None
+    ]
+
+
+def _made(folder: str) -> dict[str, Any]:
+    """What the newest page was made of; nothing when there is none."""
+    try:
+        found: dict[str, Any] = json.loads(files.read(f"{folder}/{_MADE}"))
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _code(report: str) -> str:
+    here = Path(__file__).parent
+    sources = [here / f"{report}.py", here / f"{report}_page.py", here / "page.py", *sorted((here / "templates").glob("*.j2"))]
+    return code_version(*[source.read_text() for source in sources])
