@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse import compare, repair
+from lakehouse import compare, settings
 from lakehouse.settings import project_folder
 from lakehouse.tables.spec import DeltaSource
 from lakehouse.tables.vendas import VENDAS
@@ -150,7 +150,7 @@ def test_so_does_one_whose_fields_are_in_airbyte_data(
     theirs = f"{old_flow.folder}/silver/vendas"
     source = DeltaSource(f"{old_flow.folder}/bronze/vendas_json", "vendas_spark")
     spec = replace(VENDAS, source=source, silver_name="vendas_processed")
-    monkeypatch.setattr(repair, "ALL", (spec,))
+    monkeypatch.setattr(settings, "ALL", (spec,))
     lake = Lake(tmp_path)
     monkeypatch.setenv("LAKEHOUSE_ROOT", lake.storage.root)
     lake.run(spec)

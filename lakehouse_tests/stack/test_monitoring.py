@@ -232,6 +232,7 @@ def test_a_service_that_is_stopped_is_noticed_told_and_told_again_when_it_is_bac
         else:
             names = {"postgres": "LAKEHOUSE_WAREHOUSE_URL", "kafka": "LAKEHOUSE_KAFKA_BOOTSTRAP", "mlflow": "MLFLOW_TRACKING_URI"}
             place[names[part]] = own.env[names[part]]
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for its process
         for name, value in place.items():
             monkeypatch.setenv(name, value)
         settings = load_settings()
