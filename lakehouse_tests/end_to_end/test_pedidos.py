@@ -161,6 +161,7 @@ def test_every_step_has_its_declared_retries_with_a_random_part_and_the_job_its_
     assert record.cron == "0 2 * * *"
 
 
+@pytest.mark.stack
 def test_both_extractions_overlap_and_the_event_log_shows_it(root, tmp_path, monkeypatch):
     """By the job's own executor, as `make trigger`, the schedule and the UI run it."""
     home = tmp_path / "dagster"

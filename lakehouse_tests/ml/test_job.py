@@ -81,6 +81,7 @@ def test_a_version_names_its_data_and_features_made_again_from_it_hash_the_same(
     assert {file.path for file in client.list_artifacts(run.info.run_id, "plots")} == {"plots/folds.svg", "plots/importance.svg"}
 
 
+@pytest.mark.stack
 def test_a_recipe_that_must_win_is_promoted_one_that_must_lose_is_refused_and_rollback_goes_back(ml_lake: MlLake, monkeypatch):
     from lakehouse.ml import decisions
 
@@ -151,6 +152,7 @@ def test_a_constant_series_is_refused_by_the_gate(ml_lake: MlLake):
     assert ml_lake.champion() is None and "varies" in ml_lake.decisions()[0]["motivo"]
 
 
+@pytest.mark.stack
 def test_a_champion_whose_artifact_vanished_fails_the_forecast_clearly_and_the_next_run_replaces_it(ml_lake: MlLake):
     ml_lake.gold(steady())
     assert ml_lake.run().success

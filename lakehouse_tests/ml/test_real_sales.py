@@ -52,6 +52,7 @@ def test_the_chosen_recipe_beats_seasonal_naive_by_a_tenth_over_twelve_folds(day
     assert decision.promote, decision.reason
 
 
+@pytest.mark.stack
 def test_version_1_becomes_champion_and_a_second_run_is_not_promoted(ml_lake: MlLake, days, few_recipes):
     ml_lake.gold(days)
     first = ml_lake.run()
