@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from lakehouse.core.clock import TIMEZONE
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
 from lakehouse.landing.brt import is_busy
@@ -20,7 +21,6 @@ from lakehouse.tables import parts
 
 #: Runs log through the code location's console logger; without this Dagster uses its own.
 CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
-TIMEZONE = "America/Sao_Paulo"
 #: The job whose runs may be for one table (`resources.TableRequest`).
 SINGLE_TABLE_JOB = "bronze_to_silver"
 #: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
@@ -181,7 +181,8 @@ JOBS = (
         starts_in=("staging", "prod"),
     ),
 )
-_ACTIVE = [
+#: A run that is not over.
+ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -217,7 +218,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
 def _unless_under_way(job: Job, settings: Settings, context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """A run, unless one is under way. One that was killed leaves its record behind as if it were."""
     since = datetime.now(UTC) - _BEGINS
-    for found in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_ACTIVE), limit=5):
+    for found in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=ACTIVE), limit=5):
         if found.create_timestamp > since or (job.alone is not None and not job.alone(settings)):
             return dg.SkipReason(f"Run {found.dagster_run.run_id[:8]} of {job.name} is under way.")
     return dg.RunRequest()

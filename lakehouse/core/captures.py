@@ -24,20 +24,18 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from io import StringIO
+from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from lakehouse.core import files
+from lakehouse.core.clock import zone
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.fetch import Answer
-from lakehouse.core.names import check_name
+from lakehouse.core.names import AIRBYTE, check_name
 
-TIMEZONE = "America/Sao_Paulo"
 _KEPT = re.compile(r"(\d{13})\.json\.gz")
 _RECORDED = re.compile(r"(\d{13})\.json(\.gz)?")
 _CSV = re.compile(r"(\d{13})_(\d{13})\.csv")
-#: Envelope of a CSV's rows. `_airbyte_raw_id` is `<ms>-<n>`: the capture, and the record's place in it.
-_ENVELOPE = ("_airbyte_raw_id", "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_generation_id")
 #: The field of an element that is no object; its text says what was there.
 NO_RECORD = "no_record"
 #: How much of a refused answer is kept with the reason.
@@ -133,7 +131,7 @@ class Captures:
             DeclarationError: there is no such folder.
         """
         names = sorted(name for name in files.names_in(folder) if _RECORDED.fullmatch(name))
-        if not names and not files.is_remote(folder) and not _is_folder(folder):
+        if not names and not files.is_remote(folder) and not Path(folder).is_dir():
             raise DeclarationError(f"There is no folder {folder}.", remedy="Set LAKEHOUSE_BRT_URL to one, or to the feed.")
         pending = set(self.pending())
 
@@ -227,12 +225,14 @@ class Captures:
 
 
 def _csv_text(group: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
-    """The CSV of some captures: it follows from them alone. A missing or null field is empty, an empty text is `""`."""
+    """The CSV of some captures: it follows from them alone. `_airbyte_raw_id` is `<ms>-<n>`: the capture, and the record's
+    place in it. A missing or null field is empty, an empty text is `""`.
+    """
     names = list(dict.fromkeys(name for at in sorted(group) for record in group[at] for name in record))
     out = StringIO()
     # A field that is called like the envelope, or not at all, would make the header ambiguous.
-    header = [f"field{name}" if not name or name in _ENVELOPE else name for name in names]
-    out.write(",".join([*_ENVELOPE, *map(_quoted, header)]) + "\n")
+    header = [f"field{name}" if not name or name in AIRBYTE else name for name in names]
+    out.write(",".join([*AIRBYTE, *map(_quoted, header)]) + "\n")
     for at in sorted(group):
         for number, record in enumerate(group[at], start=1):
             cells = [f"{at}-{number}", str(at), '"{""changes"":[]}"', "0", *(_cell(record.get(name)) for name in names)]
@@ -257,7 +257,7 @@ def _quoted(text: str) -> str:
 def _instants(content: bytes) -> Iterator[int]:
     """The capture of each row of a CSV."""
     for row in csv.DictReader(StringIO(content.decode(), newline="")):
-        yield int(row[_ENVELOPE[0]].partition("-")[0])
+        yield int(row[AIRBYTE[0]].partition("-")[0])
 
 
 def _unpacked(content: bytes) -> bytes:
@@ -275,19 +275,8 @@ def _exists(uri: str) -> bool:
     return True
 
 
-def _is_folder(place: str) -> bool:
-    from pathlib import Path
-
-    return Path(place).is_dir()
-
-
 def _local(at: int) -> datetime:
-    return datetime.fromtimestamp(at / 1000, tz=_zone())
-
-
-@cache
-def _zone() -> ZoneInfo:
-    return ZoneInfo(TIMEZONE)
+    return datetime.fromtimestamp(at / 1000, tz=zone())
 
 
 def _day(at: int) -> str:

@@ -54,11 +54,11 @@ class StoreError(LakehouseError):
 
 
 class SourceError(LakehouseError):
-    """A source gave no usable answer. What it gave before stays; asking again later may help."""
+    """A source or a target outside the lake did not do what it was asked. Nothing was taken over."""
 
 
-class SourceDownError(LakehouseError):
-    """A source or a target outside the lake does not answer, or not wholly. Nothing was taken over; trying later may help.
+class SourceDownError(SourceError):
+    """It does not answer, or not wholly. Trying later may help.
 
     Args:
         after: seconds that it asked to be left alone for, when it said so.
@@ -71,5 +71,5 @@ class SourceDownError(LakehouseError):
         self.after = after
 
 
-class SourceRefusedError(LakehouseError):
-    """A source or a target outside the lake refuses what is asked of it, and will again: credentials, a table, a form."""
+class SourceRefusedError(SourceError):
+    """It refuses what is asked of it, and will again: credentials, a table, a form."""

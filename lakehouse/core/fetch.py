@@ -1,23 +1,46 @@
-"""Fetch: one HTTP answer, whole, of bounded size and time, and judged by whoever wants it.
+"""HTTP answers, whole, of bounded size and time.
 
-    fetch(url, check) ─▶ attempt ─▶ attempt ─▶ attempt ─▶ Answer, or SourceError that says what the last attempt met
+    get(url)          ─▶ one try:  status 200, its whole body            ─▶ Reply   or SourceDownError (worth another try:
+    fetch(url, check) ─▶ get ─▶ get ─▶ get, and a body that `check` takes ─▶ Answer  no answer, too slow, cut off, 408, 425, 429,
+                                                                                    5xx) or SourceRefusedError (it is not)
 
-Asked again with growing pauses: no connection, no answer in time, 429, 5xx, an answer that `check` refuses (it may have been
-cut off). Not asked again: other 4xx, and an answer that is too large. What the answer means does not belong here.
+What an answer means does not belong here, nor what happens to it.
 """
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any
 
-from lakehouse.core.errors import SourceError
+from lakehouse.core.errors import LakehouseError, SourceDownError, SourceRefusedError
 
-ATTEMPTS = 3
-#: Seconds: to connect, between two pieces, and for a whole attempt. Three attempts and their pauses end within a minute.
-CONNECT, PIECE, WHOLE = 5.0, 10.0, 15.0
+#: Tries of `fetch`; seconds of one and of all with their pauses, so that a capture ends within its minute.
+TRIES, TRY_SECONDS, ALL_SECONDS = 3, 15.0, 45.0
+_CONNECT_SECONDS, _SILENT_SECONDS = 5.0, 10.0
 _CHUNK = 1 << 16
+#: Worth another try besides every 5xx: request timeout, too early, too many requests.
+_BUSY = (408, 425, 429)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Who is asked, for messages. `token` is the setting with the credential, where there is one."""
+
+    shown: str
+    setting: str
+    token: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The body of an answer with status 200, decompressed, and its headers."""
+
+    body: bytes
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -29,65 +52,132 @@ class Answer:
     source_at: int | None = None
 
 
-class _AgainError(SourceError):
-    """Another attempt may do better."""
-
-
 def shown(url: str) -> str:
     """A URL for people: without user, password and query."""
     return re.sub(r"[?#].*", "", re.sub(r"//[^/@]*@", "//", url))
 
 
-def fetch(url: str, *, check: Callable[[bytes], object], cap: int, attempts: int = ATTEMPTS, pause: float = 0.5) -> Answer:
-    """GET a URL.
+def get(
+    session: Any, url: str, place: Place, *, seconds: float, cap: int, silent: float | None = None, follow: bool = False
+) -> Reply:
+    """Ask once.
 
     Args:
-        check: raises ValueError, whose text is a sentence, for a body that is no answer.
+        session: a `requests.Session`.
+        seconds: for the whole answer, however slowly it drips.
         cap: the largest body in bytes, after decompression.
-        pause: seconds; before the second attempt up to twice that, then up to four times.
+        silent: seconds between two pieces; `seconds` by default.
+        follow: go where a redirect says; otherwise it is a refusal.
 
     Raises:
-        SourceError: no attempt gave a usable answer.
+        SourceDownError: worth another try.
+        SourceRefusedError: not.
     """
+    import requests
+
+    ends = time.monotonic() + seconds
+    body = bytearray()
+    try:
+        timeout = (min(_CONNECT_SECONDS, seconds), min(silent or seconds, seconds))
+        with session.get(url, stream=True, timeout=timeout, allow_redirects=follow) as reply:
+            _check_status(place, reply)
+            # One receive at a time: a server that drips would keep a read of a whole chunk waiting for ever.
+            while chunk := reply.raw.read1(_CHUNK, decode_content=True):
+                body += chunk
+                _check_bounds(place, len(body), cap=cap, ends=ends, seconds=seconds)
+            _check_whole(place, len(body), reply.headers)
+            return Reply(bytes(body), reply.headers)
+    except LakehouseError:
+        raise
+    except (requests.RequestException, OSError, ValueError) as error:
+        raise _broken(place, error) from None  # the library's own text may hold the whole URL
+    except Exception as error:  # urllib3's own, which requests leaves as they are while a body is read
+        if not type(error).__module__.startswith("urllib3"):
+            raise
+        raise _broken(place, error) from None
+
+
+def fetch(url: str, *, setting: str, check: Callable[[bytes], object], cap: int, pause: float = 0.5) -> Answer:
+    """Ask until there is a usable answer, `TRIES` times with growing pauses.
+
+    Args:
+        setting: the one that holds the URL.
+        check: raises ValueError, whose text is a sentence, for a body that is no answer.
+        cap: the largest body in bytes, after decompression.
+        pause: seconds; before the second try up to twice that, then up to four times.
+
+    Raises:
+        SourceError: no try gave a usable answer.
+    """
+    import requests
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+    ends = time.monotonic() + ALL_SECONDS
+    place = Place(shown(url), setting)
+
+    def ask() -> Answer:
+        with requests.Session() as session:
+            left = min(TRY_SECONDS, max(ends - time.monotonic(), 1.0))
+            reply = get(session, url, place, seconds=left, silent=_SILENT_SECONDS, cap=cap, follow=True)
+        at = time.time_ns() // 1_000_000
+        try:
+            check(reply.body)
+        except ValueError as error:
+            raise SourceDownError(f"{place.shown} gave no usable answer: {error}", remedy="Look at what it sends.") from None
+        return Answer(reply.body, at, _milliseconds(reply.headers.get("Date", "")))
+
     retrying = Retrying(
-        retry=retry_if_exception_type(_AgainError),
-        stop=stop_after_attempt(attempts),
+        retry=retry_if_exception_type(SourceDownError),
+        stop=stop_after_attempt(TRIES),
         wait=wait_random_exponential(multiplier=pause, max=5),
         reraise=True,
     )
-    return retrying(_attempt, url, check, cap)
+    return retrying(ask)
 
 
-def _attempt(url: str, check: Callable[[bytes], object], cap: int) -> Answer:
-    import requests
+def _check_status(place: Place, reply: Any) -> None:
+    status = int(reply.status_code)
+    if status == 200:
+        return
+    what = f"{place.shown} answered {status}"
+    if status in _BUSY or status >= 500:
+        after = _seconds(reply.headers.get("Retry-After"))
+        asked = f" and asks for {after:.0f} s of rest" if after is not None else ""
+        raise SourceDownError(f"{what}{asked}.", remedy="Run again later.", after=after)
+    if place.token and status in (401, 403):
+        raise SourceRefusedError(f"{what}: the token is not accepted.", remedy=f"Mend {place.token}.")
+    raise SourceRefusedError(f"{what}.", remedy=f"Mend {place.setting}.")
 
-    where, ends = shown(url), time.monotonic() + WHOLE
-    try:
-        with requests.get(url, stream=True, timeout=(CONNECT, PIECE)) as response:
-            if response.status_code != 200:
-                kind = _AgainError if response.status_code in (408, 425, 429) or response.status_code >= 500 else SourceError
-                raise kind(f"{where} answered HTTP {response.status_code}.", remedy="Look at the source, and at its address.")
-            body = bytearray()
-            for piece in response.iter_content(_CHUNK):
-                body += piece
-                if len(body) > cap:
-                    raise SourceError(f"{where} answered more than {cap:,} bytes.", remedy="Look at what it sends.")
-                if time.monotonic() > ends:
-                    raise _AgainError(f"{where} did not finish within {WHOLE:.0f} s.", remedy="Look at the source.")
-            date = response.headers.get("Date", "")
-    except requests.RequestException as error:
-        # The library's own text may hold the whole URL.
-        raise _AgainError(
-            f"{where} did not answer ({type(error).__name__}).", remedy="Look at the source and the network."
-        ) from None
-    content = bytes(body)
-    try:
-        check(content)
-    except ValueError as error:
-        raise _AgainError(f"{where} gave no usable answer: {error}", remedy="Look at what it sends.") from None
-    return Answer(content, time.time_ns() // 1_000_000, _milliseconds(date))
+
+def _check_bounds(place: Place, size: int, *, cap: int, ends: float, seconds: float) -> None:
+    remedy = "Look at what it sends; ask for less at a time."
+    if time.monotonic() > ends:
+        raise SourceDownError(f"{place.shown} is too slow: the answer was not whole after {seconds:g} s.", remedy=remedy)
+    if size > cap:
+        raise SourceRefusedError(f"{place.shown} answered more than {cap:,} bytes.", remedy=remedy)
+
+
+def _check_whole(place: Place, received: int, headers: Mapping[str, str]) -> None:
+    promised = headers.get("Content-Length", "")
+    if promised.isdigit() and not headers.get("Content-Encoding") and int(promised) != received:
+        raise SourceDownError(f"{place.shown} broke off after {received:,} of {int(promised):,} bytes.", remedy="Run again.")
+
+
+def _broken(place: Place, error: BaseException) -> SourceDownError:
+    return SourceDownError(
+        f"{place.shown} did not answer: {type(error).__name__}.", remedy=f"See that it runs and that {place.setting} is right."
+    )
+
+
+def _seconds(header: str | None) -> float | None:
+    """Retry-After: seconds, or a date."""
+    if header is None:
+        return None
+    with suppress(ValueError):
+        return max(float(int(header)), 0.0)
+    with suppress(ValueError, TypeError):
+        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
+    return None
 
 
 def _milliseconds(date: str) -> int | None:

@@ -13,6 +13,8 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 Layer = Literal["landing", "bronze", "silver", "gold", "warehouse", "reports", "ml", "ops", "quarantine"]
 #: Columns that DuckDB gives to every Parquet file; one of that name in the file would take their place.
 _ENGINES_OWN = ("file_index", "file_row_number")
+#: Airbyte's columns of a delivered record, destinations v2.
+AIRBYTE = ("_airbyte_raw_id", "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_generation_id")
 LAYERS: tuple[str, ...] = get_args(Layer)
 
 

@@ -14,11 +14,9 @@ Pure: no dagster, no dbt.
 
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
-from functools import cache
-from zoneinfo import ZoneInfo
 
 from lakehouse.core import ledger
-from lakehouse.core.captures import TIMEZONE
+from lakehouse.core.clock import zone
 from lakehouse.core.delta import DataFile, Snapshot, open_existing
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
@@ -101,10 +99,5 @@ def _days_of(file: DataFile) -> set[date] | None:
     """The days in which the records of a bronze file were extracted; None when its statistics do not say."""
     if _EXTRACTED not in file.lower or _EXTRACTED not in file.upper:
         return None
-    first, last = (bound[_EXTRACTED].astimezone(_zone()).date() for bound in (file.lower, file.upper))
+    first, last = (bound[_EXTRACTED].astimezone(zone()).date() for bound in (file.lower, file.upper))
     return {first + n * _DAY for n in range((last - first).days + 1)}
-
-
-@cache
-def _zone() -> ZoneInfo:
-    return ZoneInfo(TIMEZONE)

@@ -44,7 +44,7 @@ class BrtFeedResource(dg.ConfigurableResource):
 
     @property
     def captures(self) -> Captures:
-        return Captures(landing=self.landing, source="brt", stream="brt_gps", field="veiculos")
+        return _captures(self.landing)
 
     @property
     def is_recorded(self) -> bool:
@@ -64,16 +64,20 @@ class BrtFeedResource(dg.ConfigurableResource):
         """
         if self.is_recorded:
             return self.captures.recorded(self.url.removeprefix(_FILE))
-        return fetch(self.url, check=self.captures.check, cap=CAP_BYTES)
+        return fetch(self.url, setting="LAKEHOUSE_BRT_URL", check=self.captures.check, cap=CAP_BYTES)
 
 
 def is_busy(landing: str) -> bool:
     """Whether a run has the feed at this moment."""
     try:
-        with hold(Captures(landing=landing, source="brt", stream="brt_gps", field="veiculos").folder, wait=0):
+        with hold(_captures(landing).folder, wait=0):
             return False
     except BusyError:
         return True
+
+
+def _captures(landing: str) -> Captures:
+    return Captures(landing=landing, source="brt", stream="brt_gps", field="veiculos")
 
 
 def brt_assets() -> list[dg.AssetsDefinition]:

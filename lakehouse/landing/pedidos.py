@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from lakehouse.core.errors import DeclarationError, LakehouseError, SourceDownError, SourceRefusedError
+from lakehouse.core.errors import DeclarationError, LakehouseError, SourceDownError, SourceError
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage, hold
 from lakehouse.environments import Profile
@@ -142,7 +142,7 @@ def _asset(ref: TableRef, retry: Retry, take: Take, *, kind: str, description: s
             try:
                 with hold(uri, wait=orders.profile.step_seconds), lake.duckdb(landing=storage) as session:
                     landed, said = take(orders, storage, session)
-            except (SourceDownError, SourceRefusedError) as error:
+            except SourceError as error:
                 _try_again(context, error, retry)
                 if orders.profile.channel_down == "fail":
                     raise dg.Failure(description=str(error), allow_retries=False) from error

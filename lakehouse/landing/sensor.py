@@ -10,18 +10,13 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from lakehouse.automation import ACTIVE
 from lakehouse.core.landing import delta
 from lakehouse.settings import Settings
 from lakehouse.tables import parts
 from lakehouse.tables.spec import AirbyteStream, DeltaSource
 
 JOB = "medallion_etl"
-_ACTIVE = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 
 
 def landing_sensor(settings: Settings) -> dg.SensorDefinition:
@@ -41,7 +36,7 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
             yield dg.SkipReason(f"No files under {settings.landing}/raw.")
         elif before.get("digest") == digest:
             yield dg.SkipReason(f"Nothing new among {files} files.")
-        elif context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=_ACTIVE), limit=1):
+        elif context.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=ACTIVE), limit=1):
             yield dg.SkipReason(f"{JOB} is on its way; looking again at the next tick.")
         else:
             context.update_cursor(json.dumps({"digest": digest, "files": files}))

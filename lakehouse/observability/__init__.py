@@ -19,6 +19,7 @@ def build_defs(settings: "Settings") -> "dg.Definitions":
     import dagster as dg
 
     from lakehouse import automation
+    from lakehouse.core.clock import TIMEZONE
     from lakehouse.core.names import TableRef
     from lakehouse.gold.project import ensure_manifest
     from lakehouse.gold.schema import mart_columns
@@ -30,7 +31,7 @@ def build_defs(settings: "Settings") -> "dg.Definitions":
     gold = [TableRef("gold", name) for name in mart_columns(ensure_manifest())]
     own = [TableRef("ops", name) for name in ("ledger", "landing_files", "alerts", "events", "run_metrics")]
     ticks = {"watch": INTERVAL, "deliver": INTERVAL, "landing_files": 60}
-    crons = {job.schedule_name: (job.cron, automation.TIMEZONE) for job in automation.JOBS if job.cron}
+    crons = {job.schedule_name: (job.cron, TIMEZONE) for job in automation.JOBS if job.cron}
     surroundings = Surroundings([*gold, *own], promises(automation.JOBS), lambda: {**ticks, **crons})
     assets = monitoring_assets(settings, ALL, surroundings=surroundings)
     kept = {

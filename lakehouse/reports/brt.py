@@ -6,13 +6,12 @@ The date is that of the newest capture, so a day's page is written again at ever
 two days of each mart, however many are stored.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from lakehouse.core.captures import TIMEZONE
+from lakehouse.core.clock import zone
 from lakehouse.core.delta import Snapshot
 from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
@@ -37,8 +36,8 @@ def brt_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
         from lakehouse.reports.brt_page import render
 
         figures = collect(session, snapshots, environment=lake.environment)
-        moment = figures.captured_at or datetime.fromtimestamp(0, tz=ZoneInfo("UTC"))
-        return Page(moment.astimezone(ZoneInfo(TIMEZONE)).date(), render(figures), {"veiculos": len(figures.fleet)})
+        moment = figures.captured_at or datetime.fromtimestamp(0, tz=UTC)
+        return Page(moment.astimezone(zone()).date(), render(figures), {"veiculos": len(figures.fleet)})
 
     return publish(context, lake, report=REPORT, tables=_TABLES, make=make)
 
@@ -53,7 +52,7 @@ def collect(session: Session, snapshots: Snapshots, *, environment: str) -> Any:
     hours: list[dict[str, Any]] = []
     if captured_at is not None:
         since = captured_at - _SHOWN
-        local = since.astimezone(ZoneInfo(TIMEZONE))
+        local = since.astimezone(zone())
         minutes = [row for row in _since(session, snapshots[MINUTES], local) if row["minuto"] > since]
         shown = _since(session, snapshots[HOURS], local)
         hours = [row for row in shown if (row["data"], row["hora"]) > (local.date(), local.hour)]

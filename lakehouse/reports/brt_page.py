@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from lakehouse.core.captures import TIMEZONE
+from lakehouse.core.clock import zone
 from lakehouse.reports import page
 
 #: Vehicles of the sample carry it, so that nobody takes them for buses.
@@ -258,7 +257,7 @@ def _row_hour(row: page.Row) -> int:
 
 def _wall_ms(at: datetime) -> int:
     """The wall clock of Rio in milliseconds, as if it were UTC: so given, no chart slips by the machine's time zone."""
-    local = at.astimezone(ZoneInfo(TIMEZONE)).replace(tzinfo=None)
+    local = at.astimezone(zone()).replace(tzinfo=None)
     return round((local - datetime(1970, 1, 1)).total_seconds() * 1000)
 
 
@@ -267,4 +266,4 @@ def _hour(ms: int) -> str:
 
 
 def _moment(at: datetime | None) -> str:
-    return page.DASH if at is None else f"{at.astimezone(ZoneInfo(TIMEZONE)):%d/%m/%Y %H:%M}"
+    return page.DASH if at is None else f"{at.astimezone(zone()):%d/%m/%Y %H:%M}"

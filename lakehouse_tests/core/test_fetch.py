@@ -39,7 +39,7 @@ class Source:
         return f"http://user:secret@127.0.0.1:{self.server.server_address[1]}/gps?token=secret"
 
     def fetch(self, *, cap: int = 1_000_000) -> module.Answer:
-        return fetch(self.url, check=check, cap=cap, pause=0.01)
+        return fetch(self.url, setting="LAKEHOUSE_X_URL", check=check, cap=cap, pause=0.01)
 
 
 def check(body: bytes) -> None:
@@ -62,13 +62,16 @@ def silent(handler: BaseHTTPRequestHandler) -> None:
     time.sleep(2)
 
 
-def dripping(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    for _ in range(100):
-        handler.wfile.write(b"x" * (1 << 16))
-        handler.wfile.flush()
-        time.sleep(0.1)
+def dripping(piece: bytes) -> Reply:
+    def send(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(piece)
+            handler.wfile.flush()
+            time.sleep(0.1)
+
+    return send
 
 
 def cut_off(handler: BaseHTTPRequestHandler) -> None:
@@ -107,8 +110,8 @@ def test_what_may_be_better_next_time_is_asked_again(source, first):
 @pytest.mark.parametrize(
     ("replies", "said", "asked"),
     [
-        (reply(500), "answered HTTP 500", 3),
-        (reply(404), "answered HTTP 404", 1),
+        (reply(500), "answered 500", 3),
+        (reply(404), "answered 404", 1),
         (reply(body=b""), "no usable answer: It is not whole", 3),
         (reply(body=b"w" * 5_000), "more than 1,000 bytes", 1),
         (reply(body=gzip.compress(b"w" * 5_000_000), Content_Encoding="gzip"), "more than 1,000 bytes", 1),
@@ -125,15 +128,29 @@ def test_every_failure_is_one_sentence_without_the_secrets_of_the_address(source
     assert caught.value.__cause__ is None
 
 
-def test_a_source_that_says_nothing_or_never_ends_is_given_up_in_time(source, monkeypatch):
-    monkeypatch.setattr(module, "PIECE", 0.2)
-    monkeypatch.setattr(module, "WHOLE", 0.5)
+@pytest.mark.parametrize("piece", [b"x", b"x" * (1 << 16)], ids=["bytes", "chunks"])
+def test_a_source_that_never_ends_is_given_up_in_time(source, monkeypatch, piece):
+    monkeypatch.setattr(module, "TRY_SECONDS", 0.5)
     started = time.monotonic()
-    with pytest.raises(SourceError, match="ReadTimeout"):
+    with pytest.raises(SourceError, match=r"too slow: the answer was not whole after 0\.5 s"):
+        source(dripping(piece)).fetch(cap=1 << 30)
+    assert time.monotonic() - started < 5
+
+
+def test_a_source_that_says_nothing_is_given_up_in_time(source, monkeypatch):
+    monkeypatch.setattr(module, "_SILENT_SECONDS", 0.2)
+    started = time.monotonic()
+    with pytest.raises(SourceError, match=r"did not answer: ReadTimeout"):
         source(silent).fetch()
-    with pytest.raises(SourceError, match="did not finish within"):
-        source(dripping).fetch(cap=1 << 30)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 5
+
+
+def test_all_tries_together_end_in_time(source, monkeypatch):
+    monkeypatch.setattr(module, "ALL_SECONDS", 0.5)
+    started = time.monotonic()
+    with pytest.raises(SourceError, match="too slow"):
+        source(dripping(b"x")).fetch()
+    assert time.monotonic() - started < 6
 
 
 def test_no_server_is_an_error_like_any_other(source):

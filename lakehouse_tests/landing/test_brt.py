@@ -204,7 +204,7 @@ def test_a_bad_answer_is_recorded_seen_and_costs_nothing_else(kind, tmp_path):
 
 
 def test_a_feed_that_does_not_answer_is_a_failed_check_and_not_a_failed_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("lakehouse.core.fetch.ATTEMPTS", 1)
+    monkeypatch.setattr("lakehouse.core.fetch.TRIES", 1)
     feed = Feed(tmp_path / "lake", "http://127.0.0.1:9/gps/brt")
     run = feed.capture()
     assert run.success

@@ -275,7 +275,7 @@ def test_a_busy_api_is_left_alone_for_as_long_as_it_asks(channel, shop, header, 
 def test_a_page_that_drips_is_given_up_after_its_time(channel, shop):
     shop.faults = ["drips"]
     begun = time.monotonic()
-    with pytest.raises(SourceDownError, match=r"too slow: a page was not there after 0\.5 s"):
+    with pytest.raises(SourceDownError, match=r"too slow: the answer was not whole after 0\.5 s"):
         channel.take(shop, request=0.5)
     assert time.monotonic() - begun < 3
 

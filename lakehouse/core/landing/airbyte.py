@@ -32,15 +32,12 @@ import narwhals as nw
 from lakehouse.core.delta import DataFile, discard
 from lakehouse.core.engines.duckdb import DuckDBSession, bounded, literal, quoted
 from lakehouse.core.landing import avro
-from lakehouse.core.names import column_name
+from lakehouse.core.names import AIRBYTE, column_name
 from lakehouse.core.storage import LandedFile
 
 #: Bronze's own columns, before the delivered fields.
 ENVELOPE = {
-    "_airbyte_raw_id": "string",
-    "_airbyte_extracted_at": "timestamp",
-    "_airbyte_meta": "string",
-    "_airbyte_generation_id": "bigint",
+    **dict(zip(AIRBYTE, ("string", "timestamp", "string", "bigint"), strict=True)),
     "_source_file": "string",
     "_batch_id": "bigint",
     "_ingested_at": "timestamp",
@@ -49,7 +46,7 @@ ENVELOPE = {
 _V1_NAMES = {"_airbyte_raw_id": "_airbyte_ab_id", "_airbyte_extracted_at": "_airbyte_emitted_at"}
 _DATA = "_airbyte_data"
 #: What Airbyte adds to a record. Everything else that was delivered is a field, whatever it is called.
-_ENVELOPE_NAMES = frozenset((*(name for name in ENVELOPE if "airbyte" in name), *_V1_NAMES.values(), _DATA))
+_ENVELOPE_NAMES = frozenset((*AIRBYTE, *_V1_NAMES.values(), _DATA))
 #: The path that a row was read from; no delivered field has this process's own mark.
 _OPENED = f"opened_{uuid.uuid4().hex}"
 #: What DuckDB raises for a file's content, besides its plain `Error` (damaged Parquet pages). A binder or catalog

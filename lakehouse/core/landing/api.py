@@ -4,10 +4,10 @@
                                                         or a bare list, which is everything
 
 `next` is followed within the same origin until it is null; `total`, where given, must be what came. One request may take
-`request_seconds` in all, however slowly it drips; the whole extraction ends by `deadline`. What cannot be read as JSON, a
-server's error, a busy server (with its Retry-After) and a broken connection are worth another try; a refusal is not.
+`request_seconds` in all; the whole extraction ends by `deadline`. What cannot be read as JSON is worth another try.
 
-Does not belong here: what happens to the records (`extract.py`), when another try is made (the step's retry policy).
+Does not belong here: one request (`core/fetch.py`), what happens to the records (`extract.py`), when another try is made
+(the step's retry policy).
 """
 
 import hashlib
@@ -17,27 +17,22 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
-from lakehouse.core.errors import DeclarationError, LakehouseError, SourceDownError, SourceRefusedError
+from lakehouse.core.errors import DeclarationError, SourceDownError, SourceRefusedError
+from lakehouse.core.fetch import Place, get
 from lakehouse.core.landing.extract import stage_batches, text_batch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SETTING = "LAKEHOUSE_PEDIDOS_API_URL"
-_CONNECT_SECONDS = 10.0
 _PAGE_BYTES = 64_000_000
-_CHUNK = 1 << 16
-#: Worth another try besides every 5xx: request timeout, too early, too many requests.
-_BUSY = (408, 425, 429)
 _KEPT = re.compile(r"([0-9a-f]{16})-(\d{8}T\d{12}|all)-(\d{13})")
 
 
@@ -165,79 +160,11 @@ def _batches(api: Api, since: datetime | None, deadline: float) -> "Iterator[pa.
 
 def _get(session: Any, api: Api, url: str, *, deadline: float) -> bytes:
     """The body of one page, whole."""
-    import requests
-
-    ends = min(time.monotonic() + api.request_seconds, deadline)
-    left = ends - time.monotonic()
+    left = min(api.request_seconds, deadline - time.monotonic())
     if left <= 0:
-        raise _late(api, "the step's time was up")
-    body = bytearray()
-    try:
-        timeout = (min(_CONNECT_SECONDS, left), left)
-        with session.get(url, stream=True, timeout=timeout, allow_redirects=False) as reply:
-            _check_status(api, reply)
-            # One receive at a time: a server that drips would keep a read of a whole chunk waiting for ever.
-            while chunk := reply.raw.read1(_CHUNK, decode_content=True):
-                body += chunk
-                _check_bounds(api, len(body), ends)
-            if (promised := reply.headers.get("Content-Length")) and not reply.headers.get("Content-Encoding"):
-                _check_whole(api, len(body), promised)
-    except LakehouseError:
-        raise
-    except (requests.RequestException, OSError, ValueError) as error:
-        raise _broken(api, error) from None
-    except Exception as error:  # urllib3's own, which requests leaves as they are while a body is read
-        if not type(error).__module__.startswith("urllib3"):
-            raise
-        raise _broken(api, error) from None
-    return bytes(body)
-
-
-def _check_bounds(api: Api, size: int, ends: float) -> None:
-    if time.monotonic() > ends:
-        raise _late(api, f"a page was not there after {api.request_seconds:g} s")
-    if size > _PAGE_BYTES:
-        raise SourceRefusedError(f"A page of {api.place} is larger than {_PAGE_BYTES:,} bytes.", remedy="Ask for smaller pages.")
-
-
-def _check_whole(api: Api, received: int, promised: str) -> None:
-    if promised.isdigit() and int(promised) != received:
-        raise SourceDownError(f"{api.place} broke off after {received:,} of {int(promised):,} bytes.", remedy="Run again.")
-
-
-def _broken(api: Api, error: BaseException) -> SourceDownError:
-    return SourceDownError(
-        f"{api.place} did not answer: {type(error).__name__}.", remedy=f"See that it runs and that {SETTING} is right."
-    )
-
-
-def _late(api: Api, why: str) -> SourceDownError:
-    return SourceDownError(f"{api.place} is too slow: {why}.", remedy="Run again later, or ask for smaller pages.")
-
-
-def _check_status(api: Api, reply: Any) -> None:
-    status = int(reply.status_code)
-    if status == 200:
-        return
-    what = f"{api.place} answered {status}"
-    if status in _BUSY or status >= 500:
-        after = _seconds(reply.headers.get("Retry-After"))
-        asked = f" and asks for {after:.0f} s of rest" if after is not None else ""
-        raise SourceDownError(f"{what}{asked}.", remedy="Run again later.", after=after)
-    if status in (401, 403):
-        raise SourceRefusedError(f"{what}: the token is not accepted.", remedy="Mend LAKEHOUSE_PEDIDOS_API_TOKEN.")
-    raise SourceRefusedError(f"{what}.", remedy=f"Mend {SETTING}.")
-
-
-def _seconds(header: str | None) -> float | None:
-    """Retry-After: seconds, or a date."""
-    if header is None:
-        return None
-    with suppress(ValueError):
-        return max(float(int(header)), 0.0)
-    with suppress(ValueError, TypeError):
-        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
-    return None
+        raise SourceDownError(f"{api.place} is too slow: the step's time was up.", remedy="Run again later.")
+    place = Place(api.place, SETTING, "LAKEHOUSE_PEDIDOS_API_TOKEN")
+    return get(session, url, place, seconds=left, cap=_PAGE_BYTES).body
 
 
 def _page(api: Api, body: bytes, *, number: int) -> tuple[list[dict[str, Any]], str | None, int | None]:

@@ -27,6 +27,7 @@ import duckdb
 from lakehouse.core import files
 from lakehouse.core.engines.duckdb import DuckDBSession, bounded, literal, quoted, text
 from lakehouse.core.errors import SourceRefusedError
+from lakehouse.core.names import AIRBYTE
 from lakehouse.core.storage import LandedFile, Storage
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ _INSTANT = "%Y%m%dT%H%M%S%f"
 _NAME = re.compile(r"(?P<newest>\d{8}T\d{12})_[0-9a-f]{32}(_until_(?P<until>\d{8}T\d{12}))?\.parquet")
 #: In a name: the file holds a record without a readable instant, which is delivered every time.
 _UNDATED = datetime(9999, 12, 31, tzinfo=UTC)
-_ENVELOPE = ("_airbyte_raw_id", "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_generation_id")
 _PART_MB = 64
 _LINE_BYTES = 16_000_000
 
@@ -125,7 +125,7 @@ def land(
         return Landed(0, 0, (), before)
     records = _read(session, staged)
     names = list(records.columns)
-    if taken := sorted(set(names) & set(_ENVELOPE)):
+    if taken := sorted(set(names) & set(AIRBYTE)):
         raise SourceRefusedError(
             f"The source of {stream} has a field {taken[0]!r}, which is Airbyte's.", remedy="Rename it in the source's query."
         )
