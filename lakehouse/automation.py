@@ -17,6 +17,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
 from lakehouse.landing.brt import is_busy
 from lakehouse.settings import Environment, Settings
+from lakehouse.steps import ACTIVE
 from lakehouse.tables import parts
 
 #: Runs log through the code location's console logger; without this Dagster uses its own.
@@ -181,13 +182,6 @@ JOBS = (
         starts_in=("staging", "prod"),
     ),
 )
-#: A run that is not over.
-ACTIVE = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
 #: A run takes a few seconds to begin its first step.
 _BEGINS = timedelta(minutes=2)
 

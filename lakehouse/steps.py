@@ -24,6 +24,13 @@ from lakehouse.core.storage import Storage
 from lakehouse.retries import TABLE_STEPS, Retry
 from lakehouse.tables.spec import TableSpec
 
+#: A run that is not over.
+ACTIVE = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 #: A conflict or a busy table is over in seconds; three tries within about half a minute.
 RETRY = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 

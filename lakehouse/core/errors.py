@@ -73,3 +73,8 @@ class SourceDownError(SourceError):
 
 class SourceRefusedError(SourceError):
     """It refuses what is asked of it, and will again: credentials, a table, a form."""
+
+
+def install(extra: str) -> str:
+    """The beginning of a remedy: how an extra of `pyproject.toml` is installed."""
+    return f"Run .venv/bin/uv pip install --constraint requirements.lock -e '.[{extra}]'"

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lakehouse.core.errors import DeclarationError, LakehouseError, SourceDownError, SourceRefusedError
+from lakehouse.core.errors import DeclarationError, LakehouseError, SourceDownError, SourceRefusedError, install
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -44,7 +44,13 @@ def parse_url(text: str, *, setting: str) -> "URL":
 
 
 def open_engine(
-    text: str, *, setting: str, statement_seconds: float, lock_seconds: float = 30, existing: bool = False
+    text: str,
+    *,
+    setting: str,
+    statement_seconds: float,
+    lock_seconds: float = 30,
+    connect_seconds: int = CONNECT_SECONDS,
+    existing: bool = False,
 ) -> "Engine":
     """An engine whose connections end statements and waits for locks after so many seconds.
 
@@ -67,7 +73,7 @@ def open_engine(
         millis = {"statement_timeout": statement_seconds, "lock_timeout": lock_seconds}
         options = " ".join(f"-c {name}={int(seconds * 1000)}" for name, seconds in millis.items())
         arguments = {
-            "connect_timeout": CONNECT_SECONDS,
+            "connect_timeout": connect_seconds,
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
@@ -84,7 +90,7 @@ def open_engine(
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise DeclarationError(
             f"{setting} needs a driver that is not installed: {error}.",
-            remedy="Run .venv/bin/uv pip install --constraint requirements.lock -e '.[production]', or install the driver.",
+            remedy=f"{install('production')}, or install the driver.",
         ) from None
     if engine.dialect.name == "sqlite":
         # sqlite3 begins no transaction before DDL, and takes the lock for writing only at the first write: a reader that has

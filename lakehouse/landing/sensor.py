@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from lakehouse.automation import ACTIVE
 from lakehouse.core.landing import delta
 from lakehouse.settings import Settings
+from lakehouse.steps import ACTIVE
 from lakehouse.tables import parts
 from lakehouse.tables.spec import AirbyteStream, DeltaSource
 

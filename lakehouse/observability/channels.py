@@ -13,7 +13,7 @@ from email.message import EmailMessage
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from lakehouse.core.errors import LakehouseError
+from lakehouse.core.errors import DeclarationError, LakehouseError, install
 from lakehouse.observability.incidents import Message
 from lakehouse.observability.text import one_line
 
@@ -43,6 +43,7 @@ class Sender(Protocol):
 
         Raises:
             DeliveryError: it has not, or did not say so.
+            DeclarationError: the channel's client is not installed.
         """
         ...
 
@@ -116,8 +117,13 @@ class SlackSender:
     url: str = "https://slack.com/api/"
 
     def send(self, message: Message) -> None:
-        from dagster_slack import SlackResource
-        from slack_sdk.errors import SlackApiError, SlackClientError
+        try:
+            from dagster_slack import SlackResource
+            from slack_sdk.errors import SlackApiError, SlackClientError
+        except ModuleNotFoundError:
+            raise DeclarationError(
+                "LAKEHOUSE_SLACK_TOKEN is set, but dagster-slack is not installed.", remedy=f"{install('alerts')}, or unset it."
+            ) from None
 
         client = SlackResource(token=self.token).get_client()
         client.base_url, client.timeout = self.url.rstrip("/") + "/", int(TIMEOUT)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lakehouse.core.errors import DeclarationError, LakehouseError
+from lakehouse.core.errors import DeclarationError, LakehouseError, install
 from lakehouse.observability.text import one_line
 
 _QUIET = logging.getLogger("lakehouse.kafka")
@@ -31,7 +31,7 @@ def client(name: str) -> Any:
     except ModuleNotFoundError:
         raise DeclarationError(
             "LAKEHOUSE_KAFKA_BOOTSTRAP is set, but confluent-kafka is not installed.",
-            remedy="Run .venv/bin/uv pip install --constraint requirements.lock -e '.[alerts]', or unset it.",
+            remedy=f"{install('alerts')}, or unset it.",
         ) from None
     return getattr(confluent_kafka.admin, name, None) or getattr(confluent_kafka, name)
 

@@ -6,12 +6,12 @@ write more to the event log than all that they watch.
 
 import json
 import logging
-import urllib.request
 from collections.abc import Sequence
 
 import dagster as dg
 
 from lakehouse.core.errors import DeclarationError, LakehouseError
+from lakehouse.observability.services import ProbeError, http
 from lakehouse.observability.text import one_line
 from lakehouse.observability.watch import Promise
 from lakehouse.settings import Settings, listed
@@ -99,13 +99,9 @@ def send(settings: Settings, *, routing_error: str = "") -> tuple[str, str]:
 
 def heartbeat(settings: Settings) -> str:
     """Call the heartbeat's URL; what came of it. Its failure is somebody else's alarm."""
-    request = urllib.request.Request(settings.heartbeat_url.get_secret_value(), headers={"User-Agent": "lakehouse-monitoring"})
     try:
-        # settings allow http and https alone
-        with urllib.request.urlopen(request, timeout=5) as reply:  # nosec B310
-            reply.read(1)
-    except OSError as error:
-        said = f"The heartbeat failed: {getattr(error, 'code', None) or type(error).__name__}."
-        _LOG.warning("%s Check LAKEHOUSE_HEARTBEAT_URL.", said)
-        return said
+        http(settings.heartbeat_url.get_secret_value(), shown="The URL of LAKEHOUSE_HEARTBEAT_URL")
+    except ProbeError as error:
+        _LOG.warning("%s", error.what)
+        return f"The heartbeat failed. {error.what}"
     return "The heartbeat was sent."

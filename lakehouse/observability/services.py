@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.files import is_remote
 from lakehouse.core.names import TableRef
+from lakehouse.core.sql import explained, open_engine
 from lakehouse.core.storage import Storage
 from lakehouse.observability.alerts import Alert
 from lakehouse.observability.deadline import side_by_side
@@ -127,7 +128,7 @@ def configured(
     out = [Service(f"store:{place}", place, lambda place=place: store(place)) for place in places]  # type: ignore[misc]
     for name, url in databases.items():
         if url.startswith("postgresql"):
-            out.append(Service(name, redact(url), lambda url=url: database(url)))  # type: ignore[misc]
+            out.append(Service(name, redact(url), lambda name=name, url=url: database(name, url)))  # type: ignore[misc]
     if mlflow.startswith(("http://", "https://")):
         out.append(Service("mlflow", redact(mlflow), lambda: http(f"{mlflow.rstrip('/')}/health")))
     if kafka:
@@ -140,8 +141,8 @@ def configured(
     return out
 
 
-def http(url: str) -> None:
-    """GET answers with a status below 400."""
+def http(url: str, *, shown: str = "") -> None:
+    """GET answers with a status below 400. Messages say `shown`, or the URL without its secrets."""
     request = urllib.request.Request(url, headers={"User-Agent": "lakehouse-monitoring"})
     try:
         # settings allow http and https alone
@@ -150,7 +151,7 @@ def http(url: str) -> None:
     except OSError as error:
         code = getattr(error, "code", None)
         said = f"answered {code}" if code else f"did not answer: {getattr(error, 'reason', error)}"
-        raise ProbeError(f"{redact(url)} {said}.", remedy="Look at its log.") from None
+        raise ProbeError(f"{shown or redact(url)} {said}.", remedy="Look at its log.") from None
 
 
 def store(place: str) -> None:
@@ -175,24 +176,14 @@ def store(place: str) -> None:
         raise explain(whole, error) from None
 
 
-def database(url: str) -> None:
+def database(name: str, url: str) -> None:
     """A PostgreSQL connection can be opened and answers a query."""
-    from sqlalchemy import create_engine, text
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy import text
 
-    place = make_url(url)
-    if place.drivername == "postgresql":  # SQLAlchemy 2.1 takes that for psycopg 3
-        place = place.set(drivername="postgresql+psycopg2")
-    engine = create_engine(place, connect_args={"connect_timeout": int(_TIMEOUT)})
-    try:
+    with explained(f"{redact(url)} does not answer", setting=name):
+        engine = open_engine(url, setting=name, statement_seconds=_TIMEOUT, connect_seconds=int(_TIMEOUT))
         with engine.connect() as connection:
             connection.execute(text("SELECT 1")).scalar_one()
-    except SQLAlchemyError as error:
-        said = one_line(str(getattr(error, "orig", error)), limit=150)
-        raise ProbeError(f"PostgreSQL at {place.host}:{place.port} does not answer: {said}.", remedy="Start it.") from None
-    finally:
-        engine.dispose()
 
 
 def brokers(bootstrap: str) -> None:

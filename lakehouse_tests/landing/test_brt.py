@@ -296,8 +296,7 @@ def test_the_schedule_leaves_a_minute_out_while_a_run_is_under_way_and_only_then
     settings = Settings(root=str(tmp_path))
     (job,) = [job for job in JOBS if job.name == "brt_capture"]
     defs = build_defs(settings)
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        context = dg.build_schedule_context(instance=instance)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance, dg.build_schedule_context(instance=instance) as context:
         assert isinstance(_unless_under_way(job, settings, context), dg.RunRequest)
         run = instance.create_run_for_job(defs.resolve_job_def(job.name), status=dg.DagsterRunStatus.STARTED)
         assert isinstance(_unless_under_way(job, settings, context), dg.SkipReason)
@@ -309,8 +308,7 @@ def test_a_run_that_was_killed_does_not_hold_up_those_of_the_next_minutes(tmp_pa
     settings = Settings(root=str(tmp_path))
     (job,) = [job for job in JOBS if job.name == "brt_capture"]
     monkeypatch.setattr("lakehouse.automation._BEGINS", -job.max_runtime)  # it was started long ago
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        context = dg.build_schedule_context(instance=instance)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance, dg.build_schedule_context(instance=instance) as context:
         instance.create_run_for_job(build_defs(settings).resolve_job_def(job.name), status=dg.DagsterRunStatus.STARTED)
         assert isinstance(_unless_under_way(job, settings, context), dg.RunRequest), "nobody holds the feed"
         with hold(Captures(landing=settings.landing, source="brt", stream="brt_gps", field="veiculos").folder):

@@ -106,6 +106,16 @@ def test_a_channel_that_hangs_delays_and_loses_nothing(storage, channels, mail, 
     assert len(mail.mails) == 1
 
 
+def test_a_channel_whose_client_is_not_installed_says_what_to_install(channels, monkeypatch):
+    import sys
+
+    from lakehouse.core.errors import DeclarationError
+
+    monkeypatch.setitem(sys.modules, "dagster_slack", None)
+    with pytest.raises(DeclarationError, match=r"dagster-slack is not installed. Run .*\[alerts\]"):
+        channels["slack"].send(None)
+
+
 def test_slack_that_says_too_many_is_left_alone_for_as_long_as_it_says(storage, channels, slack):
     slack.status = 429
     raise_alert(storage, failed())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lakehouse.core.delta import DataFile
-from lakehouse.core.errors import DeclarationError
+from lakehouse.core.errors import DeclarationError, install
 from lakehouse.core.expressions import Expression
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def spark_session(*, memory_limit: str, spill: str, spark: Spark) -> "Iterator[S
             raise
         raise DeclarationError(
             "The engine spark (LAKEHOUSE_ENGINE) needs pyspark, which is not installed.",
-            remedy="Run .venv/bin/uv pip install --constraint requirements.lock -e '.[spark]', or set LAKEHOUSE_ENGINE=duckdb.",
+            remedy=f"{install('spark')}, or set LAKEHOUSE_ENGINE=duckdb.",
         ) from None
     session = SparkSession(memory_limit=memory_limit, spill=spill, spark=spark)
     try:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from lakehouse.core.errors import DeclarationError
+from lakehouse.core.errors import DeclarationError, install
 
 
 def to_json_lines(path: str, target: Path) -> None:
@@ -24,7 +24,7 @@ def to_json_lines(path: str, target: Path) -> None:
     except ModuleNotFoundError:
         raise DeclarationError(
             f"{Path(path).name} is Avro, and fastavro, which reads it, is not installed.",
-            remedy="Run .venv/bin/uv pip install --constraint requirements.lock -e '.[ingest]'.",
+            remedy=f"{install('ingest')}.",
         ) from None
     target.parent.mkdir(parents=True, exist_ok=True)
     with Path(path).open("rb") as source, target.open("w", encoding="utf-8") as out:
