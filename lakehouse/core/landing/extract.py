@@ -160,7 +160,9 @@ def _stage_new(
     connection = session.connection
     parts = ", ".join(f"{text(name + '=')} || {quoted(name)}" for name in names)
     known = records.select(duckdb.SQLExpression(f"md5(concat_ws(chr(31), {parts}))").alias("_digest"), duckdb.StarExpression())
-    known.create_view("_delivered")
+    known.create_view("_digested")
+    # The source's files are read once: the rest of this looks at the records twice more.
+    connection.execute("CREATE TEMP TABLE _delivered AS FROM _digested")
     # A window over all of them takes three times as long as a window over the few that came more than once.
     connection.execute("CREATE TEMP TABLE _copies AS SELECT _digest FROM _delivered GROUP BY 1 HAVING count(*) > 1")
     once = "SELECT *, _digest || '-0' AS _id FROM _delivered ANTI JOIN _copies USING (_digest)"
@@ -188,7 +190,7 @@ def _stage_new(
         [str(folder / "data")],
     ).fetchall()
     [(count,)] = connection.execute("SELECT count(*) FROM _delivered").fetchall()
-    for kind, name in (("VIEW", "_new"), ("VIEW", "_seen"), ("TABLE", "_copies"), ("VIEW", "_delivered")):
+    for kind, name in (("VIEW", "_new"), ("VIEW", "_seen"), ("TABLE", "_copies"), ("TABLE", "_delivered"), ("VIEW", "_digested")):
         connection.execute(f"DROP {kind} {name}")
     return count, sorted(str(path) for row in result for path in row[1])
 
