@@ -56,6 +56,9 @@ WAREHOUSE_TABLES = (
     "gold/vendas_por_pais",
     "gold/vendas_por_produto",
     "gold/clientes_rfm",
+    "gold/brt_frota_atual",
+    "gold/brt_frota_por_minuto",
+    "gold/brt_servicos_por_hora",
 )
 
 

@@ -83,6 +83,11 @@ class Snapshot:
         return self._files
 
     @property
+    def partition_columns(self) -> tuple[str, ...]:
+        """The columns by whose values the data files are kept apart."""
+        return tuple(self.table.metadata().partition_columns)
+
+    @property
     def id(self) -> str:
         """The table's own id: another one when it was removed and made again."""
         return str(self.table.metadata().id)

@@ -5,7 +5,8 @@
 Which version a table holds is a row of `lakehouse_published`, written in the same transaction: a run of the same version does
 nothing, a kill leaves the version before, and no reader sees anything between two versions. Rows are replaced and the table
 stays, so grants, views and indexes of its readers do; only when the declared columns change is it made anew. The new rows are
-written beside the old ones until the commit, so readers are not kept waiting either.
+written beside the old ones until the commit, so readers are not kept waiting either. Of a table that the lake keeps apart by
+days, only the days are replaced whose files are others than in the version that is there.
 
 Names pass the allow-list of the specs and SQLAlchemy's quoting. Pure: no dagster. Not here: which tables, and when.
 """
@@ -13,17 +14,17 @@ Names pass the allow-list of the specs and SQLAlchemy's quoting. Pure: no dagste
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from lakehouse.core.delta import Snapshot
+from lakehouse.core.delta import DataFile, Snapshot, open_existing
 from lakehouse.core.engines.duckdb import DuckDBSession, quoted, text
-from lakehouse.core.errors import DeclarationError
+from lakehouse.core.errors import BrokenTableError, DeclarationError
 from lakehouse.core.names import TableRef, check_name
 from lakehouse.core.sql import bounded, explained, open_engine
 
@@ -115,8 +116,11 @@ def publish(session: DuckDBSession, warehouse: Warehouse, target: Target, snapsh
         if row.form != form:
             table.drop(connection, checkfirst=True)
         table.create(connection, checkfirst=True)
-        connection.execute(table.delete())
-        rows = _copy(session, connection, table, target, snapshot, chunksize=warehouse.chunksize)
+        days = _changed_days(snapshot, row.version) if same else None
+        gone = connection.execute(table.delete() if days is None else table.delete().where(table.c[days.column].in_(days.days)))
+        paths = snapshot.paths(None if days is None else days.files)
+        rows = _copy(session, connection, table, target, paths, chunksize=warehouse.chunksize)
+        rows += 0 if days is None else row.rows - gone.rowcount
         noted = {
             "source": str(target.source),
             "delta_id": snapshot.id,
@@ -127,6 +131,35 @@ def publish(session: DuckDBSession, warehouse: Warehouse, target: Target, snapsh
         }
         connection.execute(versions.update().where(versions.c.name == target.source.table).values(noted))
     return Published(snapshot.version, rows, written=True, seconds=time.monotonic() - begun)
+
+
+@dataclass(frozen=True)
+class _Days:
+    """Days of a partitioned table that are to be replaced, and the files that hold them now."""
+
+    column: str
+    days: tuple[date, ...]
+    files: tuple[DataFile, ...]
+
+
+def _changed_days(snapshot: Snapshot, before: int) -> _Days | None:
+    """What differs between a version and an older one; None where days do not tell."""
+    columns = snapshot.partition_columns
+    if len(columns) != 1:
+        return None
+    try:
+        older = open_existing(snapshot.uri, version=before)
+    except BrokenTableError:  # its log was cleaned up
+        return None
+    if older is None or older.partition_columns != columns:
+        return None
+    then, now = ({file.path: file for file in found.files} for found in (older, snapshot))
+    differ = [file for path, file in (then | now).items() if (path in then) != (path in now)]
+    values = {(file.partition or {}).get(columns[0]) for file in differ}
+    if None in values:
+        return None
+    files = tuple(file for file in snapshot.files if (file.partition or {}).get(columns[0]) in values)
+    return _Days(columns[0], tuple(date.fromisoformat(str(value)) for value in sorted(map(str, values))), files)
 
 
 def held(warehouse: Warehouse, target: Target) -> tuple[int, dict[str, Any]] | None:
@@ -231,9 +264,15 @@ def _form(target: Target) -> str:
 
 
 def _copy(
-    session: DuckDBSession, connection: "sa.Connection", table: "sa.Table", target: Target, snapshot: Snapshot, *, chunksize: int
+    session: DuckDBSession,
+    connection: "sa.Connection",
+    table: "sa.Table",
+    target: Target,
+    paths: Sequence[str],
+    *,
+    chunksize: int,
 ) -> int:
-    frame = session.read(snapshot.paths(), dict(target.columns))
+    frame = session.read(paths, dict(target.columns))
     relation: duckdb.DuckDBPyRelation = frame.to_native()
     if connection.dialect.name == "postgresql":
         return _copy_in(session, connection, table, target, relation)

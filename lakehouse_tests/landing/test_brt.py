@@ -28,7 +28,9 @@ from lakehouse.tables.brt import BRT_GPS
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 LANDING = ["landing/brt_captura", "landing/brt_csv"]
-FOLLOWS = ["bronze__brt_gps", "silver__brt_gps", "gold", "reports__brt"]
+MARTS = ("brt_frota_atual", "brt_frota_por_minuto", "brt_servicos_por_hora")
+LOADS = [*(f"warehouse__{mart}" for mart in MARTS), "warehouse_equals_lake"]
+FOLLOWS = ["bronze__brt_gps", "silver__brt_gps", "gold", "reports__brt", *LOADS]
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ def test_nine_runs_capture_and_the_tenth_goes_on_to_the_report(ten):
     for run in runs[:9]:
         assert made(run) == ["landing/brt_captura"]
         assert skipped(run) == FOLLOWS, "the CSV is not there, and what follows is shown as skipped"
-    gold = ["gold/brt_frota_atual", "gold/brt_frota_por_minuto", "gold/brt_servicos_por_hora"]
-    assert made(runs[9]) == sorted([*LANDING, "bronze/brt_gps", "silver/brt_gps", *gold, "reports/brt"])
+    marts = [f"{layer}/{mart}" for layer in ("gold", "warehouse") for mart in MARTS]
+    assert made(runs[9]) == sorted([*LANDING, "bronze/brt_gps", "silver/brt_gps", *marts, "reports/brt"])
     assert made(runs[10]) == [], "nothing is left"
     assert runs[10].success
 

@@ -3,12 +3,13 @@ PostgreSQL in `stack/test_pedidos.py`)."""
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
 from lakehouse.core.delta import open_existing
-from lakehouse.core.errors import DeclarationError, SourceDownError
+from lakehouse.core.errors import BrokenTableError, DeclarationError, SourceDownError
 from lakehouse.core.names import TableRef
 from lakehouse.settings import Settings
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec
@@ -37,6 +38,8 @@ TARGET = Target(ITENS.silver, {column.name: column.type for column in ITENS.colu
 class Shelf:
     """A silver table and the SQLite database that it is published to."""
 
+    spec = ITENS
+
     def __init__(self, lake, tmp_path):
         self.lake, self.path = lake, tmp_path / "warehouse.db"
         self.warehouse = Warehouse(url=f"sqlite:///{self.path}", chunksize=7, lock_seconds=0.2)
@@ -44,7 +47,7 @@ class Shelf:
     def land(self, *rows):
         self.number = getattr(self, "number", 0) + 1
         self.lake.land("itens", f"2024_01_0{self.number}_170406720000{self.number}_0", rows)
-        self.lake.run(ITENS)
+        self.lake.run(self.spec)
 
     def publish(self, *, target=TARGET, version=None):
         snapshot = open_existing(self.lake.storage.uri(ITENS.silver), version=version)
@@ -214,3 +217,55 @@ def test_columns_pass_the_allow_list_too(shelf):
     with pytest.raises(DeclarationError, match="column name"):
         shelf.land(item(1))
         shelf.publish(target=Target(ITENS.silver, {"id": "bigint", 'x" bigint); DROP TABLE y; --': "string"}, ("id",)))
+
+
+# --- tables that are kept apart by days --------------------------------------------------------------------------------
+
+
+DAILY = replace(ITENS, partition="dia")
+
+
+class Days(Shelf):
+    """The same, with silver kept apart by `dia`."""
+
+    spec = DAILY
+
+
+@pytest.fixture
+def days(lake, tmp_path):
+    shelf = Days(lake, tmp_path)
+    for day in range(1, 5):
+        shelf.land(*[item(10 * day + n, dia=f"2024-03-0{day}") for n in range(3)])
+    shelf.publish()
+    with closing(sqlite3.connect(shelf.path)) as connection, connection:
+        connection.execute("CREATE TABLE gone (id)")
+        connection.execute("CREATE TRIGGER seen AFTER DELETE ON itens BEGIN INSERT INTO gone VALUES (old.id); END")
+    return shelf
+
+
+def test_only_the_days_that_changed_are_replaced(days):
+    days.land(item(20, dia="2024-03-02", valor="7.00", em="2024-04-01T00:00:00Z"), item(50, dia="2024-03-05"))
+    done = days.publish()
+    assert (done.rows, done.written) == (13, True)
+    assert days.sql("SELECT id FROM gone ORDER BY id") == [(20,), (21,), (22,)]
+    assert days.sql("SELECT count(*), round(sum(valor), 2) FROM itens") == [(13, 8.2)]
+    assert held(days.warehouse, TARGET)[1]["rows"] == 13
+
+
+def test_a_row_whose_day_is_another_leaves_the_old_one(days):
+    days.land(item(20, dia="2024-03-04", em="2024-04-01T00:00:00Z"))
+    assert days.publish().rows == 12
+    assert days.sql("SELECT id, dia FROM itens WHERE id = 20") == [(20, "2024-03-04")]
+    assert {row[0] // 10 for row in days.sql("SELECT id FROM gone")} == {2, 4}
+
+
+def test_all_days_are_replaced_where_the_version_before_cannot_be_opened(days, monkeypatch):
+    days.land(item(50, dia="2024-03-05"))
+
+    def cleaned_up(uri, *, version):
+        raise BrokenTableError("That version is gone.", remedy="None.")
+
+    monkeypatch.setattr(module, "open_existing", cleaned_up)
+    assert days.publish().rows == 13
+    assert len(days.sql("SELECT id FROM gone")) == 12
+    assert len(days.sql()) == 13
