@@ -51,7 +51,7 @@ def replay(captures: int, days: int) -> dict[str, object]:
     exports: list[tuple[float, float]] = []
     ticks: list[float] = []
     total = 0.0
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         for number in range(days * captures):
             at = _START + number // captures * _DAY + number % captures * _MINUTE
             path = folder / f"{at}.json"

@@ -42,9 +42,10 @@ def orders_notice() -> dg.AssetsDefinition:
             version, figures = found if found is not None else (-1, {"rows": 0, "total": 0})
             missing = missing_channels(context.instance, context.run.run_id)
             loaded = f"{figures['rows']:,} orders of {figures['total'] or 0:,.2f} in all"
+            nothing = len(missing) == len(PEDIDOS.parts)
             alert = Alert(
                 "notice",
-                "warning" if missing else "info",
+                "error" if nothing else "warning" if missing else "info",
                 f"pedidos: {loaded}" + (f", without {' and '.join(missing)}" if missing else ""),
                 body=f"The warehouse holds version {version} of silver/pedidos: {loaded}."
                 + "".join(f"\n{name} was not taken in: {error}" for name, error in missing.items()),
@@ -54,6 +55,11 @@ def orders_notice() -> dg.AssetsDefinition:
                 step=str(context.op_handle),
             )
             raise_alert(lake.storage, alert)
+            if nothing:
+                raise dg.Failure(
+                    description=f"No channel was taken in; the warehouse holds what it held before. {' '.join(missing.values())}",
+                    allow_retries=False,
+                )
         return dg.MaterializeResult(metadata={"subject": alert.subject, "degraded": bool(missing)})
 
     return pedidos_notice

@@ -107,6 +107,20 @@ def test_an_api_that_fails_for_ever_is_left_after_its_tries_and_the_run_goes_on_
         assert "bronze/pedidos_db" in told(result)
 
 
+def test_a_run_without_any_channel_is_no_success_and_leaves_what_was_there(root):
+    assert run(root).success
+    before = warehouse(root, "SELECT count(*), sum(total) FROM pedidos")
+    with serve(Shop([], always=500)) as shop:
+        options = {"pedidos_api_url": shop.url, "pedidos_api_retry_seconds": 0, "pedidos_api_cache_seconds": 0}
+        result = run(root, pedidos_db_url=f"sqlite:///{root}/nowhere.db", **options)
+    assert not result.success
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_key == "ops__pedidos_notice"
+    said = failure.event_specific_data.error.message + str(failure.event_specific_data.user_failure_data)
+    assert "No channel was taken in" in said and "answered 500" in said and "no SQLite file" in said
+    assert warehouse(root, "SELECT count(*), sum(total) FROM pedidos") == before
+
+
 def test_a_page_that_repeats_columns_that_are_missing_and_types_that_changed_end_in_quarantine_or_as_copies(root):
     good = [
         {"id": n, "nome": f"item {n}", "valor": 1.5, "quantidade": 2, "updated_at": "2024-01-01T00:00:00Z"} for n in range(1, 151)
