@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -18,9 +18,12 @@ import dagster as dg
 import pytest
 
 from lakehouse.definitions import build_defs
+from lakehouse.observability.sensors import send
+from lakehouse.observability.watch import look
 from lakehouse.settings import Settings, project_folder
 from lakehouse_tests.conftest import Lake
 from lakehouse_tests.faults.driver import KILLED, Driver
+from lakehouse_tests.observability.sinks import slack_server
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 TABLE = "CREATE TABLE pedidos (id bigint, nome text, valor numeric(12,2), quantidade bigint, updated_at timestamptz)"
@@ -91,9 +94,9 @@ class Orders:
         }
         return Settings(**{**given, **self.options})
 
-    def run(self, *, only: list[str] | None = None) -> dg.ExecuteInProcessResult:
+    def run(self, *, only: list[str] | None = None, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
         job = build_defs(self.settings()).resolve_job_def("pedidos")
-        with dg.DagsterInstance.ephemeral() as instance:
+        with nullcontext(instance) if instance else dg.DagsterInstance.ephemeral() as instance:
             return job.execute_in_process(
                 instance=instance,
                 raise_on_error=False,
@@ -218,16 +221,22 @@ def test_the_real_orders_come_to_their_figures_everywhere_and_three_more_runs_ch
     assert told(again)["ops/pedidos_notice"]["subject"] == "pedidos: 5,000 orders of 132,726.29 in all"
 
 
-def test_99_clean_rows_are_refused_and_neither_silver_nor_the_warehouse_has_any(orders, server, tmp_path, real_data):
+def test_99_clean_rows_are_refused_neither_silver_nor_the_warehouse_has_any_and_who_is_told_why(
+    orders, server, tmp_path, real_data
+):
     records = [row for row in json.loads((real_data / "pedidos" / "pedidos_api.json").read_text()) if row["id"]][:99]
     (tmp_path / "few.json").write_text(json.dumps(records))
     with server.session(orders.branch) as sql:
         sql("TRUNCATE pedidos")
-    with _shop(tmp_path / "few.json") as url:
+    with _shop(tmp_path / "few.json") as url, dg.DagsterInstance.ephemeral() as instance, slack_server() as slack:
         orders.api = url
-        result = orders.run()
-    refused = failed(result)["silver/pedidos:min_rows_100"]
-    assert (refused["failed"], refused["action"]) == (1, "fail") or refused["action"] == "fail"
+        orders.options |= {"slack_token": "xoxb-test", "slack_channel": "#data", "slack_url": slack.url}
+        result = orders.run(instance=instance)
+        look(instance, orders.lake.storage, cursor=None)
+        send(orders.settings())
+    assert failed(result)["silver/pedidos:min_rows_100"]["action"] == "fail"
+    told_of = " ".join(message["text"] for message in slack.messages)
+    assert "Check min_rows_100 of silver/pedidos failed" in told_of and "judged 99" in told_of, told_of
     assert orders.rows("bronze", "pedidos_api") == 99
     assert orders.rows("silver", "pedidos") == 0
     assert "warehouse/pedidos" not in told(result)
