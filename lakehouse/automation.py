@@ -16,6 +16,7 @@ from lakehouse.core.clock import TIMEZONE
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
 from lakehouse.landing.brt import is_busy
+from lakehouse.landing.connectors import connector_checks
 from lakehouse.settings import Environment, Settings
 from lakehouse.steps import ACTIVE
 from lakehouse.tables import parts
@@ -162,7 +163,10 @@ JOBS = (
     ),
     Job(
         name="monitoring",
-        selection=lambda: dg.AssetSelection.tag("monitoring", ""),
+        selection=lambda: (
+            dg.AssetSelection.tag("monitoring", "")
+            | dg.AssetSelection.checks(*[key for check in connector_checks() for key in check.check_keys])
+        ),
         description="Health of tables, Kafka and services, and metrics of runs, every five minutes.",
         tags=("monitoring",),
         max_runtime=timedelta(minutes=10),

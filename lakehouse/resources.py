@@ -2,8 +2,8 @@
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
 hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
-`brt_feed` says where bus positions are asked for; `orders` and `warehouse` are the SQL databases and the API outside the lake;
-`ml` says where models are registered.
+`brt_feed` says where bus positions are asked for, `airbyte` where syncs are; `orders` and `warehouse` are the SQL databases and
+the API outside the lake; `ml` says where models are registered.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from lakehouse.io_manager import DeltaIOManager
 from lakehouse.lake import LakeResource
 from lakehouse.landing.brt import BrtFeedResource
 from lakehouse.landing.pedidos import OrderSources
+from lakehouse.landing.server import AirbyteApi
 from lakehouse.ml.resource import MlResource
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
@@ -74,6 +75,7 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         "request": TableRequest.configure_at_launch(),
         "brt_feed": BrtFeedResource(url=settings.brt_url, buffer=settings.brt_buffer, landing=settings.landing),
         # Plain records: they hold secrets, and what is configured in Dagster is shown in its pages.
+        "airbyte": AirbyteApi.of(settings),
         "orders": OrderSources.of(settings),
         "warehouse": warehouse_of(settings),
         "ml": MlResource(tracking_uri=settings.model_registry, holidays=settings.holidays),

@@ -162,6 +162,12 @@ class Settings(BaseSettings):
     spark_master: Annotated[str, AfterValidator(_master)] = "local[*]"
     spark_conf: Annotated[str, AfterValidator(_spark_conf)] = ""
     connectors: str = "connectors"
+    airbyte_url: Annotated[str, AfterValidator(_http)] = ""
+    airbyte_client_id: str = ""
+    airbyte_client_secret: SecretStr = SecretStr("")
+    airbyte_user: str = ""
+    airbyte_password: SecretStr = SecretStr("")
+    airbyte_poll_seconds: Annotated[float, Field(ge=0.01, le=3600)] = 10
     brt_url: Annotated[str, AfterValidator(_feed)] = "https://dados.mobilidade.rio/gps/brt"
     brt_buffer: Annotated[int, Field(ge=1, le=1_440)] = 10
     brt_box: Annotated[str, AfterValidator(_box)] = "-23.1,-22.7,-43.8,-43.1"
@@ -229,6 +235,14 @@ class Settings(BaseSettings):
     def connectors_folder(self) -> str:
         """Where Airbyte's connectors have their virtual environments, and their secrets."""
         return _absolute(self.connectors)
+
+    @property
+    def airbyte_apis(self) -> tuple[str, str]:
+        """The Airbyte server's public API, and the one that tells more of a job; of Airbyte's own cloud, or of another's."""
+        url = self.airbyte_url.rstrip("/")
+        if re.fullmatch(r"https://(cloud|api)\.airbyte\.com(/.*)?", url):
+            return "https://api.airbyte.com/v1", "https://cloud.airbyte.com/api/v1"
+        return f"{url}/api/public/v1", f"{url}/api/v1"
 
     @property
     def tables(self) -> tuple[TableSpec, ...]:

@@ -72,7 +72,16 @@ class SourceDownError(SourceError):
 
 
 class SourceRefusedError(SourceError):
-    """It refuses what is asked of it, and will again: credentials, a table, a form."""
+    """It refuses what is asked of it, and will again: credentials, a table, a form.
+
+    Args:
+        status: of an HTTP answer, with what it `said`.
+    """
+
+    def __init__(self, what: str, *, remedy: str, status: int = 0, said: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.status = status
+        self.said = said
 
 
 def install(extra: str) -> str:

@@ -1,7 +1,7 @@
 """HTTP answers, whole, of bounded size and time.
 
-    get(url)          ─▶ one try:  status 200, its whole body            ─▶ Reply   or SourceDownError (worth another try:
-    fetch(url, check) ─▶ get ─▶ get ─▶ get, and a body that `check` takes ─▶ Answer  no answer, too slow, cut off, 408, 425, 429,
+    ask(url)          ─▶ one try:  status 200, its whole body            ─▶ Reply   or SourceDownError (worth another try:
+    fetch(url, check) ─▶ ask ─▶ ask ─▶ ask, and a body that `check` takes ─▶ Answer  no answer, too slow, cut off, 408, 425, 429,
                                                                                     5xx) or SourceRefusedError (it is not)
 
 What an answer means does not belong here, nor what happens to it.
@@ -57,8 +57,18 @@ def shown(url: str) -> str:
     return re.sub(r"[?#].*", "", re.sub(r"//[^/@]*@", "//", url))
 
 
-def get(
-    session: Any, url: str, place: Place, *, seconds: float, cap: int, silent: float | None = None, follow: bool = False
+def ask(
+    session: Any,
+    url: str,
+    place: Place,
+    *,
+    seconds: float,
+    cap: int,
+    silent: float | None = None,
+    follow: bool = False,
+    method: str = "GET",
+    query: Mapping[str, Any] | None = None,
+    content: Mapping[str, Any] | None = None,
 ) -> Reply:
     """Ask once.
 
@@ -68,6 +78,7 @@ def get(
         cap: the largest body in bytes, after decompression.
         silent: seconds between two pieces; `seconds` by default.
         follow: go where a redirect says; otherwise it is a refusal.
+        content: sent as JSON.
 
     Raises:
         SourceDownError: worth another try.
@@ -79,7 +90,8 @@ def get(
     body = bytearray()
     try:
         timeout = (min(_CONNECT_SECONDS, seconds), min(silent or seconds, seconds))
-        with session.get(url, stream=True, timeout=timeout, allow_redirects=follow) as reply:
+        options = {"params": query, "json": content, "stream": True, "timeout": timeout, "allow_redirects": follow}
+        with session.request(method, url, **options) as reply:
             _check_status(place, reply)
             # One receive at a time: a server that drips would keep a read of a whole chunk waiting for ever.
             while chunk := reply.raw.read1(_CHUNK, decode_content=True):
@@ -115,10 +127,10 @@ def fetch(url: str, *, setting: str, check: Callable[[bytes], object], cap: int,
     ends = time.monotonic() + ALL_SECONDS
     place = Place(shown(url), setting)
 
-    def ask() -> Answer:
+    def once() -> Answer:
         with requests.Session() as session:
             left = min(TRY_SECONDS, max(ends - time.monotonic(), 1.0))
-            reply = get(session, url, place, seconds=left, silent=_SILENT_SECONDS, cap=cap, follow=True)
+            reply = ask(session, url, place, seconds=left, silent=_SILENT_SECONDS, cap=cap, follow=True)
         at = time.time_ns() // 1_000_000
         try:
             check(reply.body)
@@ -132,7 +144,7 @@ def fetch(url: str, *, setting: str, check: Callable[[bytes], object], cap: int,
         wait=wait_random_exponential(multiplier=pause, max=5),
         reraise=True,
     )
-    return retrying(ask)
+    return retrying(once)
 
 
 def _check_status(place: Place, reply: Any) -> None:
@@ -144,9 +156,10 @@ def _check_status(place: Place, reply: Any) -> None:
         after = _seconds(reply.headers.get("Retry-After"))
         asked = f" and asks for {after:.0f} s of rest" if after is not None else ""
         raise SourceDownError(f"{what}{asked}.", remedy="Run again later.", after=after)
+    said = reply.raw.read1(_CHUNK, decode_content=True).decode("utf-8", "replace")
     if place.token and status in (401, 403):
-        raise SourceRefusedError(f"{what}: the token is not accepted.", remedy=f"Mend {place.token}.")
-    raise SourceRefusedError(f"{what}.", remedy=f"Mend {place.setting}.")
+        raise SourceRefusedError(f"{what}: the token is not accepted.", remedy=f"Mend {place.token}.", status=status, said=said)
+    raise SourceRefusedError(f"{what}.", remedy=f"Mend {place.setting}.", status=status, said=said)
 
 
 def _check_bounds(place: Place, size: int, *, cap: int, ends: float, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Landing: files as delivered.
 
 Here: one external asset per stream of others and the sensor that sees new files; the assets that land feeds, orders and
-    connectors' records themselves.
+    connectors' records themselves, or have an Airbyte server land them.
 Comes from: whoever writes `<landing>/raw/<stream>/` (Airbyte, a person), the Delta table of a `DeltaSource`, an API, a database.
 Goes to: bronze. Never: modifies, moves or removes a landed file.
 Rerun: looking again is free; a run is requested only when the listing changed. What landed before does not land again.
@@ -9,7 +9,7 @@ Rerun: looking again is free; a run is requested only when the listing changed. 
 
 import dagster as dg
 
-from lakehouse.landing.connectors import connector_assets
+from lakehouse.landing.connectors import connector_assets, connector_checks
 from lakehouse.landing.pedidos import order_assets
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
@@ -39,7 +39,7 @@ def build_defs(settings: Settings) -> dg.Definitions:
         for ref, spec in streams.items()
     ]
     made = [*connector_assets(), *brt_assets(), *order_assets(settings)]
-    return dg.Definitions(assets=[*assets, *made], sensors=[landing_sensor(settings)])
+    return dg.Definitions(assets=[*assets, *made], asset_checks=connector_checks(), sensors=[landing_sensor(settings)])
 
 
 def _place(settings: Settings, spec: TableSpec) -> str:

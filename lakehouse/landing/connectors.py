@@ -1,4 +1,5 @@
-"""Landing assets that run Airbyte's own connectors: one asset for each that a table declares (`AirbyteConnector`).
+"""Landing assets that run Airbyte's own connectors: one asset for each that a table declares (`AirbyteConnector`). Those that
+have an Airbyte server sync (`AirbyteServer`) are found here, and made in `server.py`.
 
 make connector NAME=loja PACKAGE=airbyte-source-faker     its virtual environment, below LAKEHOUSE_CONNECTORS
 dagster asset materialize --select 'key:"landing/loja"'   one sync
@@ -15,24 +16,33 @@ import dagster as dg
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
 from lakehouse.lake import LakeResource, scratch
+from lakehouse.landing.server import server_asset, server_check
 from lakehouse.settings import load_settings
 from lakehouse.steps import RETRY, failures
 from lakehouse.tables import parts
-from lakehouse.tables.spec import AirbyteConnector, AirbyteStream
+from lakehouse.tables.spec import AirbyteConnector, AirbyteServer, AirbyteStream
 
 
 def connector_assets() -> list[dg.AssetsDefinition]:
-    """The asset `landing/<name>` of every declared connector."""
-    sources = [part.origin for part in parts()]
-    found: dict[str, AirbyteConnector] = {}
-    for source in sources:
+    """The asset `landing/<name>` of every declared connector, and of every connection of a server."""
+    return [server_asset(one) if isinstance(one, AirbyteServer) else _asset(one) for one in _declared()]
+
+
+def connector_checks() -> list[dg.AssetChecksDefinition]:
+    """The checks of those assets that look at what is outside, without a sync."""
+    return [server_check(one) for one in _declared() if isinstance(one, AirbyteServer)]
+
+
+def _declared() -> list[AirbyteConnector | AirbyteServer]:
+    found: dict[str, AirbyteConnector | AirbyteServer] = {}
+    for source in [part.origin for part in parts()]:
         if isinstance(source, AirbyteStream) and source.connector is not None:
             known = found.setdefault(source.connector.name, source.connector)
             if known != source.connector:
                 raise DeclarationError(
                     f"Two connectors are called {known.name!r}.", remedy="Declare it once, and ask it for its streams."
                 )
-    return [_asset(connector) for connector in found.values()]
+    return list(found.values())
 
 
 def _asset(declared: AirbyteConnector) -> dg.AssetsDefinition:

@@ -125,6 +125,7 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
             lake.storage,
             databases={name: url.get_secret_value() for name, url in settings.databases.items()},
             mlflow=settings.mlflow_uri,
+            airbyte=settings.airbyte_apis[0] if settings.airbyte_url else "",
             kafka=settings.kafka_bootstrap,
             ui=settings.ui_url,
             spark_master=settings.spark_master,

@@ -118,6 +118,7 @@ def configured(
     *,
     databases: Mapping[str, str],
     mlflow: str = "",
+    airbyte: str = "",
     kafka: str = "",
     ui: str = "",
     spark_master: str = "",
@@ -131,6 +132,8 @@ def configured(
             out.append(Service(name, redact(url), lambda name=name, url=url: database(name, url)))  # type: ignore[misc]
     if mlflow.startswith(("http://", "https://")):
         out.append(Service("mlflow", redact(mlflow), lambda: http(f"{mlflow.rstrip('/')}/health")))
+    if airbyte:
+        out.append(Service("airbyte", redact(airbyte), lambda: http(f"{airbyte}/health")))
     if kafka:
         out.append(Service("kafka", kafka, lambda: brokers(kafka)))
     if ui:

@@ -261,6 +261,49 @@ class AirbyteConnector:
 
 
 @dataclass(frozen=True)
+class AirbyteServer:
+    """A connection of an Airbyte server, whose destination is landing: `landing/<name>` is one of its syncs.
+
+        LOJA = AirbyteServer("loja", "e735894a-e773-4938-969f-45f53957b75b", {"vendas": "", "clientes": "public/clientes"})
+        TableSpec(name="vendas", source=LOJA.stream("vendas"), ...)
+
+    Args:
+        name: the landing asset.
+        connection: its id, the last part of its URL in Airbyte's pages. The server is LAKEHOUSE_AIRBYTE_URL.
+        streams: its streams as Airbyte calls them, with the connection's prefix; `<namespace>.<name>` where two namespaces have
+            one of that name. Each with its folder below `raw/`, `""` when that is its name.
+        max_runtime: so long a run waits for a sync. One that takes longer goes on at the server, and the next run waits for it.
+    """
+
+    name: str
+    connection: str
+    streams: Mapping[str, str]
+    max_runtime: timedelta = timedelta(hours=1)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "connection name")
+        if not re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", self.connection):
+            raise DeclarationError(
+                f"{self.connection[:80]!r} is not the id of connection {self.name!r}.",
+                remedy="Give the UUID that its URL in Airbyte's pages ends with, in lower case.",
+            )
+        if not self.streams:
+            raise DeclarationError(f"Connection {self.name!r} has no stream.", remedy="Name its streams.")
+        for stream in self.streams:
+            self.stream(stream)
+
+    def stream(self, name: str) -> "AirbyteStream":
+        """One of its streams as the source of a table.
+
+        Raises:
+            DeclarationError: it has no such stream.
+        """
+        _check_member(name, tuple(self.streams), f"Connection {self.name!r}: stream")
+        own = column_name(name) or name
+        return AirbyteStream(own, folder=self.streams[name] or name, made_by=self.name, connector=self)
+
+
+@dataclass(frozen=True)
 class AirbyteStream:
     """Files that Airbyte's S3 destination (or anything that writes its layout) puts under `raw/<stream>/`.
 
@@ -268,13 +311,13 @@ class AirbyteStream:
         folder: where below `raw/`, when that is not the stream's name: `public/vendas` for a destination whose path has the
             namespace first. All that is below it belongs to the stream.
         made_by: the landing asset that writes them, where one of this project does.
-        connector: what that asset runs (`AirbyteConnector.stream`).
+        connector: what that asset runs (`AirbyteConnector.stream`, `AirbyteServer.stream`).
     """
 
     stream: str
     folder: str = ""
     made_by: str = ""
-    connector: AirbyteConnector | None = None
+    connector: AirbyteConnector | AirbyteServer | None = None
 
     def __post_init__(self) -> None:
         check_name(self.stream, "stream name")

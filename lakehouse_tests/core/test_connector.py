@@ -17,7 +17,7 @@ import pytest
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.landing.connector import Connector, ConnectorError, Synced, sync
-from lakehouse.tables.spec import AirbyteConnector, TableSpec
+from lakehouse.tables.spec import AirbyteConnector, AirbyteStream, Column, TableSpec
 from lakehouse_tests.conftest import Lake
 
 #: Emits `count` users, a state after every `every`; incremental syncs go on after the state's cursor.
@@ -159,9 +159,14 @@ def test_a_sync_that_never_ends_is_ended(lake: Lake, connector: Connector) -> No
     assert time.monotonic() - began < 60
 
 
-def test_a_long_record_lands(lake: Lake, connector: Connector) -> None:
+def test_a_long_record_lands_and_goes_to_quarantine_alone(lake: Lake, connector: Connector) -> None:
     run(lake, asked(connector, wrong="huge", count=3))
     assert [len(row["_airbyte_data"]["nome"]) for row in landed(lake)] == [50_000_000, 1, 1]
+    spec = TableSpec(name="users", source=AirbyteStream("users"), columns=(Column("id", "bigint"),), key=("id",), order=("id",))
+    found = lake.run(spec)
+    assert [row["id"] for row in lake.rows(spec.silver)] == [2, 3] and found.entry is not None and found.entry.balanced
+    (one,) = lake.quarantined(spec)
+    assert one["rules"] == "readable_record" and len(one["record"]) < 1_000_000
 
 
 def test_a_connector_that_cannot_be_used_says_why(lake: Lake, connector: Connector) -> None:
@@ -175,8 +180,6 @@ def test_a_connector_that_cannot_be_used_says_why(lake: Lake, connector: Connect
 
 
 def test_a_full_refresh_is_complete_when_the_connector_says_so(lake: Lake, connector: Connector) -> None:
-    from lakehouse.tables.spec import AirbyteStream, Column
-
     spec = TableSpec(
         name="users", source=AirbyteStream("users"), columns=(Column("id", "bigint"),), sync="overwrite", max_loss=1.0
     )

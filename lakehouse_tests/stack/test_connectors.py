@@ -106,33 +106,39 @@ def test_a_real_month_of_sales_is_exact_and_a_second_sync_changes_nothing(lake: 
     assert f"{sum(row['total'] for row in first):.4f}" == expected["receita_liquida"]
 
 
-#: Stands before a connector and keeps what it says, so that the test knows what was emitted without asking what it tests.
+#: Stands before a connector and keeps what it says while it reads, each read in a file of its own, so that the test knows what
+#: was emitted without asking what it tests.
 WITNESS = """
-import subprocess, sys
-with open({log!r}, "ab") as log, subprocess.Popen([{command!r}, *sys.argv[1:]], stdout=subprocess.PIPE) as process:
+import subprocess, sys, time
+name = {log!r} + "/" + str(time.time_ns()) + "-" + sys.argv[1]
+with open(name, "wb") as log, subprocess.Popen([{command!r}, *sys.argv[1:]], stdout=subprocess.PIPE) as process:
     for line in process.stdout:
-        if sys.argv[1] == "read":
-            log.write(line)
-            log.flush()
+        log.write(line)
+        log.flush()
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
 sys.exit(process.returncode)
 """
 
 
-def acknowledged(log: Path, states: list[dict[str, Any]]) -> set[tuple[int, str]]:
-    """Users that the connector emitted before the state that was kept: id and `updated_at`."""
-    users: set[tuple[int, str]] = set()
-    since: set[tuple[int, str]] = set()
-    for line in log.read_bytes().splitlines(keepends=True):
-        if not line.endswith(b"\n"):
-            continue
-        message = json.loads(line)
+User = tuple[int, str]
+
+
+def emitted(log: Path) -> list[dict[str, Any]]:
+    """What the newest read said, whole messages alone."""
+    lines = max(log.glob("*-read")).read_bytes().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+
+def acknowledged(messages: list[dict[str, Any]], state: dict[str, Any]) -> set[User]:
+    """Users, as id and `updated_at`, that a read emitted before a state; none when it never said that state."""
+    users: set[User] = set()
+    for message in messages:
         if message["type"] == "RECORD":
-            since.add((message["record"]["data"]["id"], message["record"]["data"]["updated_at"]))
-        elif message["type"] == "STATE" and message["state"] in states:
-            users |= since
-    return users
+            users.add((message["record"]["data"]["id"], message["record"]["data"]["updated_at"]))
+        elif message["type"] == "STATE" and message["state"] == state:
+            return users
+    return set()
 
 
 def test_source_faker_is_killed_while_it_reads_and_nothing_acknowledged_is_lost(lake: Lake, commands: Path) -> None:
@@ -143,7 +149,8 @@ def test_source_faker_is_killed_while_it_reads_and_nothing_acknowledged_is_lost(
         key=("id",),
         order=("updated_at",),
     )
-    log, witness = lake.folder / "emitted.jsonl", lake.folder / "source-witness"
+    log, witness = lake.folder / "emitted", lake.folder / "source-witness"
+    log.mkdir()
     witness.write_text(f"#!{sys.executable}\n" + WITNESS.format(log=str(log), command=str(commands / "faker/bin/source-faker")))
     witness.chmod(0o755)
     # Without always_updated this connector emits nothing more once it has a state, also when it was cut off.
@@ -160,25 +167,32 @@ storage = Storage(root={str(lake.folder / "lake")!r}, landing={str(lake.folder /
 sync(connector, storage, scratch={str(lake.folder)!r}, log=lambda level, line: None)
 """
     chance, kept = random.Random(0), lake.folder / "landing" / "connectors" / "faker" / "state.json"
-    kills = 0
-    for _ in range(5):
+    sure: set[User] = set()
+    for kill in range(5):
         process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
         before, states = kept.read_bytes() if kept.exists() else b"", chance.randint(2, 20)
-        while process.poll() is None and states:
+        while process.poll() is None and states:  # the first change of the file is made before the first record
             if kept.exists() and (now := kept.read_bytes()) != before:
                 before, states = now, states - 1
             time.sleep(0.001)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-        rows = landed(lake)
-        there = {(row["_airbyte_data"]["id"], row["_airbyte_data"]["updated_at"]) for row in rows}
-        known = json.loads(kept.read_text())["states"]
-        assert known and acknowledged(log, known) and acknowledged(log, known) <= there
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        said = emitted(log)
+        (state,) = json.loads(kept.read_text())["states"]
+        new = acknowledged(said, state)
+        count = sum(message["type"] == "RECORD" for message in said)
+        print(f"kill {kill + 1}: {count:,} users emitted, {len(new):,} of them before the state that was kept")
+        assert 0 < len(new) <= count < config["count"]
+        sure |= new
         lake.run(spec)
-        assert len(lake.rows(spec.bronze, "_airbyte_raw_id")) == len(rows)
-    assert kills
+        rows = [(int(row["id"]), row["updated_at"]) for row in lake.rows(spec.bronze, "id", "updated_at")]
+        assert sure <= set(rows) and len(rows) == len(landed(lake))
     run(lake, connector)
     lake.run(spec)
+    rows = [(int(row["id"]), row["updated_at"]) for row in lake.rows(spec.bronze, "id", "updated_at")]
+    print(
+        f"5 kills: {len(sure):,} users acknowledged, {len(sure - set(rows))} of them not among the {len(rows):,} rows of bronze"
+    )
+    assert sure <= set(rows) and len(rows) == len(landed(lake))
     assert [row["id"] for row in lake.rows(spec.silver)] == list(range(1, 4001))

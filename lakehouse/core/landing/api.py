@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from lakehouse.core.errors import DeclarationError, SourceDownError, SourceRefusedError
-from lakehouse.core.fetch import Place, get
+from lakehouse.core.fetch import Place, ask
 from lakehouse.core.landing.extract import stage_batches, text_batch
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _get(session: Any, api: Api, url: str, *, deadline: float) -> bytes:
     if left <= 0:
         raise SourceDownError(f"{api.place} is too slow: the step's time was up.", remedy="Run again later.")
     place = Place(api.place, SETTING, "LAKEHOUSE_PEDIDOS_API_TOKEN")
-    return get(session, url, place, seconds=left, cap=_PAGE_BYTES).body
+    return ask(session, url, place, seconds=left, cap=_PAGE_BYTES).body
 
 
 def _page(api: Api, body: bytes, *, number: int) -> tuple[list[dict[str, Any]], str | None, int | None]:
