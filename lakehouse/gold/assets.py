@@ -7,18 +7,20 @@ dbt build                   once, models and tests, in a scratch database of the
 candidates                  only of marts that were built and whose error-severity tests passed
 """
 
+import copyreg
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
 import narwhals as nw
-from dagster_dbt import DagsterDbtTranslator
 
 from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, sql_type, text
@@ -29,13 +31,15 @@ from lakehouse.core.storage import hold
 from lakehouse.core.writes import put
 from lakehouse.gold import increments
 from lakehouse.gold.lineage import column_lineage
-from lakehouse.gold.project import DATABASE, invoke, write_profile
+from lakehouse.gold.project import DATABASE, invoke, kept, write_profile
 from lakehouse.gold.schema import mart_columns, source_columns
 from lakehouse.io_manager import Unchanged
 from lakehouse.lake import LakeResource, scratch
 from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
 
 T = TypeVar("T")
+# As Dagster has it, one cannot be unpickled. Those of dbt have no partition mapping.
+copyreg.pickle(dg.AssetDep, lambda dep: (dg.AssetDep, (dep.asset_key,)))
 _LINEAGE: dict[tuple[str, str], dg.TableColumnLineage] = {}
 
 
@@ -67,7 +71,9 @@ class Mart:
 
 def gold_assets(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     """One multi-asset over every mart of the project."""
-    marts = _marts(manifest)
+    # dagster-dbt imports all of dbt, two seconds of every process that loads the definitions.
+    versions = [f"{name} {version(name)}" for name in ("dagster", "dagster-dbt")]
+    marts = kept("marts", lambda: _marts(manifest), by=" ".join([*versions, sys.version, Path(__file__).read_text()]))
     checks = [spec for mart in marts.values() for spec in mart.checks.values()]
 
     @dg.multi_asset(
@@ -92,6 +98,8 @@ def gold_assets(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
 
 def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
     """Every model that is a table, by unique id. Others (staging) are passed through to what they read."""
+    from dagster_dbt import DagsterDbtTranslator
+
     translator = DagsterDbtTranslator()
     nodes = manifest["nodes"]
     columns = mart_columns(manifest)
@@ -117,6 +125,8 @@ def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
             group_name="gold",
             code_version=code.hexdigest()[:12],
             kinds={"dbt", "duckdb", "deltalake"},
+            # not the manifest and the translator, by which dagster-dbt's own commands would find their way
+            metadata={name: value for name, value in spec.metadata.items() if isinstance(value, dg.TableSchema | str)},
         )
         for uid in tests:
             check = translator.get_asset_check_spec(asset_spec=spec, manifest=manifest, unique_id=uid, project=None)
@@ -198,6 +208,12 @@ class _Build:
         self.stack = stack
 
     def run(self, wanted: list[Mart]) -> Iterator[Any]:
+        unbuilt = []
+        for ref in self._missing(wanted):
+            needed = [mart for mart in wanted if ref in mart.sources]
+            wanted = [mart for mart in wanted if ref not in mart.sources]
+            if needed:
+                unbuilt.append(f"{', '.join(str(m.ref) for m in needed)}: {ref} does not exist. Materialise {ref} first.")
         published = {
             m.unique_id: open_table(self.storage.uri(m.ref), m.columns, partition_by=[m.partition] if m.partition else ())
             for m in wanted
@@ -212,8 +228,19 @@ class _Build:
                 yield from self._unchanged(mart, published[mart.unique_id])
             else:
                 stale.append(mart)
-        if not stale:
-            return
+        if stale:
+            unbuilt += yield from self._build(stale, sources, published, versions)
+        if unbuilt:  # last, so that the others are published
+            raise dg.Failure(description=" ".join(unbuilt), allow_retries=False)
+
+    def _build(
+        self,
+        stale: list[Mart],
+        sources: Mapping[TableRef, Snapshot],
+        published: Mapping[str, Snapshot],
+        versions: Mapping[TableRef, int],
+    ) -> Generator[Any, None, list[str]]:
+        """Compute and publish; what was not built is returned, each with a sentence."""
         self.days = {
             mart.unique_id: self._days(mart, published[mart.unique_id], sources) if mart.by_days else None for mart in stale
         }
@@ -222,9 +249,12 @@ class _Build:
         session.connection.execute(f"ATTACH {text(f'{self.scratch}/{DATABASE}.duckdb')} AS {DATABASE} (READ_ONLY)")
         for mart in stale:
             yield from self._publish(mart, published[mart.unique_id], results, versions, session)
-        unbuilt = [f"{mart.ref} was not built: {_failure(mart, results)}" for mart in stale if not _built(mart, results)]
-        if unbuilt:  # last, so that the others are published
-            raise dg.Failure(description=" ".join(unbuilt), allow_retries=False)
+        return [f"{mart.ref} was not built: {_failure(mart, results)}" for mart in stale if not _built(mart, results)]
+
+    def _missing(self, wanted: list[Mart]) -> list[TableRef]:
+        """The tables that a mart reads and that nobody has made yet."""
+        read = {ref for mart in wanted for ref in mart.sources if ref.layer != "ops"}
+        return [ref for ref in sorted(read, key=str) if open_existing(self.storage.uri(ref)) is None]
 
     def _sources(self, wanted: list[Mart]) -> dict[TableRef, Snapshot]:
         out = {}

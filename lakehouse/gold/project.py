@@ -6,16 +6,19 @@ In process a build of all marts takes 0.6 s; as a command it takes 8 s, most of 
 import hashlib
 import json
 import os
+import pickle  # nosec B403 # see kept()
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lakehouse.core.errors import LakehouseError
 from lakehouse.settings import project_folder
 
+T = TypeVar("T")
 PROFILE, DATABASE = "lakehouse", "scratch"
 #: Folders in which a process is parsing; renamed to the digest of what was parsed when it is done.
 _PARSING = ".parse-"
@@ -56,6 +59,24 @@ def _manifest(project: Path, digest: str) -> dict[str, Any]:
             shutil.rmtree(parsed)
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
+
+
+def kept(name: str, make: Callable[[], T], *, by: str) -> T:
+    """What follows from the manifest as it is now: made once, and kept beside it.
+
+    Args:
+        by: what else decides it, such as the version of the library that makes it.
+    """
+    project = project_dir()
+    path = project / "target" / _digest(project) / f"{name}-{hashlib.sha256(by.encode()).hexdigest()[:16]}.pickle"
+    with suppress(OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError):
+        found: T = pickle.loads(path.read_bytes())  # nosec B301 # written below, beside the manifest that is trusted as well
+        return found
+    made = make()
+    with suppress(OSError), tempfile.TemporaryDirectory(prefix=_PARSING, dir=project / "target") as own:
+        Path(own, path.name).write_bytes(pickle.dumps(made))
+        Path(own, path.name).replace(path)
+    return made
 
 
 def _digest(project: Path) -> str:

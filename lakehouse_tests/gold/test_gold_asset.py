@@ -287,7 +287,15 @@ def test_gold_without_silver_says_what_to_materialise(tmp_path):
     result = Lake(tmp_path).run()
     assert not result.success
     assert not retried(result)
-    assert "Gold needs silver/clientes, which does not exist. Materialise silver/clientes first." in error(result)
+    assert "gold/clientes_rfm: silver/clientes does not exist. Materialise silver/clientes first." in error(result)
+    assert not list(tmp_path.glob("gold/*/_delta_log")), "no empty mart is shown"
+
+
+def test_marts_of_a_source_that_is_not_there_leave_the_others_to_move_on(lake):
+    shutil.rmtree(lake.root / "silver" / "clientes")
+    result = lake.run()
+    assert "gold/clientes_rfm: silver/clientes does not exist." in error(result)
+    assert published(result) | current(result) == MARTS - {"clientes_rfm"}
 
 
 def test_other_marts_move_on_the_exit_code_is_1_and_the_failed_dbt_test_is_named(lake, strict, monkeypatch, tmp_path, capfd):
