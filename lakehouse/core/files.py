@@ -152,6 +152,43 @@ def names_in(folder: str) -> list[str]:
     return []
 
 
+def folders_in(folder: str) -> list[str]:
+    """The names of the folders in a folder, sorted; empty for no folder.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    if is_remote(folder):
+        store, prefix = _locate(folder)
+        with _explained(folder):
+            found = store.list_with_delimiter(prefix)["common_prefixes"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+    return sorted(name for name in names_in(folder) if Path(folder, name).is_dir())
+
+
+def copy(source: str, target: str, *, by: str) -> str:
+    """Copy a file whole, from and to a folder or an object store, and return the SHA-256 of what was read.
+
+    Args:
+        by: folder of this machine that a file of an object store passes through.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        StoreError: a store does not answer, or refuses.
+    """
+    if not is_remote(source):
+        put(target, Path(source))
+        return digest(source)
+    passing = Path(by, hashlib.sha256(target.encode()).hexdigest())
+    passing.unlink(missing_ok=True)
+    try:
+        _download(source, str(passing))
+        put(target, passing)
+        return digest(str(passing))
+    finally:
+        passing.unlink(missing_ok=True)
+
+
 def stat(uri: str) -> Found:
     """What is known of one file.
 
