@@ -246,6 +246,30 @@ class Snapshot:
         return self.version + 1
 
 
+def go_back(snapshot: Snapshot, version: int, *, transactions: Mapping[str, int], info: Mapping[str, str]) -> Snapshot:
+    """Let a table be again what it was at a version, in one new commit. The table as it is then.
+
+    Args:
+        transactions: application transactions as they were then; Delta's restore leaves them as they are.
+
+    Raises:
+        ConflictError: another commit came first.
+    """
+    from deltalake import CommitProperties, Transaction
+    from deltalake.exceptions import DeltaError
+
+    own = {META + key: value for key, value in {"commit_id": uuid.uuid4().hex, **info}.items()}
+    properties = CommitProperties(
+        custom_metadata=own, max_commit_retries=0, app_transactions=[Transaction(app, n) for app, n in transactions.items()]
+    )
+    try:
+        snapshot.table.restore(version, commit_properties=properties)
+    except (DeltaError, OSError) as error:
+        snapshot._raise_conflict(error)
+        raise
+    return Snapshot(snapshot.table, snapshot.uri)
+
+
 def open_existing(uri: str, *, version: int | None = None) -> Snapshot | None:
     """The table at `uri`, or None when there is none.
 

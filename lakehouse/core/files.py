@@ -166,27 +166,23 @@ def folders_in(folder: str) -> list[str]:
     return sorted(name for name in names_in(folder) if Path(folder, name).is_dir())
 
 
-def copy(source: str, target: str, *, by: str) -> str:
-    """Copy a file whole, from and to a folder or an object store, and return the SHA-256 of what was read.
-
-    Args:
-        by: folder of this machine that a file of an object store passes through.
+@contextmanager
+def at_hand(uri: str, *, by: str) -> Iterator[Path]:
+    """A file on this machine for the block: itself, or a copy of what is in an object store in the folder `by`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        StoreError: a store does not answer, or refuses.
+        FileNotFoundError: there is none.
+        StoreError: the store does not answer, or refuses.
     """
-    if not is_remote(source):
-        put(target, Path(source))
-        return digest(source)
-    passing = Path(by, hashlib.sha256(target.encode()).hexdigest())
-    passing.unlink(missing_ok=True)
+    if not is_remote(uri):
+        yield Path(uri)
+        return
+    copy = Path(by, hashlib.sha256(uri.encode()).hexdigest())
     try:
-        _download(source, str(passing))
-        put(target, passing)
-        return digest(str(passing))
+        _download(uri, str(copy))
+        yield copy
     finally:
-        passing.unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)
 
 
 def stat(uri: str) -> Found:
