@@ -37,9 +37,8 @@ def days_since(storage: Storage, ref: TableRef, table: Snapshot, *, version: int
     if spec is None or (ref.layer == "silver" and not (spec.partition and first)):
         return None
     commits = table.commit_info(since=version)
-    if len(commits) < table.version - version:  # some were cleaned up: who knows what they did
-        return None
-    if any(entry.get("operation", "append") not in _ADDING for entry in commits):
+    unknown = len(commits) < table.version - version  # some were cleaned up
+    if unknown or any(entry.get("operation", "append") not in _ADDING for entry in commits):
         return None
     bronze = table if ref.layer == "bronze" else open_existing(storage.uri(spec.bronze))
     if bronze is None:

@@ -44,7 +44,9 @@ class AlteredError(BrokenBackupError):
     """An object of a backup is not what was copied."""
 
     def __init__(self, place: str, path: str) -> None:
-        remedy = "Its storage altered it. Use another backup: AT=<time>; make prove puts it aside, and make backup copies it anew."
+        remedy = (
+            "Its storage altered it. Use another backup: AT=<time>; make prove puts it aside, and make backup copies it anew."
+        )
         super().__init__(f"{place}, which is {path}, is not what was backed up.", remedy=remedy)
         self.place = place
 
@@ -213,7 +215,10 @@ class Vault:
                     tables[ref] = run.table(snapshot, before.tables.get(ref) if before else None)
                 except (BrokenTableError, FileNotFoundError) as error:
                     skipped[str(ref)] = one_line(str(error))
-            kept = {name: run.database(path, before.databases.get(name) if before else None) for name, path in (databases or {}).items()}
+            kept = {
+                name: run.database(path, before.databases.get(name) if before else None)
+                for name, path in (databases or {}).items()
+            }
             made = Backup(name=(now or datetime.now(UTC)).strftime(_STAMP), tables=tables, databases=kept, skipped=skipped)
             content = {
                 "tables": {str(ref): asdict(table) for ref, table in tables.items()},
@@ -312,7 +317,9 @@ class Vault:
             if proof is not None:
                 earlier = self.read(name)
                 same = [str(ref) for ref, table in backup.tables.items() if _same(earlier.tables.get(ref), table)]
-                same += [n for n, file in backup.databases.items() if n in earlier.databases and earlier.databases[n].sha == file.sha]
+                same += [
+                    n for n, file in backup.databases.items() if n in earlier.databases and earlier.databases[n].sha == file.sha
+                ]
                 return sorted({*proof.proven, *proof.unchanged} & set(same))
         return []
 
@@ -336,7 +343,9 @@ class Vault:
             self._restore_folder(table, Path(storage.uri(ref)))
         found = open_existing(storage.uri(ref))
         if found is None or (found.version, found.id, found.rows) != (table.version, table.id, table.rows):
-            raise BrokenBackupError(f"{ref} did not come back as it was in backup {backup.name}.", remedy="Use another: AT=<time>.")
+            raise BrokenBackupError(
+                f"{ref} did not come back as it was in backup {backup.name}.", remedy="Use another: AT=<time>."
+            )
         found.check()
         return found.rows
 

@@ -55,12 +55,7 @@ def compact(
             written = session.write(frame, snapshot.uri, columns=columns, sort_by=sort_by, file_mb=file_mb, below=below)
             add += [replace(file, partition={partition: value}) for file in written] if partition else written
             remove += group
-        before, after = (sum(file.rows for file in side) for side in (remove, add))
-        if before != after:
-            raise BrokenTableError(
-                f"{before:,} rows of {snapshot.uri} were to be rewritten, and {after:,} were.",
-                remedy="Nothing was committed. The record counts in its log are wrong: make rebuild, or restore it.",
-            )
+        _check_same(snapshot.uri, remove, add)
     except BaseException:
         discard(snapshot.uri, add)
         raise
@@ -68,6 +63,15 @@ def compact(
         return None
     info = {MAINTENANCE: "compact"}
     return Candidate(snapshot=snapshot, add=add, remove=remove, max_loss=0.0, info=info, data_change=False)
+
+
+def _check_same(uri: str, read: Sequence[DataFile], written: Sequence[DataFile]) -> None:
+    before, after = (sum(file.rows for file in side) for side in (read, written))
+    if before != after:
+        raise BrokenTableError(
+            f"{before:,} rows of {uri} were to be rewritten, and {after:,} were.",
+            remedy="Nothing was committed. The record counts in its log are wrong: make rebuild, or restore it.",
+        )
 
 
 def checkpoint(snapshot: Snapshot) -> bool:

@@ -63,9 +63,7 @@ class Protection:
         return self.unknown if ref.layer in _OF_MODELS else ""
 
 
-def protection(
-    storage: Storage, registry: Registry, *, backups: Versions | None = None
-) -> Protection:
+def protection(storage: Storage, registry: Registry, *, backups: Versions | None = None) -> Protection:
     """What is to be kept of all tables, as of now."""
     pinned: dict[tuple[TableRef, str], dict[int, str]] = {}
     for pin in pins(storage):
@@ -97,8 +95,8 @@ def pin(storage: Storage, ref: TableRef, *, version: int, reason: str) -> None:
         DeclarationError: no reason is given, or there is no such table.
         BrokenTableError: that version can no longer be read.
     """
-    if not reason.strip():
-        raise DeclarationError("A pin needs a reason.", remedy="Give REASON='...'.")
+    if not reason.strip() or version < 0:
+        raise DeclarationError("A pin needs a version and a reason.", remedy="Give VERSION=<number> and REASON='...'.")
     with hold(storage.uri(ref)):
         now = existing(storage, ref)
         found = open_existing(now.uri, version=version)

@@ -7,7 +7,7 @@ is damaged, held by others or out of disk is named with the reason, and the rest
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -61,7 +61,7 @@ class Task:
 
     ref: TableRef
     uri: str
-    bounds: Health = Health()
+    bounds: Health = field(default_factory=Health)
     file_mb: int = 64
     sort_by: tuple[str, ...] = ()
 
@@ -168,7 +168,11 @@ def _one(
         before, stored_before = snapshot, _stored(task.uri)
         with session() as opened:
             candidate = optimise.compact(
-                opened, snapshot, bounds=task.bounds, file_mb=task.file_mb, sort_by=[c for c in task.sort_by if c in snapshot.columns]
+                opened,
+                snapshot,
+                bounds=task.bounds,
+                file_mb=task.file_mb,
+                sort_by=[c for c in task.sort_by if c in snapshot.columns],
             )
             if candidate is not None:
                 candidate.commit()

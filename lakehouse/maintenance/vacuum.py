@@ -1,6 +1,6 @@
 """Vacuum that protects: removes data files that no kept version has, and proves that each kept one can still be read.
 
-    listing of the folder  −  files of every kept version  −  files named by a commit within the floor  −  young files
+    listing of the folder  -  files of every kept version  -  files named by a commit within the floor  -  young files
 
 delta-rs's own vacuum (1.6.6, `full`, `keep_versions`) is right about kept versions, and a test compares the two. It is not
 used because its floor rests on tombstones, which a checkpoint drops after a week whatever our floor is, and because it commits

@@ -47,7 +47,9 @@ def state(lake: Lake) -> dict[str, Any]:
     return out
 
 
-def test_a_lake_that_was_deleted_comes_back_the_same_and_goes_on(filled: Lake, vault: Vault, make_lake: Callable[[], Lake]) -> None:
+def test_a_lake_that_was_deleted_comes_back_the_same_and_goes_on(
+    filled: Lake, vault: Vault, make_lake: Callable[[], Lake]
+) -> None:
     backup = take(vault, filled).backup
     before = state(filled)
     assert set(before) == {str(ref) for ref in backup.tables} and len(before) == 6
@@ -153,7 +155,7 @@ def test_nothing_is_restored_over_data_without_force(filled: Lake, vault: Vault)
 
 
 def test_a_moment_is_chosen_by_its_beginning(filled: Lake, vault: Vault) -> None:
-    with pytest.raises(DeclarationError, match="no backup in .*make backup"):
+    with pytest.raises(DeclarationError, match=r"no backup in .*make backup"):
         vault.chosen()
     names = [take(vault, filled, minute=n).backup.name for n in (0, 1, 2)]
     assert vault.names() == names and vault.chosen().name == names[2]
@@ -218,7 +220,9 @@ def test_a_full_disk_leaves_the_backups_as_they_were(filled: Lake, vault: Vault,
     filled.run(SPEC)
     real = stored.put
     with monkeypatch.context() as patched:
-        patched.setattr(stored, "put", lambda uri, content, **given: _no_space() if "objects" in uri else real(uri, content, **given))
+        patched.setattr(
+            stored, "put", lambda uri, content, **given: _no_space() if "objects" in uri else real(uri, content, **given)
+        )
         with pytest.raises(OSError, match="No space left"):
             take(vault, filled, minute=1)
     assert len(vault.names()) == 1 and not vault.prove(vault.chosen(), session=filled.session).damaged

@@ -41,7 +41,9 @@ def test_a_rolled_back_table_takes_in_again_what_it_had_not(lake: Lake) -> None:
     rolled(lake, 1)
     assert not lake.refresh(SPEC).stopped
     assert [row["id"] for row in lake.rows(SPEC.silver)] == [1, 2, 3, 4, 5, 100]
-    operations = [row["operation"] for row in lake.rows(TableRef("ops", "ledger"), "operation", "layer") if row["layer"] == "silver"]
+    operations = [
+        row["operation"] for row in lake.rows(TableRef("ops", "ledger"), "operation", "layer") if row["layer"] == "silver"
+    ]
     assert operations.count("rollback") == 3
     assert lake.refresh(SPEC, rebuild=True).findings and [row["id"] for row in lake.rows(SPEC.silver)] == [1, 2, 3, 4, 5, 100]
 
@@ -55,7 +57,7 @@ def test_records_that_left_the_quarantine_would_be_in_no_table(lake: Lake) -> No
     mended = replace(strict, rules=(in_range("n", maximum=10),))
     lake.refresh(mended, mode="redrive")
     assert [row["id"] for row in lake.rows(SPEC.silver, "id")] == [1, 2]
-    with pytest.raises(RefusedWriteError, match="redrive.*make rebuild TABLE=itens"):
+    with pytest.raises(RefusedWriteError, match=r"redrive.*make rebuild TABLE=itens"):
         rolled(lake, 1)
     assert [row["id"] for row in lake.rows(SPEC.silver, "id")] == [1, 2]
 

@@ -82,7 +82,6 @@ def test_optimise_and_vacuum_between_syncs_change_no_row(make_lake: Callable[[],
     assert not any(f.failed for f in looked_after.refresh(spec, rebuild=True).findings if f.rule in ("ledger", "complete"))
 
 
-
 def _columns(lake: Lake, ref: TableRef) -> list[str]:
     found = open_existing(lake.storage.uri(ref))
     return [*found.columns] if found is not None else []
@@ -166,7 +165,7 @@ def test_pins(lake: Lake, history: str) -> None:
     pin(lake.storage, SPEC.silver, version=2, reason="again")
     assert [(p["version"], p["reason"]) for p in pins(lake.storage)] == [(2, "again"), (4, "two")]
     unpin(lake.storage, SPEC.silver, version=2)
-    with pytest.raises(DeclarationError, match="Version 2 of silver/itens is not pinned.*silver/itens 4"):
+    with pytest.raises(DeclarationError, match=r"Version 2 of silver/itens is not pinned.*silver/itens 4"):
         unpin(lake.storage, SPEC.silver, version=2)
     with pytest.raises(DeclarationError, match="REASON"):
         pin(lake.storage, SPEC.silver, version=3, reason=" ")
