@@ -200,7 +200,7 @@ def vault_of(settings: Settings, lake: LakeResource) -> "Iterator[Vault]":
     from lakehouse.maintenance.backup import Vault
 
     with scratch(lake.spill) as folder:
-        yield Vault(settings.backup_root, folder)
+        yield Vault(settings.backups, folder)
 
 
 def databases(settings: Settings, home: str | None) -> dict[str, Path]:

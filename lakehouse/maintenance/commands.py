@@ -73,7 +73,7 @@ def backup() -> int:
         home = instance.root_directory
     row, skipped, damaged = back_up(settings, lake, home=home, run_id="backup")
     print(
-        f"backup {row['name']} in {settings.backup_root}: {row['tables']} tables, {row['databases']} databases, "
+        f"backup {row['name']} in {settings.backups}: {row['tables']} tables, {row['databases']} databases, "
         f"{row['bytes'] / 1e6:,.1f} MB; {row['files_written']:,} files were new ({row['bytes_written'] / 1e6:,.1f} MB)"
     )
     print(f"proof: {row['proven']} restored and the same, {row['unchanged']} as proven before, {row['damaged']} damaged")

@@ -15,6 +15,12 @@ from lakehouse.core.clock import zone
 from lakehouse.reports import page
 
 _SHOWN = 12
+_REASONS = {
+    "a registered model was made from it": "um modelo registrado foi feito dela",
+    "in backup": "na cópia",
+    "pinned:": "fixada:",
+    "within the retention floor": "no prazo de retenção",
+}
 _OUTCOMES = {
     "done": "feito",
     "nothing": "nada a fazer",
@@ -73,8 +79,7 @@ def _totals(figures: ManutencaoFigures) -> list[tuple[str, str, str]]:
     proof = "" if newest is None else f"{page.number(newest['proven'])} restauradas, {page.number(newest['damaged'])} danificadas"
     return [
         ("Tabelas", page.number(len(figures.upkeep)), f"{page.number(seconds, 1)} s"),
-        ("Em disco", page.size(after), f"antes {page.size(before)}"),
-        ("Arquivos", page.number(files[1]), f"antes {page.number(files[0])}"),
+        ("Em disco", page.size(after), f"{page.number(files[1])} arquivos; antes {page.size(before)}, {page.number(files[0])}"),
         ("Auditoria", page.number(failed), f"falhas em {page.number(len(figures.audit))} exames"),
         ("Cópia", page.size(newest["bytes"]) if newest else page.DASH, proof),
     ]
@@ -111,12 +116,19 @@ def _kept(rows: Sequence[page.Row]) -> page.Table:
         for entry in (row["kept_versions"] or "").split("; "):
             version, _, reason = entry.partition(": ")
             if version.isdigit() and reason not in ("current", "within the retention floor"):
-                cells.append((_name(row), page.number(int(version)), page.text(reason)))
+                cells.append((_name(row), page.number(int(version)), page.text(_said(reason))))
         if row["said"]:
             cells.append((_name(row), page.DASH, page.text(row["said"])))
     return page.Table(
         title="O que foi protegido, e por quê", columns=("Tabela", "Versão", "Motivo"), rows=cells, numeric=frozenset({1})
     )
+
+
+def _said(reason: str) -> str:
+    """A reason of `lakehouse/maintenance/protect.py` in the words of the page."""
+    for own, words in _REASONS.items():
+        reason = reason.replace(own, words)
+    return reason
 
 
 def _backups(rows: Sequence[page.Row]) -> page.Table:
