@@ -102,10 +102,10 @@ prove: setup ## Restore all of a backup to a scratch folder, and compare: [AT=20
 	@$(BIN)/python -m lakehouse prove $(if $(AT),--at '$(AT)')
 
 restore: setup ## Put a table back as it was in a backup: TABLE=vendas [AT=20261121] [FORCE=1]
-	@$(BIN)/python -m lakehouse restore '$(TABLE)' $(if $(AT),--at '$(AT)') $(if $(filter 1,$(FORCE)),--force)
+	@$(BIN)/python -m lakehouse restore '$(TABLE)' $(if $(AT),--at '$(AT)') $(if $(FORCE),--force '$(FORCE)')
 
 restore-all: setup ## Put every table of a backup back: [AT=20261121] [FORCE=1]
-	@$(BIN)/python -m lakehouse restore-all $(if $(AT),--at '$(AT)') $(if $(filter 1,$(FORCE)),--force)
+	@$(BIN)/python -m lakehouse restore-all $(if $(AT),--at '$(AT)') $(if $(FORCE),--force '$(FORCE)')
 
 rollback: setup ## Let a silver or gold table be what it was at a version: TABLE=vendas VERSION=7 REASON='...'
 	@$(BIN)/python -m lakehouse rollback '$(TABLE)' $(if $(VERSION),--version '$(VERSION)') "$$REASON"

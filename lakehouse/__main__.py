@@ -121,7 +121,7 @@ def compare(table: Table, place: Annotated[str, typer.Argument(help="another Del
 AnyTable = Annotated[str, typer.Argument(help="a table: vendas (silver), or gold/vendas_diarias")]
 OfTable = Annotated[int, typer.Option("--version", help="which version of the table")]
 At = Annotated[str, typer.Option(help="which backup: the beginning of its time, e.g. 20261121; the newest without it")]
-Force = Annotated[bool, typer.Option("--force", help="replace what is there")]
+Force = Annotated[int, typer.Option("--force", min=0, max=1, help="1 replaces what is there")]
 
 
 @app.command()
@@ -165,19 +165,19 @@ def prove(at: At = "") -> None:
 
 
 @app.command()
-def restore(table: AnyTable, at: At = "", force: Force = False) -> None:
+def restore(table: AnyTable, at: At = "", force: Force = 0) -> None:
     """Put a table back as it was in a backup."""
     from lakehouse.maintenance import commands
 
-    raise typer.Exit(commands.restore(table, at=at, force=force))
+    raise typer.Exit(commands.restore(table, at=at, force=bool(force)))
 
 
 @app.command()
-def restore_all(at: At = "", force: Force = False) -> None:
+def restore_all(at: At = "", force: Force = 0) -> None:
     """Put every table of a backup back, and the databases that are not there."""
     from lakehouse.maintenance import commands
 
-    raise typer.Exit(commands.restore_all(at=at, force=force))
+    raise typer.Exit(commands.restore_all(at=at, force=bool(force)))
 
 
 @app.command()

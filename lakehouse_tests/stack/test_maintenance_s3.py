@@ -58,13 +58,20 @@ def test_a_lake_in_a_bucket_is_kept_up_backed_up_and_restored(environment, bucke
     found = {
         str(kept.ref): kept
         for kept in keep_up(
-            tasks(lake.storage, [SPEC]), storage=lake.storage, protected=guard, session=lake.session, floor=HOUR, now=later(hours=2)
+            tasks(lake.storage, [SPEC]),
+            storage=lake.storage,
+            protected=guard,
+            session=lake.session,
+            floor=HOUR,
+            now=later(hours=2),
         )
     }
     assert {kept.outcome for kept in found.values()} <= {"done", "nothing"}, found
     assert found["bronze/itens"].files_after == 1 and found["silver/itens"].vacuumed_files
     assert vacuum.readable(silver.uri, 2) == 3
-    assert {ref: rows(lake, ref) for ref in refs} == before | {ledger: rows(lake, ledger) for ledger in refs if ledger.layer == "ops"}
+    assert {ref: rows(lake, ref) for ref in refs} == before | {
+        ledger: rows(lake, ledger) for ledger in refs if ledger.layer == "ops"
+    }
 
     backup = vault.take(lake.storage).backup
     proof = vault.prove(backup, session=lake.session)
