@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed metrics
+.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare pin unpin vacuum backup prove restore restore-all rollback rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed metrics
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -85,6 +85,30 @@ release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...'
 
 compare: setup ## Does another Delta table say the same as silver? TABLE=vendas WITH=s3://silver/vendas_processed
 	@$(BIN)/python -m lakehouse compare '$(TABLE)' '$(WITH)'
+
+pin: setup ## Keep a version of a table readable: TABLE=vendas VERSION=7 REASON='...'
+	@$(BIN)/python -m lakehouse pin '$(TABLE)' $(if $(VERSION),--version '$(VERSION)') "$$REASON"
+
+unpin: setup ## Let go of a pinned version: TABLE=vendas VERSION=7
+	@$(BIN)/python -m lakehouse unpin '$(TABLE)' $(if $(VERSION),--version '$(VERSION)')
+
+vacuum: setup ## What the next maintenance would remove, and what it keeps and why: [TABLE=vendas]
+	@$(BIN)/python -m lakehouse vacuum $(if $(TABLE),'$(TABLE)')
+
+backup: setup ## Back up every table and database to LAKEHOUSE_BACKUP_ROOT, and prove it
+	@$(BIN)/python -m lakehouse backup
+
+prove: setup ## Restore all of a backup to a scratch folder, and compare: [AT=20261121]
+	@$(BIN)/python -m lakehouse prove $(if $(AT),--at '$(AT)')
+
+restore: setup ## Put a table back as it was in a backup: TABLE=vendas [AT=20261121] [FORCE=1]
+	@$(BIN)/python -m lakehouse restore '$(TABLE)' $(if $(AT),--at '$(AT)') $(if $(FORCE),--force '$(FORCE)')
+
+restore-all: setup ## Put every table of a backup back: [AT=20261121] [FORCE=1]
+	@$(BIN)/python -m lakehouse restore-all $(if $(AT),--at '$(AT)') $(if $(FORCE),--force '$(FORCE)')
+
+rollback: setup ## Let a silver or gold table be what it was at a version: TABLE=vendas VERSION=7 REASON='...'
+	@$(BIN)/python -m lakehouse rollback '$(TABLE)' $(if $(VERSION),--version '$(VERSION)') "$$REASON"
 
 rollback-model: setup $(VENV)/.ml ## Let the champion before this one forecast again
 	@$(BIN)/python -m lakehouse rollback-model

@@ -7,6 +7,11 @@
     redrive TABLE         judge that again, after a rule, a type or a file was mended
     release TABLE REASON  take in the batch that a rule with action `fail` stops
     compare TABLE URI     whether another Delta table says the same, by key and column
+    pin TABLE REASON      keep a version of a table readable; `unpin TABLE` lets it go
+    vacuum [TABLE]        what the next maintenance would remove, and what it keeps and why
+    backup                back up every table and database, and prove it; `prove` does the latter for all of a backup
+    restore TABLE         put a table back as it was in a backup; `restore-all` all of them
+    rollback TABLE REASON let a table be what it was at a version
     rollback-model        let the champion before this one forecast again
     summary               what is in the lake
     metrics               runs, tables, topics, services as Prometheus text; --port serves them
@@ -112,6 +117,78 @@ def compare(table: Table, place: Annotated[str, typer.Argument(help="another Del
     from lakehouse.compare import compare as run
 
     raise typer.Exit(run(table, place))
+
+
+AnyTable = Annotated[str, typer.Argument(help="a table: vendas (silver), or gold/vendas_diarias")]
+OfTable = Annotated[int, typer.Option("--version", help="which version of the table")]
+At = Annotated[str, typer.Option(help="which backup: the beginning of its time, e.g. 20261121; the newest without it")]
+Force = Annotated[int, typer.Option("--force", min=0, max=1, help="1 replaces what is there")]
+
+
+@app.command()
+def pin(table: AnyTable, reason: Annotated[str, typer.Argument(help="why it is kept")], version: OfTable = -1) -> None:
+    """Keep a version of a table readable."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.pin(table, version, reason))
+
+
+@app.command()
+def unpin(table: AnyTable, version: OfTable = -1) -> None:
+    """Let go of a pinned version."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.unpin(table, version))
+
+
+@app.command()
+def vacuum(table: Annotated[str, typer.Argument(help="only this table")] = "") -> None:
+    """Print what the next maintenance would remove, and what it keeps and why."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.show_vacuum(table))
+
+
+@app.command()
+def backup() -> None:
+    """Back up every table and database, and prove it by restoring it to a scratch folder."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.backup())
+
+
+@app.command()
+def prove(at: At = "") -> None:
+    """Restore all of a backup to a scratch folder, and compare."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.prove(at))
+
+
+@app.command()
+def restore(table: AnyTable, at: At = "", force: Force = 0) -> None:
+    """Put a table back as it was in a backup."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.restore(table, at=at, force=bool(force)))
+
+
+@app.command()
+def restore_all(at: At = "", force: Force = 0) -> None:
+    """Put every table of a backup back, and the databases that are not there."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.restore_all(at=at, force=bool(force)))
+
+
+@app.command()
+def rollback(
+    table: AnyTable, reason: Annotated[str, typer.Argument(help="why; kept in the commit")], version: OfTable = -1
+) -> None:
+    """Let a silver or gold table be what it was at a version."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.rollback(table, version, reason))
 
 
 @app.command()

@@ -162,6 +162,16 @@ JOBS = (
         starts_in=("staging", "prod"),
     ),
     Job(
+        name="maintenance",
+        selection=lambda: dg.AssetSelection.tag("upkeep", ""),
+        description="Few files, a vacuum that protects, an audit of every table, a backup that is proven, and their report.",
+        tags=("maintenance",),
+        max_runtime=timedelta(hours=4),
+        cron="0 3 * * 6",
+        every="weekly",
+        starts_in=("staging", "prod"),
+    ),
+    Job(
         name="monitoring",
         selection=lambda: (
             dg.AssetSelection.tag("monitoring", "")

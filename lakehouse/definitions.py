@@ -1,6 +1,7 @@
 """The map: which layers there are, in the order in which data flows, and how they become one Dagster code location.
 
-    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ warehouse, ml ─▶ reports        observability looks at all of them
+    landing ─▶ bronze ─▶ silver ─▶ gold ─▶ warehouse, ml ─▶ reports
+    observability looks at all of them, maintenance after them
 
 Every layer is a package with `build_defs(settings)`; its first lines are its contract. Jobs, schedules and sensors that
 span layers are in `automation.py`, resources in `resources.py`, the environment in `settings.py`.
@@ -29,7 +30,7 @@ logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
 
 FLOW = ("landing", "bronze", "silver", "gold", "warehouse", "ml", "reports")
 #: Reads every layer; no layer reads it, but for the marts over `ops/run_metrics`.
-AROUND = ("observability",)
+AROUND = ("observability", "maintenance")
 
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

@@ -54,20 +54,28 @@ class LakeResource(dg.ConfigurableResource):
             yield session
 
     @contextmanager
-    def duckdb(self, *, landing: Storage | None = None) -> "Iterator[DuckDBSession]":
+    def duckdb(self, *, landing: Storage | None = None, at_most: int | None = None) -> "Iterator[DuckDBSession]":
         """A DuckDB session, whatever the engine: landed files are read and gold is computed with it.
 
         Args:
             landing: it reads the files that landed there, so what links below lead to is open to it as well.
+            at_most: another bound of its memory, in megabytes, where the setting allows more.
         """
         folders = [*self.storage.folders(), self.spill]  # the scratch database is below spill, not its own folder
         if landing is not None:
             folders += landing.folders(links=True)
         with (
             scratch(self.spill) as spill,
-            duckdb_session(memory_limit=self.memory_limit, spill=spill, folders=folders) as session,
+            duckdb_session(memory_limit=_at_most(self.memory_limit, at_most), spill=spill, folders=folders) as session,
         ):
             yield session
+
+
+def _at_most(limit: str, megabytes: int | None) -> str:
+    """A size such as 4GB, or the megabytes where they are less."""
+    units = {"MB": 1, "MiB": 1.05, "GB": 1000, "GiB": 1074}
+    size = next((float(limit[: -len(unit)]) * factor for unit, factor in units.items() if limit.endswith(unit)), None)
+    return limit if megabytes is None or (size is not None and size <= megabytes) else f"{megabytes}MB"
 
 
 def _start_spark(conf: Mapping[str, str]) -> Any:

@@ -196,11 +196,15 @@ class Settings(BaseSettings):
     warehouse_lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     warehouse_tables: str = ""
     holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
+    vacuum_hours: Annotated[int, Field(ge=24, le=720)] = 168
+    backup_root: str = "data/backup"
+    backup_keep: Annotated[int, Field(ge=1, le=1000)] = 4
+    backup_proof: Literal["changed", "whole"] = "changed"
     mlflow_uri: Annotated[str, AfterValidator(_registry)] = Field(default="", validation_alias="MLFLOW_TRACKING_URI")
     layer_roots: Mapping[str, str] = {}
     dagster_postgres_url: SecretStr = Field(default=SecretStr(""), validation_alias="DAGSTER_POSTGRES_URL")
 
-    @field_validator("root", "landing_dir", "real_data")
+    @field_validator("root", "landing_dir", "real_data", "backup_root")
     @classmethod
     def _trimmed(cls, value: str) -> str:
         return value.strip().rstrip("/") if value.strip() != "/" else "/"
@@ -224,6 +228,11 @@ class Settings(BaseSettings):
     def model_registry(self) -> str:
         """MLflow's tracking URI: as set, else a database on this machine."""
         return self.mlflow_uri or f"sqlite:///{_absolute('data/mlflow')}/mlflow.db"
+
+    @property
+    def backups(self) -> str:
+        """Where backups are kept: an absolute folder, or a place in a bucket."""
+        return _absolute(self.backup_root)
 
     @property
     def spark(self) -> Spark:

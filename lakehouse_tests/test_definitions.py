@@ -152,7 +152,7 @@ READS: dict[str, set[str]] = {
     "gold": {"silver", "bronze"},  # marts of deliveries read bronze
     "warehouse": {"silver", "gold"},
     "ml": {"gold"},
-    "reports": {"gold", "ml"},
+    "reports": {"gold", "ml", "ops"},
     "ops": {"warehouse"},
 }
 

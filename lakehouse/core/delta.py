@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 META = "lakehouse."
+#: In the metadata of a commit that changes no row of the table: which work it is.
+MAINTENANCE = "maintenance"
 #: Nobody's data can hold this process's own mark.
 _DECIMAL = f"decimal-{uuid.uuid4().hex}:"
 _PRIMITIVES = {"bigint": "long", "int": "integer"}
@@ -130,23 +132,30 @@ class Snapshot:
     def commit_info(self, *, since: int = -1) -> list[dict[str, Any]]:
         """Our own metadata of the commits after version `since`, oldest first, each with its `version` and `timestamp` (ms)."""
         # Not deltalake's history(): it returns the newest commits of the table as it is now, numbered from this snapshot.
-        entries = []
-        for version in range(since + 1, self.version + 1):
-            try:
-                actions = commit_actions(f"{self.uri}/_delta_log/{version:020}.json")
-            except FileNotFoundError:  # cleaned up; a checkpoint holds no commit information
-                continue
-            for info in (cast("dict[str, Any]", action["commitInfo"]) for action in actions if "commitInfo" in action):
-                own = {key[len(META) :]: value for key, value in info.items() if key.startswith(META)}
-                entries.append({**own, "version": version, "timestamp": info.get("timestamp", 0)})
-        return entries
+        return [entry for version in range(since + 1, self.version + 1) for entry in self._info_of(version) or ()]
 
     def last_info(self) -> dict[str, Any]:
-        """Our metadata of the newest commit that carries any, `{}` when none of the last 20 does (maintenance may follow)."""
-        for entry in reversed(self.commit_info(since=max(self.version - 20, -1))):
-            if "commit_id" in entry:
-                return entry
+        """Our metadata of the newest commit that brought content, `{}` when the log has none: maintenance says nothing of it."""
+        for version in range(self.version, -1, -1):
+            found = self._info_of(version)
+            if found is None:
+                break
+            for entry in reversed(found):
+                if "commit_id" in entry and MAINTENANCE not in entry:
+                    return entry
         return {}
+
+    def _info_of(self, version: int) -> list[dict[str, Any]] | None:
+        """Our metadata of one commit; None when it was cleaned up (a checkpoint holds no commit information)."""
+        try:
+            actions = commit_actions(f"{self.uri}/_delta_log/{version:020}.json")
+        except FileNotFoundError:
+            return None
+        out = []
+        for info in (cast("dict[str, Any]", action["commitInfo"]) for action in actions if "commitInfo" in action):
+            own = {key[len(META) :]: value for key, value in info.items() if key.startswith(META)}
+            out.append({**own, "version": version, "timestamp": info.get("timestamp", 0)})
+        return out
 
     def add_columns(self, columns: Mapping[str, str]) -> "Snapshot":
         """Add nullable columns in a commit of their own and return the new snapshot.
@@ -182,6 +191,7 @@ class Snapshot:
         transactions: Mapping[str, int] | None = None,
         info: Mapping[str, str] | None = None,
         schema: "Schema | None" = None,
+        data_change: bool = True,
     ) -> int:
         """Make staged files visible and others invisible, in one version, or change nothing and remove the staged files.
 
@@ -189,6 +199,7 @@ class Snapshot:
             transactions: application transactions that travel with the commit (watermarks, batch numbers).
             info: provenance, stored in the commit under `lakehouse.<name>`.
             schema: the table's new schema when every file is replaced.
+            data_change: False when the same rows lie in other files, so that whoever streams the table reads nothing twice.
 
         Raises:
             ConflictError: another commit came first.
@@ -213,10 +224,10 @@ class Snapshot:
             app_transactions=[Transaction(app, version) for app, version in (transactions or {}).items()],
         )
         actions: list[AddAction | RemoveAction] = [
-            AddAction(file.path, file.size, dict(file.partition or {}), now, True, file.stats) for file in add
+            AddAction(file.path, file.size, dict(file.partition or {}), now, data_change, file.stats) for file in add
         ]
         if schema is None:
-            actions += [RemoveAction(file.path, True, now, file.size, dict(file.partition or {})) for file in remove]
+            actions += [RemoveAction(file.path, data_change, now, file.size, dict(file.partition or {})) for file in remove]
         try:
             self.table.create_write_transaction(
                 actions,
@@ -238,6 +249,30 @@ class Snapshot:
                 error.add_note(f"Nothing was committed to {self.uri}. Mend what is said above, and run it again.")
             raise
         return self.version + 1
+
+
+def go_back(snapshot: Snapshot, version: int, *, transactions: Mapping[str, int], info: Mapping[str, str]) -> Snapshot:
+    """Let a table be again what it was at a version, in one new commit. The table as it is then.
+
+    Args:
+        transactions: application transactions as they were then; Delta's restore leaves them as they are.
+
+    Raises:
+        ConflictError: another commit came first.
+    """
+    from deltalake import CommitProperties, Transaction
+    from deltalake.exceptions import DeltaError
+
+    own = {META + key: value for key, value in {"commit_id": uuid.uuid4().hex, **info}.items()}
+    properties = CommitProperties(
+        custom_metadata=own, max_commit_retries=0, app_transactions=[Transaction(app, n) for app, n in transactions.items()]
+    )
+    try:
+        snapshot.table.restore(version, commit_properties=properties)
+    except (DeltaError, OSError) as error:
+        snapshot._raise_conflict(error)
+        raise
+    return Snapshot(snapshot.table, snapshot.uri)
 
 
 def open_existing(uri: str, *, version: int | None = None) -> Snapshot | None:
@@ -307,6 +342,7 @@ class Candidate:
     Args:
         max_loss: the largest share of rows that the commit may remove; `force` lifts it.
         columns: the table's new columns when every file is replaced.
+        data_change: False when the same rows lie in other files.
     """
 
     snapshot: Snapshot
@@ -317,6 +353,7 @@ class Candidate:
     max_loss: float = 1.0
     force: bool = False
     columns: Mapping[str, str] | None = None
+    data_change: bool = True
 
     @property
     def rows(self) -> int:
@@ -357,6 +394,7 @@ class Candidate:
             transactions=self.transactions,
             info={**(self.info or {}), **(info or {})},
             schema=delta_schema(self.columns) if self.columns is not None else None,
+            data_change=self.data_change,
         )
 
     def discard(self) -> None:

@@ -152,6 +152,39 @@ def names_in(folder: str) -> list[str]:
     return []
 
 
+def folders_in(folder: str) -> list[str]:
+    """The names of the folders in a folder, sorted; empty for no folder.
+
+    Raises:
+        StoreError: the store does not answer, or refuses.
+    """
+    if is_remote(folder):
+        store, prefix = _locate(folder)
+        with _explained(folder):
+            found = store.list_with_delimiter(prefix)["common_prefixes"]
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found)
+    return sorted(name for name in names_in(folder) if Path(folder, name).is_dir())
+
+
+@contextmanager
+def at_hand(uri: str, *, by: str) -> Iterator[Path]:
+    """A file on this machine for the block: itself, or a copy of what is in an object store in the folder `by`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StoreError: the store does not answer, or refuses.
+    """
+    if not is_remote(uri):
+        yield Path(uri)
+        return
+    copy = Path(by, hashlib.sha256(uri.encode()).hexdigest())
+    try:
+        _download(uri, str(copy))
+        yield copy
+    finally:
+        copy.unlink(missing_ok=True)
+
+
 def stat(uri: str) -> Found:
     """What is known of one file.
 

@@ -58,6 +58,8 @@ LEDGER = {
 }
 #: So many files with fewer rows than this are written together: 64 files take 20 ms to read, 1,440 take half a second.
 _MANY, _FULL = 64, 10_000
+#: Operations after which a table has read less than before.
+TAKEN_BACK = ("rollback", "restore")
 _FIGURES = ("batch_from", "batch_to", "records_in", "written", "deduplicated", "deleted", "quarantined", "rows_after")
 
 
@@ -225,10 +227,46 @@ def total_read(session: Session, uri: str, table: TableRef) -> int:
         return 0
     frame = session.read(ledger.paths(), LEDGER)
     frame = frame.filter((nw.col("table") == table.table) & (nw.col("layer") == table.layer))
-    frame = frame.filter((nw.col("operation") != "redrive").fill_null(True))  # those records were read before
-    rows = session.rows(frame.select("committed_at", "batch_from", "records_in"))
-    starts = [at for at, first, _ in rows if first == 0]
-    return sum(count for at, _, count in rows if starts and at >= max(starts))
+    rows = session.rows(frame.sort("committed_at", "version").select("operation", "batch_from", "batch_to", "records_in"))
+    read: list[tuple[int, int, int]] = []
+    for operation, first, last, count in rows:
+        if operation in TAKEN_BACK:  # what was read after this batch is to be read again
+            read = [entry for entry in read if entry[1] <= last]
+        elif operation != "redrive":  # those records were read before
+            read = [] if first == 0 else read
+            read.append((first, last, count))
+    return sum(count for _, _, count in read) if any(first == 0 for first, _, _ in read) else 0
+
+
+def take_back(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -> set[str]:
+    """Let the ledger know that a table was put back to an older version; what had been done to it since (operations)."""
+    import narwhals as nw
+
+    app = f"{table}:{snapshot.id}"
+
+    def work() -> set[str]:
+        ledger = open_existing(uri)
+        if ledger is None or ledger.transaction(app) <= snapshot.version:
+            return set()
+        frame = session.read(ledger.paths(), LEDGER)
+        mine = (nw.col("table") == table.table) & (nw.col("layer") == table.layer) & (nw.col("version") > snapshot.version)
+        since = {operation for (operation,) in session.rows(frame.filter(mine).select("operation").unique())}
+        last = int(snapshot.last_info().get("batch_to", 0))
+        figures = {**dict.fromkeys(_FIGURES, 0), "batch_from": last, "batch_to": last, "rows_after": snapshot.rows}
+        row = {
+            "layer": table.layer,
+            "table": table.table,
+            "version": snapshot.version,
+            "operation": "restore",
+            "committed_at": datetime.now(UTC),
+            **figures,
+        }
+        files = session.write(session.table([row], LEDGER), uri, columns=LEDGER)
+        # The number goes down: the versions that follow are others than those that the ledger has.
+        Candidate(snapshot=ledger, add=files, transactions={app: snapshot.version}).commit()
+        return since
+
+    return redo_on_conflict(work)
 
 
 def check_numbers(table: TableRef, *, planned: int, done: int) -> None:

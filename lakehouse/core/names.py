@@ -16,6 +16,8 @@ _ENGINES_OWN = ("file_index", "file_row_number")
 #: Airbyte's columns of a delivered record, destinations v2.
 AIRBYTE = ("_airbyte_raw_id", "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_generation_id")
 LAYERS: tuple[str, ...] = get_args(Layer)
+#: The layers that are Delta tables.
+DELTA_LAYERS: tuple[Layer, ...] = ("bronze", "silver", "gold", "ml", "quarantine", "ops")
 
 
 def check_name(name: str, what: str = "name") -> str:

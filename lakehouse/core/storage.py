@@ -18,7 +18,7 @@ from stat import S_ISREG
 from lakehouse.core import files
 from lakehouse.core.errors import BusyError, DeclarationError, UnreadableFileError
 from lakehouse.core.lease import lease
-from lakehouse.core.names import TableRef
+from lakehouse.core.names import DELTA_LAYERS, NAME, TableRef
 
 #: Folders inside a table's folder in which an engine writes before files get their names begin with this.
 STAGING = ".staged_"
@@ -72,6 +72,16 @@ class Storage:
         """The table's URI: `<root>/<layer>/<table>`, or `<layer root>/<table>` for a layer with a root of its own."""
         own = self.layers.get(ref.layer)
         return f"{own.rstrip('/')}/{ref.table}" if own else f"{self.root.rstrip('/')}/{ref.layer}/{ref.table}"
+
+    def tables(self) -> list[TableRef]:
+        """Every Delta table that is there, whoever made it, in the order of layers. Other folders are not looked into."""
+        out = []
+        for layer in DELTA_LAYERS:
+            place = self.layers.get(layer) or f"{self.root.rstrip('/')}/{layer}"
+            names = [name for name in files.folders_in(place.rstrip("/")) if NAME.fullmatch(name)]
+            refs = [TableRef(layer, name) for name in names]
+            out += [ref for ref in refs if "_delta_log" in files.folders_in(self.uri(ref))]
+        return out
 
     def folders(self, *, links: bool = False) -> list[str]:
         """The folders of the lake and of landing that are on this machine: what work on it may read and write.

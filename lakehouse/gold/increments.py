@@ -36,7 +36,9 @@ def days_since(storage: Storage, ref: TableRef, table: Snapshot, *, version: int
     first = next((column.name for column in spec.columns if column.observed == "first"), "") if spec else ""
     if spec is None or (ref.layer == "silver" and not (spec.partition and first)):
         return None
-    if any(entry.get("operation", "append") not in _ADDING for entry in table.commit_info(since=version)):
+    commits = table.commit_info(since=version)
+    unknown = len(commits) < table.version - version  # some were cleaned up
+    if unknown or any(entry.get("operation", "append") not in _ADDING for entry in commits):
         return None
     bronze = table if ref.layer == "bronze" else open_existing(storage.uri(spec.bronze))
     if bronze is None:

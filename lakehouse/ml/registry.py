@@ -92,17 +92,18 @@ class Registry:
     @property
     def artifacts(self) -> str | None:
         """Where artifacts go when no server decides it: beside the database."""
-        file = self._file
+        file = self.file
         return None if file is None else (file.parent / "artifacts").as_uri()
 
     @property
-    def _file(self) -> Path | None:
+    def file(self) -> Path | None:
+        """Its SQLite file, where it is one."""
         return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
 
     @property
     def used(self) -> bool:
         """Whether there can be anything in it."""
-        return self._file is None or self._file.is_file()
+        return self.file is None or self.file.is_file()
 
     def open(self) -> Any:
         """An `MlflowClient`, when the registry answers.
@@ -111,8 +112,8 @@ class Registry:
             RegistryError: it does not, after some tries.
         """
         need_extra()
-        if self._file is not None:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
         else:
             self._reach()
         import mlflow

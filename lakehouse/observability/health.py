@@ -100,7 +100,7 @@ def targets(storage: Storage, specs: Sequence[TableSpec], others: Sequence[Table
     """Every table to look at: of each spec bronze and silver, and others (gold, ops) with the default bounds."""
     out = []
     for spec in specs:
-        plain = Health(max_log=spec.health.max_log, max_small=spec.health.max_small)
+        plain = Health(max_log=spec.health.max_log, max_small=spec.health.max_small, max_files=spec.health.max_files)
         out += [Target(part.bronze, storage.uri(part.bronze), plain) for part in spec.parts]
         quarantine = tuple(storage.uri(part.quarantine) for part in spec.parts)
         out.append(Target(spec.silver, storage.uri(spec.silver), spec.health, spec.file_mb, quarantine))
@@ -141,7 +141,7 @@ def measure(target: Target, *, now: datetime) -> Measured:
 def _figures(target: Target, snapshot: Snapshot, *, now: datetime) -> Measured:
     files = snapshot.files
     snapshot.check()
-    small = sum(1 for file in files if file.size < target.file_mb * 1_000_000 / 4)
+    small = sum(1 for file in files if is_small(file.size, target.file_mb))
     committed = _committed_at(snapshot)
     newest = max((file.upper[name] for file in files if (name := target.health.event_time) and name in file.upper), default=None)
     if newest is not None and newest.tzinfo is None:
@@ -159,7 +159,7 @@ def _figures(target: Target, snapshot: Snapshot, *, now: datetime) -> Measured:
         bytes=snapshot.bytes,
         small_files=small,
         small_share=round(small / len(files), 4) if files else 0.0,
-        log_length=_log_length(snapshot),
+        log_length=log_length(snapshot),
         newest_event_at=newest,
         event_age_seconds=round((now - newest).total_seconds(), 3) if newest else None,
         quarantined=held if target.quarantine else None,
@@ -184,13 +184,27 @@ def _judge(found: Measured, bounds: Health) -> Measured:
             problems.append(f"the last commit was {span(since)} ago, allowed are {span(bounds.max_commit_age)}")
         elif since < -_SKEW:
             problems.append(f"the last commit is {span(-since)} ahead of this clock")
-    if (found.files or 0) > _MANY and (found.small_share or 0) > bounds.max_small:
-        problems.append(f"{found.small_share:.0%} of {found.files:,} files are small, allowed are {bounds.max_small:.0%}")
+    if scattered := fragmented(files=found.files or 0, small=found.small_files or 0, bounds=bounds):
+        problems.append(scattered)
     if (found.log_length or 0) > bounds.max_log:
         problems.append(f"{found.log_length:,} commits since the last checkpoint, allowed are {bounds.max_log:,}")
     if (found.quarantine_share or 0) > bounds.max_quarantine:
         problems.append(f"{found.quarantine_share:.1%} of the records are in quarantine, allowed are {bounds.max_quarantine:.1%}")
     return replace(found, outcome="unhealthy" if problems else "ok", problems="; ".join(problems), stale=stale)
+
+
+def is_small(size: int, file_mb: int) -> bool:
+    """Whether a data file is below a quarter of the size that files should have."""
+    return size < file_mb * 1_000_000 / 4
+
+
+def fragmented(*, files: int, small: int, bounds: Health) -> str:
+    """What is wrong with the number of files, empty when nothing is: too many, or too many small ones."""
+    if files > _MANY and small > bounds.max_small * files:
+        return f"{small / files:.0%} of {files:,} files are small, allowed are {bounds.max_small:.0%}"
+    if files > bounds.max_files and small > 1:
+        return f"{files:,} files, {small:,} of them small; allowed are {bounds.max_files:,}"
+    return ""
 
 
 def _committed_at(snapshot: Snapshot) -> datetime | None:
@@ -200,7 +214,7 @@ def _committed_at(snapshot: Snapshot) -> datetime | None:
     return None
 
 
-def _log_length(snapshot: Snapshot) -> int:
+def log_length(snapshot: Snapshot) -> int:
     """Commits that a reader replays: those after the last checkpoint."""
     names = stored.names_in(f"{snapshot.uri}/_delta_log")
     checkpoints = [int(name[:20]) for name in names if ".checkpoint" in name and name[:20].isdigit()]

@@ -392,6 +392,7 @@ class Health:
         max_event_age: how old its newest value may be; None measures it and judges nothing.
         max_commit_age: how long ago the last commit may be.
         max_small: the largest share of data files below a quarter of their target size, once there are more than 50 files.
+        max_files: the most data files, as long as some of them are small.
         max_log: the most commits since the last checkpoint.
         max_quarantine: the largest share of the records that came in which are in quarantine.
     """
@@ -400,6 +401,7 @@ class Health:
     max_event_age: timedelta | None = None
     max_commit_age: timedelta | None = None
     max_small: float = 0.9
+    max_files: int = 2_000
     max_log: int = 500
     max_quarantine: float = 0.05
 
@@ -408,10 +410,11 @@ class Health:
             check_name(self.event_time, "column name")
         if self.max_event_age is not None and not self.event_time:
             raise DeclarationError("A health record bounds the age of events, but names no column.", remedy="Give event_time.")
-        if not (0 < self.max_small <= 1 and 0 <= self.max_quarantine <= 1 and self.max_log >= 1):
+        if not (0 < self.max_small <= 1 and 0 <= self.max_quarantine <= 1 and self.max_log >= 1 and self.max_files >= 1):
             raise DeclarationError(
-                f"max_small {self.max_small}, max_quarantine {self.max_quarantine} or max_log {self.max_log} is out of range.",
-                remedy="Give shares from 0 to 1, and a number of commits from 1.",
+                f"max_small {self.max_small}, max_quarantine {self.max_quarantine}, max_files {self.max_files} or "
+                f"max_log {self.max_log} is out of range.",
+                remedy="Give shares from 0 to 1, and numbers of files and commits from 1.",
             )
 
 

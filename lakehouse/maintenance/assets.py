@@ -1,0 +1,237 @@
+"""The assets of job `maintenance`, one after the other; each measures, appends to its Delta table and says what is wrong.
+
+ops/maintenance ─▶ ops/audit ─▶ ops/backups ─▶ reports/manutencao
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from lakehouse.core.names import TableRef
+from lakehouse.lake import LakeResource, scratch
+from lakehouse.ml.resource import MlResource
+from lakehouse.settings import Settings
+from lakehouse.steps import RETRY, failures
+
+if TYPE_CHECKING:
+    from lakehouse.maintenance.backup import Vault
+
+_ARGUMENTS: dict[str, Any] = {
+    "group_name": "ops",
+    "owners": ["team:dados"],
+    "kinds": {"deltalake"},
+    "tags": {"upkeep": ""},
+    "io_manager_key": None,
+    "retry_policy": RETRY,
+}
+#: Megabytes that a session of the maintenance takes; the process comes to twice that at most.
+MEMORY = 1000
+_ERROR, _WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+BACKUPS = TableRef("ops", "backups")
+BACKUP_COLUMNS = {
+    "made_at": "timestamp",
+    "run_id": "string",
+    "name": "string",
+    "tables": "bigint",
+    "databases": "bigint",
+    "skipped": "bigint",
+    "bytes": "bigint",
+    "files_read": "bigint",
+    "files_written": "bigint",
+    "bytes_written": "bigint",
+    "proven": "bigint",
+    "unchanged": "bigint",
+    "damaged": "bigint",
+    "proof_files": "bigint",
+    "proof_bytes": "bigint",
+    "said": "string",
+    "expired": "string",
+    "milliseconds": "double",
+}
+
+
+def _check(asset: str, name: str, text: str) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(name, asset=["ops", asset], description=text)
+
+
+def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """The three assets for one set of settings."""
+
+    @dg.asset(
+        key=["ops", "maintenance"],
+        description="Per table: files before and after, what was compacted and vacuumed, which versions were kept and why.",
+        check_specs=[
+            _check("maintenance", "upkeep_done", "Every table could be read, rewritten and vacuumed."),
+            _check("maintenance", "upkeep_whole", "No table was left out because a writer held it or MLflow did not answer."),
+        ],
+        **_ARGUMENTS,
+    )
+    def maintenance(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource) -> dg.MaterializeResult:
+        from lakehouse.maintenance import upkeep
+        from lakehouse.maintenance.protect import protection
+        from lakehouse.observability import outbox
+
+        at, run_id = datetime.now(UTC), context.run.run_id
+        with failures(), vault_of(settings, lake) as vault:
+            protected = protection(lake.storage, ml.registry, backups=vault.versions())
+            found = []
+            for kept in upkeep.keep_up(
+                upkeep.tasks(lake.storage, settings.tables),
+                storage=lake.storage,
+                protected=protected,
+                session=lambda: lake.duckdb(at_most=MEMORY),
+                floor=timedelta(hours=settings.vacuum_hours),
+            ):
+                found.append(kept)
+                if kept.outcome != "nothing":
+                    context.log.info("%s: %s %s", kept.ref, kept.outcome, kept.said)
+            version = outbox.record(
+                lake.storage, upkeep.TABLE, columns=upkeep.COLUMNS, rows=[kept.row(at=at, run_id=run_id) for kept in found]
+            )
+        wrong = [f"{kept.ref}: {kept.said}" for kept in found if kept.outcome in ("broken", "failed")]
+        left = [f"{kept.ref}: {kept.said}" for kept in found if kept.outcome in ("busy", "refused")]
+        return dg.MaterializeResult(
+            metadata={
+                "delta_version": version,
+                "tables": len(found),
+                "compacted_files": sum(kept.compacted for kept in found),
+                "vacuumed_files": sum(kept.vacuumed_files for kept in found),
+                "vacuumed_bytes": sum(kept.vacuumed_bytes for kept in found),
+            },
+            check_results=[_result("upkeep_done", wrong, _ERROR), _result("upkeep_whole", left, _WARN)],
+        )
+
+    @dg.asset(
+        key=["ops", "audit"],
+        deps=[["ops", "maintenance"]],
+        description="Rules over whole tables, schemas, files, protocol and the ledger since its beginning; and what people did.",
+        check_specs=[_check("audit", f"audit_{name}", text) for name, text in _promises().items()],
+        **_ARGUMENTS,
+    )
+    def audit(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from lakehouse.maintenance import audit as auditing
+        from lakehouse.observability import outbox
+
+        at = datetime.now(UTC)
+        with failures():
+            found = list(auditing.audit(lake.storage, settings.tables, session=lambda: lake.duckdb(at_most=MEMORY), now=at))
+            rows = auditing.rows(found, at=at, run_id=context.run.run_id)
+            version = outbox.record(lake.storage, auditing.TABLE, columns=auditing.COLUMNS, rows=rows)
+        results = []
+        for promise in auditing.PROMISES:
+            broken = [(ref, finding) for ref, kind, finding in found if kind == promise and not finding.passed]
+            said = [f"{ref} {f.rule}: {f.failed:,} of {f.judged:,} {f.detail.get('message', '')}".strip() for ref, f in broken]
+            severity = _ERROR if any(finding.action == "fail" for _, finding in broken) else _WARN
+            results.append(_result(f"audit_{promise}", said, severity))
+        return dg.MaterializeResult(metadata={"delta_version": version, "findings": len(found)}, check_results=results)
+
+    @dg.asset(
+        key=["ops", "backups"],
+        deps=[["ops", "audit"]],
+        description="Every backup: what it holds, what was new in it, and what restoring it to a scratch folder has shown.",
+        check_specs=[
+            _check("backups", "backup_complete", "Every table is in the newest backup."),
+            _check("backups", "backup_proven", "Restored to a scratch folder, it is what was backed up."),
+        ],
+        **_ARGUMENTS,
+    )
+    def backups(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        home = None if context.instance.is_ephemeral else context.instance.root_directory
+        with failures():
+            row, skipped, damaged = back_up(settings, lake, home=home, run_id=context.run.run_id)
+        return dg.MaterializeResult(
+            metadata={name: value for name, value in row.items() if name not in ("made_at", "run_id") and value is not None},
+            check_results=[_result("backup_complete", skipped, _ERROR), _result("backup_proven", damaged, _ERROR)],
+        )
+
+    return [maintenance, audit, backups]
+
+
+def back_up(
+    settings: Settings, lake: LakeResource, *, home: str | None, run_id: str
+) -> tuple[dict[str, Any], list[str], list[str]]:
+    """Make a backup, prove it, let old ones go; its row of `ops/backups`, what was skipped and what was damaged.
+
+    Args:
+        home: Dagster's folder, whose SQLite databases are backed up too; None where it has none.
+    """
+    from lakehouse.observability import outbox
+
+    began = datetime.now(UTC)
+    with vault_of(settings, lake) as vault:
+        taken = vault.take(lake.storage, databases=databases(settings, home))
+        backup = taken.backup
+        proof = vault.prove(backup, session=lambda: lake.duckdb(at_most=MEMORY), whole=settings.backup_proof == "whole")
+        expired = [] if proof.damaged else vault.expire(keep=settings.backup_keep)
+    sizes = [file.size for table in backup.tables.values() for file in table.files.values()]
+    skipped = [f"{name}: {why}" for name, why in backup.skipped.items()]
+    damaged = [f"{name}: {why}" for name, why in proof.damaged.items()]
+    row = {
+        "made_at": began,
+        "run_id": run_id,
+        "name": backup.name,
+        "tables": len(backup.tables),
+        "databases": len(backup.databases),
+        "skipped": len(skipped),
+        "bytes": sum(sizes) + sum(file.size for file in backup.databases.values()),
+        "files_read": taken.read,
+        "files_written": taken.written,
+        "bytes_written": taken.written_bytes,
+        "proven": len(proof.proven),
+        "unchanged": len(proof.unchanged),
+        "damaged": len(damaged),
+        "proof_files": proof.files,
+        "proof_bytes": proof.bytes,
+        "said": "; ".join([*skipped, *damaged])[:1000],
+        "expired": ", ".join(expired),
+        "milliseconds": round((datetime.now(UTC) - began).total_seconds() * 1000, 1),
+    }
+    outbox.record(lake.storage, BACKUPS, columns=BACKUP_COLUMNS, rows=[row])
+    return row, skipped, damaged
+
+
+@contextmanager
+def vault_of(settings: Settings, lake: LakeResource) -> "Iterator[Vault]":
+    """The backups' place, with a scratch folder that goes with the block."""
+    from lakehouse.maintenance.backup import Vault
+
+    with scratch(lake.spill) as folder:
+        yield Vault(settings.backups, folder)
+
+
+def databases(settings: Settings, home: str | None) -> dict[str, Path]:
+    """The SQLite databases of Dagster and MLflow on this machine, by the name that they have in a backup."""
+    from lakehouse.ml.registry import Registry
+
+    folder = Path(home) if home else None
+    found = sorted(folder.rglob("*.db")) if folder is not None else []
+    out = {f"dagster/{path.relative_to(folder)}": path for path in found if folder is not None and _is_sqlite(path)}
+    registry = Registry(settings.model_registry).file
+    return {**out, **({"mlflow.db": registry} if registry is not None and _is_sqlite(registry) else {})}
+
+
+def _is_sqlite(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(15) == b"SQLite format 3"
+
+
+def _promises() -> dict[str, str]:
+    from lakehouse.maintenance.audit import PROMISES
+
+    return dict(PROMISES)
+
+
+def _result(name: str, wrong: list[str], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not wrong,
+        severity=severity,
+        description="; ".join(wrong)[:2000] or None,
+        metadata={"failed": len(wrong)},
+    )

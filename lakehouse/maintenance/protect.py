@@ -1,0 +1,186 @@
+"""Protection: which versions of a table must stay readable, and why.
+
+    current          what readers see
+    floor            what was current when the retention floor began, and every version since
+    pins             make pin TABLE=... VERSION=... REASON=...   (ops/pins)
+    models           what registered models were made from (lakehouse/ml/registry.py)
+    backups          what the kept backups hold
+
+Pure: no dagster. Where it cannot be known what models use, tables that models may use are not vacuumed at all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from lakehouse.core.delta import Snapshot, open_existing, redo_on_conflict
+from lakehouse.core.errors import BrokenTableError, DeclarationError, LakehouseError
+from lakehouse.core.names import TableRef
+from lakehouse.core.storage import Storage, hold
+from lakehouse.core.writes import Write, stage_write
+from lakehouse.ml.registry import Registry, versions_in_use
+from lakehouse.observability.outbox import small_session
+
+PINS = TableRef("ops", "pins")
+COLUMNS = {
+    "layer": "string",
+    "table": "string",
+    "table_id": "string",
+    "version": "bigint",
+    "reason": "string",
+    "pinned_at": "timestamp",
+}
+#: Layers of which registered models may be made.
+_OF_MODELS = ("gold", "ml")
+#: delta-rs would remove commits after 30 days by itself, also those that a kept version needs.
+_OWN_CLEANUP = "delta.enableExpiredLogCleanup"
+#: Versions by table and the table's id (one that was made anew begins at version 0 again), with their reasons.
+Versions = Mapping[tuple[TableRef, str], Mapping[int, str]]
+
+
+@dataclass(frozen=True)
+class Protection:
+    """Versions of tables that must stay, each with its reason. `unknown` says why it is not known what models use."""
+
+    pins: Versions = field(default_factory=dict)
+    backups: Versions = field(default_factory=dict)
+    models: Mapping[TableRef, frozenset[int]] = field(default_factory=dict)
+    unknown: str = ""
+
+    def of(self, ref: TableRef, snapshot: Snapshot) -> dict[int, str]:
+        """The versions of a table that must stay besides those within the retention floor."""
+        reasons: dict[int, list[str]] = {snapshot.version: ["current"]}
+        for source in (self.pins, self.backups):
+            for version, reason in source.get((ref, snapshot.id), {}).items():
+                reasons.setdefault(version, []).append(reason)
+        for version in self.models.get(ref, ()):
+            reasons.setdefault(version, []).append("a registered model was made from it")
+        return {version: "; ".join(found) for version, found in sorted(reasons.items())}
+
+    def refuses(self, ref: TableRef) -> str:
+        """Why nothing of a table may go, empty when something may."""
+        return self.unknown if ref.layer in _OF_MODELS else ""
+
+
+def protection(storage: Storage, registry: Registry, *, backups: Versions | None = None) -> Protection:
+    """What is to be kept of all tables, as of now."""
+    pinned: dict[tuple[TableRef, str], dict[int, str]] = {}
+    for pin in pins(storage):
+        key = (TableRef(pin["layer"], pin["table"]), pin["table_id"])
+        pinned.setdefault(key, {})[pin["version"]] = f"pinned: {pin['reason']}"
+    models: Mapping[TableRef, frozenset[int]] = {}
+    unknown = ""
+    try:
+        models = versions_in_use(registry, storage)
+    except LakehouseError as error:  # MLflow does not answer, its extra is not installed, or a table of a model is damaged
+        unknown = f"It is not known which versions the registered models use. {error}"
+    return Protection(pinned, backups or {}, models, unknown)
+
+
+def pins(storage: Storage) -> list[dict[str, Any]]:
+    """What is pinned, in order."""
+    found = open_existing(storage.uri(PINS))
+    if found is None or not found.files:
+        return []
+    with small_session(storage) as session:
+        rows = session.rows(session.read(found.paths(), COLUMNS).sort("layer", "table", "version"))
+    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+
+
+def pin(storage: Storage, ref: TableRef, *, version: int, reason: str) -> None:
+    """Keep a version of a table readable until it is unpinned.
+
+    Raises:
+        DeclarationError: no reason is given, or there is no such table.
+        BrokenTableError: that version can no longer be read.
+    """
+    if not reason.strip() or version < 0:
+        raise DeclarationError("A pin needs a version and a reason.", remedy="Give VERSION=<number> and REASON='...'.")
+    with hold(storage.uri(ref)):
+        now = existing(storage, ref)
+        found = open_existing(now.uri, version=version)
+        if found is not None:
+            found.check()
+        keep_log(now)
+    row = {"layer": ref.layer, "table": ref.table, "table_id": now.id, "version": version, "reason": reason}
+    with hold(storage.uri(PINS)):
+        others = [p for p in pins(storage) if (p["layer"], p["table"], p["version"]) != (*ref.key, version)]
+        _write(storage, [*others, {**row, "pinned_at": datetime.now(UTC)}])
+
+
+def unpin(storage: Storage, ref: TableRef, *, version: int) -> None:
+    """Let go of a pinned version.
+
+    Raises:
+        DeclarationError: it is not pinned.
+    """
+    with hold(storage.uri(PINS)):
+        there = pins(storage)
+        rest = [p for p in there if (p["layer"], p["table"], p["version"]) != (*ref.key, version)]
+        if len(rest) == len(there):
+            known = ", ".join(f"{p['layer']}/{p['table']} {p['version']}" for p in there) or "nothing"
+            raise DeclarationError(f"Version {version} of {ref} is not pinned.", remedy=f"Pinned: {known}.")
+        _write(storage, rest)
+
+
+def existing(storage: Storage, ref: TableRef) -> Snapshot:
+    """A table that must be there.
+
+    Raises:
+        DeclarationError: it is not.
+    """
+    found = open_existing(storage.uri(ref))
+    if found is None:
+        raise DeclarationError(f"There is no table {ref} in this lake.", remedy="make summary lists the tables.")
+    return found
+
+
+def keep_log(snapshot: Snapshot) -> Snapshot:
+    """See that nobody but the maintenance cleans a table's log. The table as it is then."""
+    if snapshot.table.metadata().configuration.get(_OWN_CLEANUP) == "false":
+        return snapshot
+    snapshot.table.alter.set_table_properties({_OWN_CLEANUP: "false"})
+    return Snapshot(snapshot.table, snapshot.uri)
+
+
+def _write(storage: Storage, rows: list[dict[str, Any]]) -> None:
+    uri = storage.uri(PINS)
+    write = Write(frame=lambda session: session.table(rows, COLUMNS), columns=COLUMNS, mode="overwrite")
+
+    def once() -> None:
+        with small_session(storage) as session:
+            stage_write(session, uri, write).commit()
+
+    redo_on_conflict(once)
+
+
+def table_of(name: str, known: list[TableRef]) -> TableRef:
+    """The table that a person names: `silver/vendas`, or a name that one silver table (else one table at all) has.
+
+    Raises:
+        DeclarationError: there is no such table, or several.
+    """
+    if "/" in name:
+        found = [ref for ref in known if str(ref) == name]
+    else:
+        found = [ref for ref in known if ref.table == name]
+        found = [ref for ref in found if ref.layer == "silver"] or found
+    if len(found) != 1:
+        listed = ", ".join(map(str, found or known))
+        what = f"There is no table {name[:80]!r}." if not found else f"{name!r} is the name of several tables."
+        raise DeclarationError(what, remedy=f"Name layer and table: one of {listed[:600]}.")
+    return found[0]
+
+
+def readable(uri: str, version: int) -> int:
+    """Open a version of a table, see that each of its data files is there, and count its rows.
+
+    Raises:
+        BrokenTableError: it cannot be read.
+    """
+    found = open_existing(uri, version=version)
+    if found is None:
+        raise BrokenTableError(f"The table {uri} is gone.", remedy="Restore it: make restore TABLE=<layer>/<table>.")
+    found.check()
+    return found.rows

@@ -1,0 +1,114 @@
+"""kill -9 anywhere in the maintenance, while deliveries go on: no row is lost or doubled, and the next run completes."""
+
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakehouse.core import files as stored
+from lakehouse.core.delta import Snapshot, open_existing, redo_on_conflict
+from lakehouse.core.storage import hold
+from lakehouse.maintenance.backup import Vault
+from lakehouse.maintenance.protect import Protection
+from lakehouse.maintenance.upkeep import keep_up, tasks
+from lakehouse_tests.conftest import Lake
+from lakehouse_tests.maintenance.test_upkeep import SPEC, item
+
+pytestmark = pytest.mark.faults
+KILLS, SEED = 8, 11
+#: A delivery of the test reads for less; the vacuum finds work in what lies longer.
+FLOOR = timedelta(seconds=15)
+
+
+def whole_job(folder: str, die_at: int, after: bool, counted: Any) -> None:
+    """Upkeep, backup, proof, expiry. The process ends by kill -9 at its `die_at`-th change of a file or table,
+    before or after it; `counted` has how many there were."""
+    lake, calls = Lake(Path(folder)), 0
+
+    def deadly(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **more: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            mine = calls == die_at
+            if mine and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            out = real(*given, **more)
+            if mine:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return out
+
+        return call
+
+    stored.put, stored.remove, shutil.copyfile = deadly(stored.put), deadly(stored.remove), deadly(shutil.copyfile)  # type: ignore[assignment]
+    Snapshot.commit = deadly(Snapshot.commit)  # type: ignore[method-assign]
+    vault = Vault(f"{folder}/backup", f"{folder}/scratch")
+    protected = Protection(backups=vault.versions())
+    wanted = tasks(lake.storage, [SPEC])
+    found = list(keep_up(wanted, storage=lake.storage, protected=protected, session=lake.session, floor=FLOOR, wait=5))
+    assert {kept.outcome for kept in found} <= {"done", "nothing"}, found
+    backup = vault.take(lake.storage).backup
+    assert not backup.skipped
+    assert not vault.prove(backup, session=lake.session, whole=False).damaged
+    vault.expire(keep=2)
+    counted.value = calls
+
+
+def test_kills_anywhere_lose_and_double_nothing(lake: Lake) -> None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lakehouse_tests.faults.test_maintenance_killed"])
+    counted = context.Value("i", 0)
+    chance, landed = random.Random(SEED), 0
+
+    def deliver() -> None:
+        nonlocal landed
+        landed += 1
+        lake.land("itens", f"f{landed}", [item(landed), item(1000, f"v{landed}", day=1 + landed % 28), {**item(1), "id": "x"}])
+        # Held, as the assets do.
+        with hold(lake.storage.uri(SPEC.bronze)), hold(lake.storage.uri(SPEC.silver)):
+            redo_on_conflict(lambda: lake.run(SPEC), attempts=20)
+
+    def job(die_at: int, *, after: bool = False) -> int:
+        process = context.Process(target=whole_job, args=(str(lake.folder), die_at, after, counted))
+        process.start()
+        time.sleep(chance.random() / 2)
+        deliver()
+        process.join(120)
+        assert process.exitcode is not None
+        return process.exitcode
+
+    for _ in range(4):
+        deliver()
+    codes = [job(0)]
+    total = counted.value
+    assert codes == [0] and total > 15
+    places = [round(n * total * 2 / KILLS) + 1 for n in range(KILLS // 2)]
+    places += [chance.randint(1, total) for _ in range(KILLS // 2)]
+    codes = [job(place, after=bool(n % 2)) for n, place in enumerate(places)]
+    killed = codes.count(-signal.SIGKILL)
+    assert set(codes) <= {0, -signal.SIGKILL} and killed >= KILLS // 2, codes
+    assert job(0) == 0, "the next run completes"
+    ids = [row["id"] for row in lake.rows(SPEC.bronze, "id")]
+    assert sorted(ids) == sorted([*map(str, range(1, landed + 1)), *["1000"] * landed, *["x"] * landed])
+    assert [row["id"] for row in lake.rows(SPEC.silver, "id")] == [*range(1, landed + 1), 1000]
+    assert len(lake.quarantined(SPEC)) == landed
+    silver = lake.rows(SPEC.silver)
+    assert not any(f.failed for f in lake.refresh(SPEC, rebuild=True).findings if f.rule in ("ledger", "complete"))
+    assert lake.rows(SPEC.silver) == silver
+    vault = Vault(str(lake.folder / "backup"), str(lake.folder / "scratch"))
+    for name in vault.names():
+        assert not vault.prove(vault.read(name), session=lake.session).damaged
+    backup = vault.chosen()
+    shutil.rmtree(lake.folder / "lake")
+    for ref in backup.tables:
+        vault.restore(backup, ref, lake.storage)
+    found = open_existing(lake.storage.uri(SPEC.bronze))
+    assert found is not None and not lake.run(SPEC).stopped
+    print(f"{killed} kills over {total} places, {landed} deliveries: 0 rows lost, 0 doubled, {len(vault.names())} backups proven")

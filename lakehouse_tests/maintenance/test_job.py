@@ -1,0 +1,160 @@
+"""The job as a user starts it: over a lake with a table in trouble, and its commands."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from lakehouse.core.delta import open_existing
+from lakehouse.core.names import TableRef
+from lakehouse.definitions import build_defs
+from lakehouse.maintenance import audit, commands, protect
+from lakehouse.reports.manutencao_page import ManutencaoFigures, render
+from lakehouse.settings import load_settings
+from lakehouse.tables.vendas import VENDAS
+from lakehouse_tests.conftest import Lake
+
+
+def sale(number: int, *, day: int = 1, **fields: Any) -> dict[str, Any]:
+    at = f"2026-01-{day:02}T00:00:00Z"
+    row = {
+        "id": number,
+        "pedido_id": f"p{number}",
+        "produto_id": "x",
+        "descricao": "d",
+        "quantidade": 1,
+        "valor_unitario": "2.50",
+    }
+    return {**row, "cliente_id": 1, "pais": "BR", "status": "paid", "created_at": at, "updated_at": at, **fields}
+
+
+@pytest.fixture
+def sales(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Lake:
+    """Two deliveries of sales, in a lake that the environment names."""
+    home = lake.folder / "home"
+    home.mkdir()
+    for name, value in {
+        "LAKEHOUSE_ROOT": lake.storage.root,
+        "LAKEHOUSE_LANDING": lake.storage.landing,
+        "LAKEHOUSE_BACKUP_ROOT": str(lake.folder / "backup"),
+        "LAKEHOUSE_MEMORY_LIMIT": "1GB",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{lake.folder}/mlflow.db",
+        "DAGSTER_HOME": str(home),
+    }.items():
+        monkeypatch.setenv(name, value)
+    for n in (1, 2):
+        lake.land("vendas", f"f{n}", [sale(n, day=n), sale(9, day=n, quantidade=n)])
+        lake.run(VENDAS)
+    return lake
+
+
+def job(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    found = build_defs(load_settings()).resolve_job_def("maintenance")
+    return found.execute_in_process(instance=instance, raise_on_error=False)
+
+
+def failed(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    return {c.check_name: str(c.description) for c in result.get_asset_check_evaluations() if not c.passed}
+
+
+def test_the_job_looks_after_a_lake_names_what_is_damaged_and_reports_it(sales: Lake) -> None:
+    plan = open_existing(sales.storage.uri(TableRef("ops", "landing_files")))
+    assert plan is not None
+    Path(plan.uri, plan.files[0].path).unlink()
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job(instance)
+    assert result.success, "what is damaged is reported, and the rest is looked after"
+    assert {*failed(result)} == {"upkeep_done", "audit_files", "backup_complete"}
+    assert all("ops/landing_files" in said and "is missing" in said for said in failed(result).values())
+    page = Path(result.asset_materializations_for_node("reports__manutencao")[0].metadata["report"].value)  # type: ignore[arg-type]
+    assert "danificada" in page.read_text() and "silver/vendas" in page.read_text()
+    backup = sales.rows(TableRef("ops", "backups"))[0]
+    assert (backup["skipped"], backup["damaged"]) == (1, 0) and backup["proven"] == backup["tables"] > 5
+
+
+def test_pin_rollback_backup_and_restore_by_command(sales: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    silver = sales.storage.uri(VENDAS.silver)
+    assert commands.pin("vendas", 1, "before the correction") == 0
+    assert commands.show_vacuum("vendas") == 0
+    assert commands.backup() == 0 and commands.prove() == 0
+    rows = sales.rows(VENDAS.silver)
+    assert commands.rollback("vendas", 1, "a wrong correction") == 0
+    assert len(sales.rows(VENDAS.silver)) == 2
+    assert commands.restore("vendas", force=True) == 0
+    assert sales.rows(VENDAS.silver) == rows
+    refresh = sales.refresh(VENDAS)
+    assert refresh.candidate is None and not refresh.stopped
+    acts = [(row["layer"], row["table"], row["name"]) for row in sales.rows(audit.TABLE) if row["kind"] == "act"]
+    assert sorted(acts) == [("silver", "vendas", name) for name in ("pin", "restore", "rollback")]
+    with dg.DagsterInstance.get() as instance:
+        told = instance.get_latest_materialization_event(dg.AssetKey(["silver", "vendas"]))
+        assert told is not None and told.asset_materialization is not None
+        assert told.asset_materialization.metadata["act"].value == "restore", "so what is downstream shows as stale"
+    assert commands.unpin("vendas", 1) == 0 and not protect.pins(sales.storage)
+    assert open_existing(silver) is not None
+    assert commands.restore_all(force=True) == 0
+    assert sales.rows(VENDAS.silver) == rows
+
+
+def test_a_name_that_several_tables_have_is_asked_about() -> None:
+    known = [TableRef("silver", "vendas"), TableRef("bronze", "vendas"), TableRef("gold", "a"), TableRef("ml", "a")]
+    assert protect.table_of("vendas", known) == known[0]
+    assert protect.table_of("bronze/vendas", known) == known[1]
+    for name, said in (("a", "several"), ("../x", "no table"), ("nada", "no table")):
+        with pytest.raises(protect.DeclarationError, match=said):
+            protect.table_of(name, known)
+
+
+def test_the_audit_finds_what_batches_cannot(sales: Lake, make_lake: Callable[[], Lake]) -> None:
+    """A row that was put in from outside, an orphan, a column that the spec has not, a forged ledger."""
+    import os
+
+    import pyarrow as pa
+    from deltalake import DeltaTable, write_deltalake
+
+    def found(spec: Any = VENDAS) -> set[tuple[str, str]]:
+        seen = audit.audit(sales.storage, [spec], session=sales.session)
+        return {(promise, finding.rule) for _, promise, finding in seen if not finding.passed}
+
+    assert found() == set()
+    silver = sales.storage.uri(VENDAS.silver)
+    rows = DeltaTable(silver).to_pyarrow_table()
+    broken = rows.slice(0, 1).set_column(rows.column_names.index("pedido_id"), "pedido_id", pa.array([None], pa.string()))
+    write_deltalake(silver, broken, mode="append")
+    assert found() == {("rules", "not_null_pedido_id"), ("rules", "unique_id")}
+    orphan = Path(silver, "part-left.parquet")
+    orphan.write_bytes(b"x")
+    os.utime(orphan, (1, 1))
+    assert ("files", "orphans") in found()
+    assert ("schema", "columns") in found(replace(VENDAS, columns=VENDAS.columns[:-1]))
+    ledger = sales.storage.uri(TableRef("ops", "ledger"))
+    entry = DeltaTable(ledger).to_pyarrow_table().slice(0, 1)
+    forged = entry.set_column(entry.column_names.index("written"), "written", pa.array([77], pa.int64()))
+    write_deltalake(ledger, forged, mode="append")
+    assert ("ledger", "balance") in found()
+
+
+def test_a_page_is_the_same_for_the_same_figures_and_escapes_what_it_shows() -> None:
+    from datetime import UTC, datetime
+
+    at = datetime(2026, 1, 3, 6, tzinfo=UTC)
+    row = dict.fromkeys(("rows", "files_before", "files_after", "bytes_before", "bytes_after"), 1)
+    row |= dict.fromkeys(("stored_files_before", "stored_bytes_before"), 3) | dict.fromkeys(
+        ("stored_files_after", "compacted"), 2
+    )
+    table = {
+        "layer": "silver",
+        "table": "vendas",
+        "outcome": "broken",
+        "said": "<script>",
+        "kept_versions": "1: pinned: <b>; 2: current",
+    }
+    rest = {"measured_at": at, "stored_bytes_after": 2, "vacuumed_files": 1, "vacuumed_bytes": 4, "milliseconds": 12.0}
+    figures = ManutencaoFigures(environment="dev", upkeep=[{**row, **table, **rest}], audit=[], acts=[], backups=[], tables=[])
+    text = render(figures)
+    assert text == render(figures) and "<script>" not in text and "<b>" not in text
+    assert "3 → 2" not in text and "3 B → 2 B" in text and "fixada: &lt;b&gt;" in text and "03/01/2026 03:00" in text
+    assert "Nenhuma cópia foi feita ainda." in text

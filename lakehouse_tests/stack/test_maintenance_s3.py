@@ -1,0 +1,104 @@
+"""Upkeep, backup, restore and rollback of a lake in a bucket, into another bucket's prefix: as on a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakehouse.core import files
+from lakehouse.core.delta import open_existing
+from lakehouse.core.errors import RefusedWriteError
+from lakehouse.core.names import TableRef
+from lakehouse.core.storage import Storage
+from lakehouse.maintenance import vacuum
+from lakehouse.maintenance.backup import Vault
+from lakehouse.maintenance.protect import Protection, pin, pins
+from lakehouse.maintenance.rollback import roll_back
+from lakehouse.maintenance.upkeep import keep_up, tasks
+from lakehouse_tests.conftest import Lake
+from lakehouse_tests.maintenance.test_upkeep import HOUR, SPEC, item, later
+from lakehouse_tests.stack import test_s3
+
+pytestmark = pytest.mark.stack
+environment = test_s3.environment
+
+
+@dataclass(frozen=True)
+class Remote(Lake):
+    place: str = ""
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(root=self.place, landing=str(self.folder / "landing"))
+
+
+def rows(lake: Lake, ref: TableRef) -> list[Any]:
+    found = open_existing(lake.storage.uri(ref))
+    assert found is not None
+    with lake.session() as session:
+        return sorted(map(str, session.rows(session.read(found.paths(), found.columns))))
+
+
+def test_a_lake_in_a_bucket_is_kept_up_backed_up_and_restored(environment, bucket, tmp_path: Path) -> None:
+    lake = Remote(tmp_path, place=f"s3://{bucket}/lake")
+    vault = Vault(f"s3://{bucket}/backup", str(tmp_path / "scratch"))
+    for n in range(1, 5):
+        lake.land("itens", f"f{n}", [item(n, f"v{n}"), item(100, f"v{n}", day=n), {**item(n), "id": "no number"}])
+        lake.run(SPEC)
+    refs = lake.storage.tables()
+    before = {ref: rows(lake, ref) for ref in refs}
+    assert len(refs) == 6
+    pin(lake.storage, SPEC.silver, version=2, reason="kept")
+    assert [row["version"] for row in pins(lake.storage)] == [2]
+
+    silver = open_existing(lake.storage.uri(SPEC.silver))
+    assert silver is not None
+    guard = Protection({(SPEC.silver, silver.id): {2: "kept"}})
+    found = {
+        str(kept.ref): kept
+        for kept in keep_up(
+            tasks(lake.storage, [SPEC]),
+            storage=lake.storage,
+            protected=guard,
+            session=lake.session,
+            floor=HOUR,
+            now=later(hours=2),
+        )
+    }
+    assert {kept.outcome for kept in found.values()} <= {"done", "nothing"}, found
+    assert found["bronze/itens"].files_after == 1 and found["silver/itens"].vacuumed_files
+    assert vacuum.readable(silver.uri, 2) == 3
+    assert {ref: rows(lake, ref) for ref in refs} == before | {
+        ledger: rows(lake, ledger) for ledger in refs if ledger.layer == "ops"
+    }
+
+    backup = vault.take(lake.storage).backup
+    proof = vault.prove(backup, session=lake.session)
+    assert not proof.damaged and len(proof.proven) == 7
+    again = vault.take(lake.storage)
+    assert (again.read, again.written) == (0, 0)
+
+    lake.land("itens", "f9", [item(9)])
+    lake.run(SPEC)
+    after = rows(lake, SPEC.silver)
+    with lake.session() as session:
+        roll_back(session, lake.storage, [SPEC], SPEC.silver, version=silver.version, reason="a bad delivery")
+    assert len(rows(lake, SPEC.silver)) == len(after) - 1
+    assert not lake.refresh(SPEC).stopped and rows(lake, SPEC.silver) == after
+
+    with pytest.raises(RefusedWriteError, match="FORCE=1"):
+        vault.restore(backup, SPEC.silver, lake.storage)
+    files.remove([f"{lake.place}/{path}" for path in files.listing(lake.place, below=True)])
+    for ref in backup.tables:
+        vault.restore(backup, ref, lake.storage)
+    assert {ref: rows(lake, ref) for ref in refs if ref.layer != "ops"} == {r: v for r, v in before.items() if r.layer != "ops"}
+    assert not lake.run(SPEC).stopped and rows(lake, SPEC.silver) == after
+
+    table = backup.tables[SPEC.bronze]
+    sha = next(file.sha for path, file in table.files.items() if path.endswith(".parquet"))
+    content = bytearray(files.read(vault.place(sha)))
+    content[len(content) // 2] ^= 1
+    files.put(vault.place(sha), bytes(content))
+    assert "is not what was backed up" in vault.prove(backup, session=lake.session).damaged["bronze/itens"]
+    assert len(vault.names()) == 2
