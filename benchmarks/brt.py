@@ -4,8 +4,8 @@
     python -m benchmarks.brt replay CAPTURES [--days N]  so many captures of 750 vehicles a day, a minute apart, on so many days
 
 `replay` prints what each export took (wall and CPU), so that its growth is seen: over the exports of a day, whose partition of
-silver grows, and over days, of which nothing may be felt. The lake is the environment's; the event log is in memory: what writing it to disk costs a run is
-part of the case's first figure.
+silver grows, and over days, of which nothing may be felt. The lake is the environment's; the event log is in memory: what
+writing it to disk costs a run is part of the case's first figure.
 """
 
 import argparse

@@ -5,7 +5,7 @@
     <root>/proofs/<time>.json      what restoring that backup to a scratch folder has shown
 
 A file whose size and modification time (or e-tag) are as in the backup before is not read again. What a killed backup has
-copied is in no manifest: the next one uses or removes it. Pure: no dagster. `docs/decisions/0061` has the reasons.
+copied is in no manifest: the next one uses or removes it. Pure: no dagster. `docs/decisions/0062` has the reasons.
 """
 
 import hashlib
