@@ -7,6 +7,7 @@ Charts are drawn in the light colours of PALETTE; the style sheet maps each of t
 selector, so one SVG serves both.
 """
 
+import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,7 +102,8 @@ def page(template: str, **values: Any) -> str:
 def chart(rows: list[dict[str, Any]]) -> "alt.Chart":
     import altair as alt
 
-    return alt.Chart(alt.InlineData(values=rows))
+    # As text: altair copies and checks objects one by one at every step.
+    return alt.Chart(alt.InlineData(values=json.dumps(rows), format=alt.JsonDataFormat(type="json")))
 
 
 def span(low: float, high: float) -> "alt.Scale":
