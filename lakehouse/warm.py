@@ -1,5 +1,6 @@
 """What every step of a run imports, for the process that steps are forked from. Imported for nothing else."""
 
+import dbt.cli.main  # noqa: F401
 import deltalake  # noqa: F401
 import duckdb  # noqa: F401
 import narwhals  # noqa: F401

@@ -233,7 +233,7 @@ class Snapshot:
                 actions,
                 mode="append" if schema is None else "overwrite",
                 schema=schema or self.table.schema(),
-                partition_by=list(self.table.metadata().partition_columns) or None,
+                partition_by=list(self.partition_columns) or None,
                 commit_properties=properties,
             )
         except (DeltaError, OSError) as error:

@@ -80,8 +80,12 @@ class Storage:
             place = self.layers.get(layer) or f"{self.root.rstrip('/')}/{layer}"
             names = [name for name in files.folders_in(place.rstrip("/")) if NAME.fullmatch(name)]
             refs = [TableRef(layer, name) for name in names]
-            out += [ref for ref in refs if "_delta_log" in files.folders_in(self.uri(ref))]
+            out += [ref for ref in refs if self.has(ref)]
         return out
+
+    def has(self, ref: TableRef) -> bool:
+        """Whether a table has a log, without reading it."""
+        return "_delta_log" in files.folders_in(self.uri(ref))
 
     def folders(self, *, links: bool = False) -> list[str]:
         """The folders of the lake and of landing that are on this machine: what work on it may read and write.

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import dagster as dg
 import narwhals as nw
 
+from lakehouse.core import names as core_names
 from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, sql_type, text
 from lakehouse.core.errors import BrokenTableError, DeclarationError
@@ -29,7 +30,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Severity
 from lakehouse.core.storage import hold
 from lakehouse.core.writes import put
-from lakehouse.gold import increments
+from lakehouse.gold import increments, schema
 from lakehouse.gold.lineage import column_lineage
 from lakehouse.gold.project import DATABASE, invoke, kept, write_profile
 from lakehouse.gold.schema import mart_columns, source_columns
@@ -73,7 +74,8 @@ def gold_assets(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     """One multi-asset over every mart of the project."""
     # dagster-dbt imports all of dbt, two seconds of every process that loads the definitions.
     versions = [f"{name} {version(name)}" for name in ("dagster", "dagster-dbt")]
-    marts = kept("marts", lambda: _marts(manifest), by=" ".join([*versions, sys.version, Path(__file__).read_text()]))
+    code = [Path(str(module.__file__)).read_text() for module in (sys.modules[__name__], schema, core_names)]
+    marts = kept("marts", lambda: _marts(manifest), by="\n".join([*versions, sys.version, *code]))
     checks = [spec for mart in marts.values() for spec in mart.checks.values()]
 
     @dg.multi_asset(
@@ -254,7 +256,8 @@ class _Build:
     def _missing(self, wanted: list[Mart]) -> list[TableRef]:
         """The tables that a mart reads and that nobody has made yet."""
         read = {ref for mart in wanted for ref in mart.sources if ref.layer != "ops"}
-        return [ref for ref in sorted(read, key=str) if open_existing(self.storage.uri(ref)) is None]
+        absent = [ref for ref in sorted(read, key=str) if not self.storage.has(ref)]
+        return [ref for ref in absent if open_existing(self.storage.uri(ref)) is None]  # or says that it lost its log
 
     def _sources(self, wanted: list[Mart]) -> dict[TableRef, Snapshot]:
         out = {}

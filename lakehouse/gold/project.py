@@ -69,7 +69,7 @@ def kept(name: str, make: Callable[[], T], *, by: str) -> T:
     """
     project = project_dir()
     path = project / "target" / _digest(project) / f"{name}-{hashlib.sha256(by.encode()).hexdigest()[:16]}.pickle"
-    with suppress(OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError):
+    with suppress(OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, TypeError):
         found: T = pickle.loads(path.read_bytes())  # nosec B301 # written below, beside the manifest that is trusted as well
         return found
     made = make()

@@ -39,7 +39,7 @@ def compact(
     if not fragmented(files=len(snapshot.files), small=len(small), bounds=bounds):
         return None
     columns = snapshot.columns
-    partition = next(iter(snapshot.table.metadata().partition_columns), "")
+    partition = next(iter(snapshot.partition_columns), "")
     groups: dict[str, list[DataFile]] = {}
     for file in small:
         groups.setdefault(str((file.partition or {}).get(partition, "")), []).append(file)
