@@ -148,19 +148,28 @@ def drawn(layers: Sequence[Any], *, width: int, height: int, wide: bool) -> str:
     import altair as alt
     import vl_convert
 
-    chart: Any = alt.layer(*layers)
-    chart = (
-        chart.properties(width=width, height=height, autosize={"type": "fit", "contains": "padding"}, padding=0)
-        .configure(font="Liberation Sans, Arial, sans-serif", background="transparent", aria=False)
-        .configure_view(stroke=None)
-        .configure_text(fontSize=13 if wide else 12, color=COLOUR["ink"])
-        .configure_axis(
-            domain=False,
-            ticks=False,
-            gridColor=COLOUR["grid"],
-            labelColor=COLOUR["muted"],
-            labelFontSize=13 if wide else 12,
-        )
+    size = 13 if wide else 12
+    # All at once: every configure_ method copies the whole chart.
+    chart = alt.layer(
+        *layers,
+        width=width,
+        height=height,
+        autosize=alt.AutoSizeParams(type="fit", contains="padding"),
+        padding=0,
+        config=alt.Config(
+            font="Liberation Sans, Arial, sans-serif",
+            background="transparent",
+            aria=False,
+            view=alt.ViewConfig(stroke=None),
+            text=alt.MarkConfig(fontSize=size, color=COLOUR["ink"]),
+            axis=alt.AxisConfig(
+                domain=False,
+                ticks=False,
+                gridColor=COLOUR["grid"],
+                labelColor=COLOUR["muted"],
+                labelFontSize=size,
+            ),
+        ),
     )
     text = vl_convert.vegalite_to_svg(
         chart.to_dict(validate=False),
