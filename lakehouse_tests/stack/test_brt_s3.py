@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -23,12 +24,11 @@ def rows(uri: str) -> int:
     return found.rows
 
 
-def test_ten_real_captures_in_a_bucket_come_to_their_known_figures(environment, bucket, tmp_path, real_data):
-    recorded = tmp_path / "recorded"
+def check_ten_real_captures(root: str, recorded: Path, real_data: Path) -> None:
+    """Replay the ten captures of 2025-10-28 through the job, in the lake at `root`, and compare with their known figures."""
     recorded.mkdir()
     for path in (real_data / "brt" / "payloads").glob("17616*.json"):
         shutil.copy2(path, recorded)
-    root = f"s3://{bucket}/lake"
     feed = Feed(root, f"file://{recorded}")  # type: ignore[arg-type]  # a place, as in the settings
     started = time.monotonic()
     runs = feed.job(11)
@@ -42,6 +42,10 @@ def test_ten_real_captures_in_a_bucket_come_to_their_known_figures(environment, 
     assert len([name for name in files.listing(f"{root}/landing/raw", below=True) if name.endswith(".csv")]) == 1
     assert len(files.listing(f"{root}/landing/captures/brt/exported", below=True)) == 10
     assert not files.listing(f"{root}/landing/captures/brt/pending")
+
+
+def test_ten_real_captures_in_a_bucket_come_to_their_known_figures(environment, bucket, tmp_path, real_data):
+    check_ten_real_captures(f"s3://{bucket}/lake", tmp_path / "recorded", real_data)
 
 
 def test_a_run_in_a_bucket_holds_the_feed_by_a_lease(environment, bucket):

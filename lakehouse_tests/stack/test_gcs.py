@@ -13,6 +13,7 @@ from lakehouse.core.storage import hold
 from lakehouse.settings import project_folder
 from lakehouse_tests.stack.conftest import stack
 from lakehouse_tests.stack.gcs import google_storage
+from lakehouse_tests.stack.test_brt_s3 import check_ten_real_captures
 from lakehouse_tests.stack.test_s3 import forget
 
 
@@ -56,6 +57,10 @@ def test_a_lease_is_kept_for_one_and_taken_over_from_the_dead(environment, monke
     files.put(f"{folder}/{lease.NAME}", b'{"process": 1, "host": "gone"}')
     with lease.lease(folder, wait=10):
         assert b'"gone"' not in files.read(f"{folder}/{lease.NAME}")
+
+
+def test_ten_real_captures_of_the_fleet_come_to_their_known_figures(environment, tmp_path, real_data):
+    check_ten_real_captures("gs://lake/fleet", tmp_path / "recorded", real_data)
 
 
 def test_the_sales_job_runs_there(environment, tmp_path):
