@@ -2,7 +2,8 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,17 @@ STYLE = """<style>
 .lh thead th { font-weight: 600; white-space: nowrap; opacity: .8; }
 .lh td.n, .lh th.n { text-align: right; white-space: nowrap; }
 .lh tr.alarm th, .lh tr.alarm td { color: ALARM; }
-.lh td a { color: inherit; }
+@container (max-width: 560px) { .lh table { width: max-content; min-width: 100%; } .lh td { max-width: 18rem; } }
+.lh.totals { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
+.lh.totals > div { border: 1px solid rgba(127, 137, 147, .35); border-radius: .5rem; padding: .7rem .9rem; }
+.lh.totals dt { font-size: .875rem; font-weight: 400; opacity: .8; }
+.lh.totals dd { font-size: clamp(1.15rem, 2.2cqi + .55rem, 1.75rem); line-height: 1.3; margin: .1rem 0; }
+.lh.totals p { font-size: .8125rem; margin: 0; }
 </style>"""
+#: A picture knows no font of the page around it.
+_FONT = "Liberation Sans, Arial, sans-serif"
+#: Characters that a cell keeps on one line.
+_SHORT = 28
 _LIGHT = {light: (light, dark) for light, dark in page.PALETTE.values()}
 _COLOURS = re.compile("|".join(map(re.escape, _LIGHT)))
 
@@ -39,9 +49,15 @@ def style(*, dark: bool) -> str:
     return STYLE.replace("ALARM", page.PALETTE["bad"][dark])
 
 
+def totals(figures: Sequence[tuple[str, str, str]]) -> str:
+    """(name, value, remark) of each total, beside each other."""
+    return str(_parts(dark=False).totals(figures))
+
+
 def table(shown: page.Table) -> str:
-    """A table, without its title."""
-    return str(_parts(dark=False).table(shown))
+    """A table, without its title. Only long texts are broken into lines."""
+    rows = [[cell if len(cell) > _SHORT else cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row] for row in shown.rows]
+    return str(_parts(dark=False).table(replace(shown, rows=rows)))
 
 
 def figure(shown: page.Figure, *, dark: bool) -> str:
@@ -53,6 +69,7 @@ def figure(shown: page.Figure, *, dark: bool) -> str:
 def _picture(svg: str, *, dark: bool) -> str:
     """An SVG drawn in the light colours as the address of a picture, in the colours of the theme."""
     coloured = _COLOURS.sub(lambda found: _LIGHT[found[0]][dark], svg)
+    coloured = coloured.replace("<svg ", f'<svg font-family="{_FONT}" ', 1)
     return "data:image/svg+xml;base64," + base64.b64encode(coloured.encode()).decode()
 
 

@@ -14,7 +14,7 @@ from lakehouse.reports.vendas import ledger_of, rules_of
 AUDIT_TABLE = TableRef("ops", "audit")
 _COUNTED = ("layer", "rules", "records", "last_at")
 _SHOWN = ("layer", "rules", "reason", "source_file", "batch_id", "quarantined_at")
-_NEWEST = 20
+_NEWEST = 10
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,17 @@ def problems(said: str | None) -> str:
     """What is wrong with a table, in Portuguese; what is not known stays as it was said."""
     for pattern, words in _PROBLEMS:
         said = re.sub(pattern, words, said or "")
-    return (said or "").replace(" days", " dias")
+    return re.sub(r"(?<=\d),(?=\d{3}\b)", ".", said or "").replace(" days", " dias")
 
 
 def instant(at: datetime | None) -> str:
     """An instant on the business's clock: 21/11/2026 14:05."""
     return page.DASH if at is None else f"{at.astimezone(zone()):%d/%m/%Y %H:%M}"
+
+
+def wall(at: datetime) -> str:
+    """The business's clock without its zone: Vega shows such an instant as it is, whatever the browser's zone."""
+    return at.astimezone(zone()).replace(tzinfo=None).isoformat()
 
 
 def length(seconds: float | None) -> str:

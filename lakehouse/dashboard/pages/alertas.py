@@ -162,7 +162,7 @@ def _silences(found: Alerts) -> None:
         sent = st.form_submit_button("Silenciar", type="primary")
     if sent:
         held = alerts.matching(found.standing, keys)
-        said = f"Silêncio de {keys.strip()}: {len(held)} incidentes abertos ficam sem aviso."
+        said = f"Silêncio de {keys.strip()} gravado; incidentes abertos que ele cala: {len(held)}."
         assert isinstance(until, datetime)
         at = until.replace(tzinfo=zone())
         _save(found, lambda: alerts.with_silence(found.document, keys=keys, until=at, reason=reason), said)

@@ -129,8 +129,8 @@ def _timeline(runs: list[Row]) -> Any:
     points = [
         {
             "job": page.text(row["job"]),
-            "from": (row["started_at"] or row["finished_at"]).isoformat(),
-            "to": row["finished_at"].isoformat(),
+            "from": words.wall(row["started_at"] or row["finished_at"]),
+            "to": words.wall(row["finished_at"]),
             "outcome": words.named(words.OUTCOMES, row["outcome"]),
             "took": words.length(row["duration_seconds"]),
             "at": words.instant(row["started_at"] or row["finished_at"]),
@@ -138,7 +138,7 @@ def _timeline(runs: list[Row]) -> Any:
         for row in runs
     ]
     names = sorted({point["outcome"] for point in points})
-    drawn = page.chart(points).encode(
+    drawn = alt.Chart(alt.InlineData(values=points)).encode(
         y=alt.Y("job:N", title=None, axis=alt.Axis(labelLimit=140)),
         x=alt.X("from:T", title=None, axis=alt.Axis(labelOverlap=True, tickCount=6)),
         color=alt.Color(

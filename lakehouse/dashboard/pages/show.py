@@ -61,12 +61,7 @@ def empty(what: str, command: str) -> None:
 
 def totals(figures: Sequence[tuple[str, str, str]]) -> None:
     """(name, value, remark) of each total."""
-    with st.container(horizontal=True):
-        for name, value, remark in figures:
-            with st.container(border=True, width=230, height="stretch", gap=None):
-                st.metric(plain(name), value)
-                if remark:
-                    st.caption(plain(remark))
+    st.html(markup.style(dark=dark()) + markup.totals(figures))
 
 
 def table(shown: page.Table, *, nothing: str = "Nada a mostrar.", title: bool = True) -> None:

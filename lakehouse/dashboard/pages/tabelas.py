@@ -119,10 +119,12 @@ def _growth(found: TableStory, measure: str) -> Any:
     import altair as alt
 
     points = [
-        {"t": row["measured_at"].isoformat(), "v": row[measure], "said": words.instant(row["measured_at"])}
+        {"t": words.wall(row["measured_at"]), "v": row[measure], "said": words.instant(row["measured_at"])}
         for row in found.growth
     ]
-    drawn = page.chart(points).mark_line(color=markup.colours(dark=show.dark())["accent"], point=True, interpolate="step-after")
+    drawn = alt.Chart(alt.InlineData(values=points)).mark_line(
+        color=markup.colours(dark=show.dark())["accent"], point=True, interpolate="step-after"
+    )
     return drawn.encode(
         x=alt.X("t:T", title=None, axis=alt.Axis(labelOverlap=True)),
         y=alt.Y("v:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=page.value_axis(wide=False)),

@@ -44,9 +44,13 @@ def _totals(found: Overview) -> list[tuple[str, str, str]]:
     return [
         ("Falhas em 24 horas", page.number(len(found.failed)), f"última execução {words.ago(newest)}"),
         ("Incidentes abertos", page.number(len(found.incidents)), "ver Alertas"),
-        ("Tabelas em ordem", f"{len(there) - wrong} de {len(there)}", f"medidas {words.ago(measured)}"),
+        ("Tabelas em ordem", f"{len(there) - wrong} de {len(there)}" if there else page.DASH, f"medidas {words.ago(measured)}"),
         ("Livro-razão", "não fecha" if unbalanced else "fecha" if found.ledger else page.DASH, f"{len(found.ledger)} tabelas"),
-        ("Serviços em ordem", f"{len(found.services) - down} de {len(found.services)}", "os configurados e os do Dagster"),
+        (
+            "Serviços em ordem",
+            f"{len(found.services) - down} de {len(found.services)}" if found.services else page.DASH,
+            "configurados",
+        ),
     ]
 
 
