@@ -32,8 +32,8 @@ STYLE = """<style>
 @container (max-width: 560px) { .lh table { width: max-content; min-width: 100%; } .lh td { max-width: 18rem; } }
 .lh.totals { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
 .lh.totals > div { border: 1px solid rgba(127, 137, 147, .35); border-radius: .5rem; padding: .7rem .9rem; }
-.lh.totals dt { font-size: .875rem; font-weight: 400; opacity: .8; }
-.lh.totals dd { font-size: clamp(1.15rem, 2.2cqi + .55rem, 1.75rem); line-height: 1.3; margin: .1rem 0; }
+.lh.totals span { font-size: .875rem; opacity: .8; }
+.lh.totals b { display: block; font-size: 1.4rem; font-weight: 400; line-height: 1.3; }
 .lh.totals p { font-size: .8125rem; margin: 0; }
 </style>"""
 #: A picture knows no font of the page around it.

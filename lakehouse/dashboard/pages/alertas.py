@@ -52,12 +52,11 @@ def _totals(found: Alerts) -> list[tuple[str, str, str]]:
 def _standing(rows: list[Row]) -> page.Table:
     return page.Table(
         title="Incidentes abertos",
-        columns=("Gravidade", "O que houve", "Tipo", "Chave", "Vezes", "Desde", "Último", "Avisos"),
+        columns=("Gravidade", "O que houve", "Chave", "Vezes", "Desde", "Último", "Avisos"),
         rows=[
             (
                 words.named(words.SEVERITIES, row["severity"]),
                 page.text(row["subject"]),
-                words.named(words.KINDS, row["kind"]),
                 page.text(row["key"]),
                 page.number(row["count"]),
                 words.instant(row["first_at"]),
@@ -66,7 +65,7 @@ def _standing(rows: list[Row]) -> page.Table:
             )
             for row in rows
         ],
-        numeric=frozenset({4}),
+        numeric=frozenset({3}),
         alarm=frozenset(n for n, row in enumerate(rows) if row["severity"] in ("error", "critical") and not row["silent"]),
     )
 

@@ -140,7 +140,7 @@ def _timeline(runs: list[Row]) -> Any:
     names = sorted({point["outcome"] for point in points})
     drawn = alt.Chart(alt.InlineData(values=points)).encode(
         y=alt.Y("job:N", title=None, axis=alt.Axis(labelLimit=140)),
-        x=alt.X("from:T", title=None, axis=alt.Axis(labelOverlap=True, tickCount=6)),
+        x=alt.X("from:T", title=None, axis=alt.Axis(labelOverlap=True, tickCount=6, format="%d/%m %H:%M")),
         color=alt.Color(
             "outcome:N",
             scale=alt.Scale(domain=names, range=[colours[_COLOURS.get(name, "daily")] for name in names]),
@@ -152,4 +152,4 @@ def _timeline(runs: list[Row]) -> Any:
         ],
     )
     bars = drawn.mark_bar(height=10).encode(x2="to:T")
-    return alt.layer(bars, drawn.mark_point(filled=True, size=45, opacity=0.8)).properties(height=alt.Step(30))
+    return show.located(alt.layer(bars, drawn.mark_point(filled=True, size=45, opacity=0.8)).properties(height=alt.Step(30)))

@@ -80,6 +80,11 @@ def figure(shown: page.Figure | None) -> None:
         st.html(markup.style(dark=dark()) + markup.figure(shown, dark=dark()))
 
 
+def located(chart: Any) -> Any:
+    """A chart of Streamlit's with Portuguese numbers."""
+    return chart.configure(locale={"number": {"decimal": ",", "thousands": ".", "grouping": [3], "currency": ["", ""]}})
+
+
 def heading(title: str, remark: str = "") -> None:
     st.title(title, anchor=False)
     if remark:

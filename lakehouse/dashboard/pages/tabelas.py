@@ -125,8 +125,10 @@ def _growth(found: TableStory, measure: str) -> Any:
     drawn = alt.Chart(alt.InlineData(values=points)).mark_line(
         color=markup.colours(dark=show.dark())["accent"], point=True, interpolate="step-after"
     )
-    return drawn.encode(
-        x=alt.X("t:T", title=None, axis=alt.Axis(labelOverlap=True)),
-        y=alt.Y("v:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=page.value_axis(wide=False)),
-        tooltip=[alt.Tooltip("said:N", title="Medido"), alt.Tooltip("v:Q", title=_MEASURES[measure], format=",")],
-    ).properties(height=220)
+    return show.located(
+        drawn.encode(
+            x=alt.X("t:T", title=None, axis=alt.Axis(labelOverlap=True, tickCount=6, format="%d/%m %H:%M")),
+            y=alt.Y("v:Q", title=None, scale=alt.Scale(zero=False, nice=True), axis=page.value_axis(wide=False)),
+            tooltip=[alt.Tooltip("said:N", title="Medido"), alt.Tooltip("v:Q", title=_MEASURES[measure], format=",")],
+        ).properties(height=220)
+    )
