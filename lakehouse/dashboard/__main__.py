@@ -4,6 +4,7 @@ The dashboard has no login, and whoever sees it can silence alerts, so it listen
 """
 
 import argparse
+import socket
 import sys
 import threading
 from contextlib import suppress
@@ -55,10 +56,23 @@ def serve(port: int) -> None:
         from streamlit.web import bootstrap
     except ModuleNotFoundError:
         raise DeclarationError("Streamlit is not installed.", remedy=f"{install('dashboard')}.") from None
-    threading.Thread(target=_warm, daemon=True).start()
+    _check_free(port)
+    threading.Thread(target=_warm).start()
     given = options(port)
     bootstrap.load_config_options(given)
     bootstrap.run(str(Path(__file__).parent / "pages" / "app.py"), False, [], given)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except (OSError, OverflowError) as error:
+            raise DeclarationError(
+                f"Nothing can listen on port {port} of {ADDRESS} ({getattr(error, 'strerror', None) or error}).",
+                remedy=f"End what listens there, or use another: make dashboard PORT={PORT + 1}.",
+            ) from None
 
 
 def _warm() -> None:

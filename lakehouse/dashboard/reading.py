@@ -24,6 +24,7 @@ T = TypeVar("T")
 Row = dict[str, Any]
 #: Seconds for which an answer is good.
 FRESH = 10.0
+_MOST = 200
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Reader:
             BrokenTableError: a table cannot be read.
         """
         key = (query, *arguments)
+        if len(self._answers) > _MOST:  # every choice of filters is one
+            self._answers.clear()
         with self._locks.setdefault(key, threading.Lock()):
             kept = self._answers.get(key)
             if kept is None or time.monotonic() - kept[0] > self._fresh:

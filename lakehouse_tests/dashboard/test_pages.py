@@ -2,6 +2,8 @@
 
 import re
 import socket
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -10,7 +12,7 @@ from lakehouse.core import files
 from lakehouse.dashboard import business, executions, markup, overview, quality, reading, tables, words
 from lakehouse.dashboard.pages.app import PAGES
 from lakehouse.reports import page
-from lakehouse.settings import Settings
+from lakehouse.settings import Settings, project_folder
 from lakehouse_tests.dashboard.conftest import HOSTILE, NOW
 
 NAMES = [body.__module__.rpartition(".")[2] for body, *_ in PAGES]
@@ -65,8 +67,8 @@ def test_a_page_of_a_store_that_is_down_says_so_and_stays_up(name, use, monkeypa
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
-    for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(variable, "x")
+    for variable, value in (("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x"), ("AWS_ALLOW_HTTP", "true")):
+        monkeypatch.setenv(variable, value)
     monkeypatch.setattr(files, "_FIRST", timedelta(seconds=0.2))
     use("s3://bucket/lake")
     app = look(name)
@@ -90,6 +92,59 @@ def test_the_app_begins_with_the_overview_and_lists_every_page():
         "Visão geral", "Execuções", "Qualidade", "Tabelas", "Vendas", "BRT", "Modelos", "Alertas",
     ]  # fmt: skip
     assert [path for *_, path in PAGES].count("") == 1
+
+
+# --- the command -------------------------------------------------------------------------------------------------------
+
+
+def test_the_server_listens_here_only_and_tells_nobody():
+    from streamlit import config
+
+    from lakehouse.dashboard.__main__ import options
+
+    given = options(8502)
+    names = {name.replace(".", "_") for name in config.get_config_options()}
+    assert set(given) <= names  # Streamlit passes over what it does not know
+    assert (given["server_address"], given["server_port"]) == ("127.0.0.1", 8502)
+    assert (given["browser_gatherUsageStats"], given["server_headless"]) == (False, True)
+
+
+def test_make_passes_the_port_on():
+    command = ["make", "-n", "--assume-old=.venv/.base", "dashboard", "PORT=8502"]
+    done = subprocess.run(command, cwd=project_folder(), capture_output=True, text=True, check=True)
+    assert "-m lakehouse.dashboard --port '8502'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("broken", "remedy"),
+    [({"LAKEHOUSE_ENV": "moon"}, "LAKEHOUSE_ENV"), ({"DAGSTER_HOME": "/nowhere"}, "DAGSTER_HOME"), ({}, "[dashboard]")],
+)
+def test_what_keeps_it_from_starting_is_one_sentence_with_the_remedy(broken, remedy, monkeypatch, tmp_path, capsys):
+    from lakehouse.dashboard import __main__ as command
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "streamlit.web", None)
+    for name, value in broken.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["dashboard"])
+    assert command.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert remedy in said
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_started(monkeypatch, tmp_path, capsys):
+    from lakehouse.dashboard import __main__ as command
+
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["dashboard", "--port", str(port)])
+        assert command.main() == 2
+    said = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1" in said and "make dashboard PORT=" in said
 
 
 # --- queries, without Streamlit ----------------------------------------------------------------------------------------

@@ -155,7 +155,8 @@ def test_only_what_is_over_told_and_old_is_forgotten():
 
 def test_the_lakes_own_routing_is_used_once_it_is_there(storage):
     assert rules.load(storage) == Routing()
-    uri = rules.save(storage, {"window_minutes": 10, "routes": [{"channels": ["slack"], "keys": "check:*"}]})
+    document = {"window_minutes": 10, "routes": [{"channels": ["slack"], "keys": "check:*"}]}
+    uri = rules.save(storage, document, seen=None)
     assert uri.endswith("ops/routing/routing.json")
     found = rules.load(storage)
     assert found.window == timedelta(minutes=10)
