@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare pin unpin vacuum backup prove restore restore-all rollback rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed metrics
+.PHONY: help setup run test test-browser spark-jars test-faults dev dashboard connector trigger materialize rebuild quarantine redrive release compare pin unpin vacuum backup prove restore restore-all rollback rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed metrics
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -24,12 +24,17 @@ $(VENV)/.ml: $(VENV)/.base
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,ml]'
 	@touch $@
 
+# Streamlit, for the dashboard only
+$(VENV)/.dashboard: $(VENV)/.base
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dashboard]'
+	@touch $@
+
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard]'
 	@touch $@
 
 $(VENV)/.stack: $(VENV)/.dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,spark,stack]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,spark,stack]'
 	@touch $@
 
 # One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
@@ -51,6 +56,8 @@ run: setup ## Sample landing, every table, the report: from nothing to a lakehou
 	@if $(SAMPLE); then $(BIN)/python -m lakehouse trigger pedidos; fi
 	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample.brt write data/brt_simulado; fi
 	@if $(SAMPLE); then LAKEHOUSE_BRT_URL='file://$(CURDIR)/data/brt_simulado' $(BIN)/python -m lakehouse trigger brt_capture --times 10; fi
+	@$(BIN)/python -m lakehouse trigger monitoring
+	@$(BIN)/python -m lakehouse trigger slo
 	@$(BIN)/python -m lakehouse summary
 
 brt-feed: setup ## A simulated BRT feed on http://127.0.0.1:8765/gps/brt, for LAKEHOUSE_BRT_URL: [PORT=8765]
@@ -61,6 +68,9 @@ sample: setup ## Write the sample landing zone only
 
 dev: setup ## Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
+
+dashboard: setup $(VENV)/.dashboard ## Pages for people on http://127.0.0.1:8501: [PORT=8502]
+	@$(BIN)/python -m lakehouse.dashboard $(if $(PORT),--port '$(PORT)')
 
 connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
 	@$(BIN)/python -m lakehouse connector '$(NAME)' '$(PACKAGE)' $(if $(WITH),--python '$(WITH)')

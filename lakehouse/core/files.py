@@ -268,6 +268,15 @@ def reach(bucket: str) -> None:
     Raises:
         StoreError: it does not answer, or refuses.
     """
+    ask(bucket)
+
+
+def ask(bucket: str) -> None:
+    """See that a bucket answers now, within seconds.
+
+    Raises:
+        StoreError: it does not answer, or refuses.
+    """
     with _explained(bucket):
         _open(bucket, _FIRST).list_with_delimiter("_lakehouse")
 

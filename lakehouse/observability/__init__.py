@@ -43,4 +43,5 @@ def build_defs(settings: "Settings") -> "dg.Definitions":
         dg.AssetSpec(["ops", name], group_name="ops", description=text, kinds={"deltalake"}, owners=["team:dados"])
         for name, text in kept.items()
     ]
-    return dg.Definitions(assets=[*assets, *external], sensors=sensors(settings, promises=surroundings.promises))
+    ticking = sensors(settings, promises=surroundings.promises, tables=surroundings.tables)
+    return dg.Definitions(assets=[*assets, *external], sensors=ticking)

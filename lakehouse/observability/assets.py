@@ -67,10 +67,11 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         **_ARGUMENTS,
     )
     def table_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        from lakehouse.observability import health, outbox
+        from lakehouse.observability import health, outbox, routing, thresholds
 
         at = datetime.now(UTC)
-        found = health.measure_all(health.targets(lake.storage, specs, surroundings.tables), now=at)
+        wanted = health.targets(lake.storage, specs, surroundings.tables)
+        found = health.measure_all(thresholds.bounded(wanted, routing.in_force(lake.storage)), now=at)
         rows = [measured.row(at=at, run_id=context.run.run_id) for measured in found]
         with failures():
             version = outbox.record(lake.storage, health.HEALTH_TABLE, columns=health.COLUMNS, rows=rows)
@@ -151,10 +152,11 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         **_ARGUMENTS,
     )
     def run_metrics(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        from lakehouse.observability import metrics
+        from lakehouse.observability import metrics, routing, thresholds
 
         with failures():
-            taken = metrics.take_up(context.instance, lake.storage, promises=surroundings.promises)
+            promises = thresholds.promised(surroundings.promises, routing.in_force(lake.storage))
+            taken = metrics.take_up(context.instance, lake.storage, promises=promises)
         context.log.info("Took up %s runs.", taken)
         return dg.MaterializeResult(metadata={"runs": taken})
 

@@ -58,21 +58,22 @@ def text(storage: Storage) -> str:
     lines: list[str] = []
     with outbox.small_session(storage) as session:
         for name in ("job", "asset"):
-            rows = _rows(session, storage, TableRef("gold", f"slo_{name}s"))
+            rows = table_rows(session, storage, TableRef("gold", f"slo_{name}s"))
             _write(lines, f"lakehouse_{name}", _SLO, rows, labels=(name, "time_window"))
-        _write(lines, "lakehouse_table", _TABLE, _newest(session, storage, health.HEALTH_TABLE), labels=("layer", "table"))
-        _write(lines, "lakehouse_kafka", _KAFKA, _newest(session, storage, topics.KAFKA_TABLE), labels=("topic", "group"))
-        up = _newest(session, storage, services.SERVICES_TABLE)
+        _write(lines, "lakehouse_table", _TABLE, newest(session, storage, health.HEALTH_TABLE), labels=("layer", "table"))
+        _write(lines, "lakehouse_kafka", _KAFKA, newest(session, storage, topics.KAFKA_TABLE), labels=("topic", "group"))
+        up = newest(session, storage, services.SERVICES_TABLE)
         service = {"healthy": "1 when it answered.", "milliseconds": "How long it took."}
         _write(lines, "lakehouse_service", service, up, labels=("service",))
-        incidents = _rows(session, storage, notifier.INCIDENTS_TABLE)
+        incidents = table_rows(session, storage, notifier.INCIDENTS_TABLE)
         standing = [{**row, "open": row["count"]} for row in incidents if row["state"] == "open"]
         what = {"open": "How often what is still wrong has occurred."}
         _write(lines, "lakehouse_incident", what, standing, labels=("key", "severity"))
     return "\n".join([*lines, ""])
 
 
-def _rows(session: Session, storage: Storage, ref: TableRef) -> list[dict[str, Any]]:
+def table_rows(session: Session, storage: Storage, ref: TableRef) -> list[dict[str, Any]]:
+    """All rows of a small table; none of one that is not there."""
     table = open_existing(storage.uri(ref))
     if table is None or not table.files:
         return []
@@ -80,7 +81,7 @@ def _rows(session: Session, storage: Storage, ref: TableRef) -> list[dict[str, A
     return [dict(zip(table.columns, row, strict=True)) for row in session.rows(frame)]
 
 
-def _newest(session: Session, storage: Storage, ref: TableRef) -> list[dict[str, Any]]:
+def newest(session: Session, storage: Storage, ref: TableRef) -> list[dict[str, Any]]:
     """The rows of the last measurement. Files of earlier ones are not opened."""
     import narwhals as nw
 

@@ -1,4 +1,4 @@
-"""Routing: who is told of which alert, how often, and what is silent for now. One declared record.
+"""Routing: who is told of which alert, how often, what is silent for now, and from when on it is one. One declared record.
 
 The record below holds until `<ops>/routing/routing.json` exists: the same fields as JSON, validated when it is read; the
 dashboard and people with an editor write it. A file that is wrong changes nothing: the last word is this record, and an alert
@@ -6,7 +6,11 @@ says what is wrong with the file.
 
     {"window_minutes": 60,
      "routes": [{"channels": ["email"], "minimum": "error", "kinds": ["run_failure"], "keys": "run_failure:pedidos*"}],
-     "silences": [{"keys": "check:silver/vendas:*", "until": "2026-12-01T08:00:00+00:00", "reason": "backfill"}]}
+     "silences": [{"keys": "check:silver/vendas:*", "until": "2026-12-01T08:00:00+00:00", "reason": "backfill"}],
+     "tables": {"silver/vendas": {"max_event_age_hours": 24, "max_quarantine": 0.01}},
+     "jobs": {"pedidos": {"sla_minutes": 30}}}
+
+`tables` and `jobs` replace bounds of a spec's `Health` and a job's SLA (`thresholds.py`).
 """
 
 import json
@@ -17,9 +21,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
 from lakehouse.core import files
-from lakehouse.core.errors import DeclarationError
-from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.errors import ConflictError, DeclarationError
+from lakehouse.core.names import TableRef, check_name
+from lakehouse.core.storage import Storage, hold
 from lakehouse.observability.alerts import KINDS, SEVERITIES, Severity
 
 Channel = Literal["kafka", "email", "slack"]
@@ -70,6 +74,28 @@ class Silence:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableBounds:
+    """Bounds of one table that replace those of its spec's `Health`; None leaves that."""
+
+    max_event_age: timedelta | None = None
+    max_commit_age: timedelta | None = None
+    max_quarantine: float | None = None
+
+    def __post_init__(self) -> None:
+        ages = [age for age in (self.max_event_age, self.max_commit_age) if age is not None]
+        share = 0.0 if self.max_quarantine is None else self.max_quarantine
+        if not all(timedelta(minutes=1) <= age <= timedelta(days=3660) for age in ages) or not 0 <= share <= 1:
+            raise DeclarationError(
+                "A bound of a table is out of range.", remedy="Give ages from a minute to ten years, and a share from 0 to 1."
+            )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that replace something, by the names of `Health`."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Routing:
     """The whole of it.
 
@@ -78,6 +104,8 @@ class Routing:
         window: repeats of a key within it are counted; at its end one message says how many.
         limit: messages for one key and channel within a window. What comes and goes all the time is told no more often.
         silences: what is silent for now.
+        tables: other bounds than the declared ones, by table (`silver/vendas`).
+        jobs: other SLAs than the declared ones, by job.
     """
 
     routes: tuple[Route, ...] = (
@@ -89,6 +117,8 @@ class Routing:
     window: timedelta = timedelta(hours=1)
     limit: int = 3
     silences: tuple[Silence, ...] = field(default=())
+    tables: Mapping[str, TableBounds] = field(default_factory=dict)
+    jobs: Mapping[str, timedelta] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not timedelta(minutes=1) <= self.window <= timedelta(days=7) or not 2 <= self.limit <= 100:
@@ -96,6 +126,14 @@ class Routing:
                 f"The window of {self.window} or the limit of {self.limit} is out of range.",
                 remedy="Give a window of a minute to seven days, and a limit of 2 to 100.",
             )
+
+        for name in self.tables:
+            layer, _, table = name.partition("/")
+            TableRef(layer, table)  # type: ignore[arg-type] # refuses what is no name
+        for name, sla in self.jobs.items():
+            check_name(name, "job name")
+            if not timedelta(seconds=1) <= sla <= timedelta(days=7):
+                raise DeclarationError(f"The SLA of {name} is {sla}.", remedy="Give one of a second to seven days.")
 
     def channels(self, *, kind: str, severity: str, key: str) -> tuple[str, ...]:
         """The channels that an alert goes to, in the order of CHANNELS."""
@@ -112,28 +150,69 @@ def load(storage: Storage) -> Routing:
     Raises:
         DeclarationError: the file is not one.
     """
-    uri = f"{storage.uri(_REF)}/{_FILE}"
-    try:
-        text = files.read(uri)
-    except FileNotFoundError:
+    text = stored(storage)
+    if text is None:
         return Routing()
-    remedy = "Mend or remove it; docs/monitoring.md shows one."
+    uri, remedy = f"{storage.uri(_REF)}/{_FILE}", "Mend or remove it; docs/monitoring.md shows one."
     try:
         return parse(json.loads(text))
+    except ValueError as error:
+        raise DeclarationError(f"{uri} is no routing: {error}.", remedy=remedy) from error
     except DeclarationError as error:
         raise DeclarationError(f"{uri} is no routing: {error.what}", remedy=f"{error.remedy} {remedy}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DeclarationError(f"{uri} is no routing: {error}.", remedy=remedy) from error
 
 
-def save(storage: Storage, document: Mapping[str, Any]) -> str:
-    """Check a document and put it in place of the lake's routing; its URI.
+def in_force(storage: Storage) -> Routing:
+    """The routing of this lake; the record above while the file is wrong, which is said by whoever delivers."""
+    try:
+        return load(storage)
+    except DeclarationError:
+        return Routing()
+
+
+def stored(storage: Storage) -> bytes | None:
+    """The routing's file as it is; None when there is none."""
+    try:
+        return files.read(f"{storage.uri(_REF)}/{_FILE}")
+    except FileNotFoundError:
+        return None
+
+
+def save(storage: Storage, document: Mapping[str, Any], *, seen: bytes | None) -> str:
+    """Check a document and put it in place of the lake's routing, whole; its URI.
+
+    Args:
+        seen: the file (`stored`) that the document was made from.
 
     Raises:
         DeclarationError: it is wrong; nothing was changed.
+        ConflictError: the file is another one by now; nothing was changed.
     """
     parse(document)
-    return storage.put(_REF, _FILE, json.dumps(document, indent=2, ensure_ascii=False).encode())
+    with hold(storage.uri(_REF), wait=10):
+        if stored(storage) != seen:
+            raise ConflictError(
+                "The routing was changed by somebody else meanwhile.", remedy="Look at it as it is now, and change it again."
+            )
+        return storage.put(_REF, _FILE, json.dumps(document, indent=2, ensure_ascii=False).encode())
+
+
+def document(routing: Routing) -> dict[str, Any]:
+    """A routing in its JSON form, such that `parse` gives it back."""
+    hours = {"max_event_age": "max_event_age_hours", "max_commit_age": "max_commit_age_hours"}
+    return {
+        "window_minutes": routing.window / timedelta(minutes=1),
+        "limit": routing.limit,
+        "routes": [
+            {"channels": list(r.channels), "minimum": r.minimum, "kinds": list(r.kinds), "keys": r.keys} for r in routing.routes
+        ],
+        "silences": [{"keys": s.keys, "until": s.until.isoformat(), "reason": s.reason} for s in routing.silences],
+        "tables": {
+            name: {hours.get(n, n): v / timedelta(hours=1) if n in hours else v for n, v in bounds.given.items()}
+            for name, bounds in routing.tables.items()
+        },
+        "jobs": {name: {"sla_minutes": sla / timedelta(minutes=1)} for name, sla in routing.jobs.items()},
+    }
 
 
 def parse(document: Mapping[str, Any]) -> Routing:
@@ -142,7 +221,15 @@ def parse(document: Mapping[str, Any]) -> Routing:
     Raises:
         DeclarationError: a field has a value that it cannot have, or is not known.
     """
-    _known(document, ("window_minutes", "limit", "routes", "silences"))
+    try:
+        return _parsed(document)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise DeclarationError(f"A field cannot be read ({said:.200}).", remedy="Give each the type that it has.") from error
+
+
+def _parsed(document: Mapping[str, Any]) -> Routing:
+    _known(document, ("window_minutes", "limit", "routes", "silences", "tables", "jobs"))
     given: dict[str, Any] = {}
     if "window_minutes" in document:
         given["window"] = timedelta(minutes=float(document["window_minutes"]))
@@ -152,7 +239,25 @@ def parse(document: Mapping[str, Any]) -> Routing:
         given["routes"] = tuple(_route(entry) for entry in document["routes"])
     if "silences" in document:
         given["silences"] = tuple(_silence(entry) for entry in document["silences"])
+    if "tables" in document:
+        given["tables"] = {name: _bounds(entry) for name, entry in document["tables"].items()}
+    if "jobs" in document:
+        given["jobs"] = {name: _sla(entry) for name, entry in document["jobs"].items()}
     return Routing(**given)
+
+
+def _bounds(entry: Mapping[str, Any]) -> TableBounds:
+    _known(entry, ("max_event_age_hours", "max_commit_age_hours", "max_quarantine"))
+    given: dict[str, Any] = {
+        name.removesuffix("_hours"): timedelta(hours=float(value)) if name.endswith("_hours") else float(value)
+        for name, value in entry.items()
+    }
+    return TableBounds(**given)
+
+
+def _sla(entry: Mapping[str, Any]) -> timedelta:
+    _known(entry, ("sla_minutes",))
+    return timedelta(minutes=float(entry["sla_minutes"]))
 
 
 def _route(entry: Mapping[str, Any]) -> Route:

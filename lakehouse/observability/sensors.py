@@ -6,15 +6,20 @@ write more to the event log than all that they watch.
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from lakehouse.core.errors import DeclarationError, LakehouseError
+from lakehouse.core.names import TableRef
 from lakehouse.observability.services import ProbeError, http
 from lakehouse.observability.text import one_line
 from lakehouse.observability.watch import Promise
 from lakehouse.settings import Settings, listed
+
+if TYPE_CHECKING:
+    from lakehouse.observability.routing import Routing
 
 #: Seconds between ticks. A failure is noticed within two of them, and delivered within two more.
 INTERVAL = 15
@@ -22,8 +27,12 @@ MONITORING = "monitoring"
 _LOG = logging.getLogger("lakehouse.alerts")
 
 
-def sensors(settings: Settings, *, promises: Sequence[Promise]) -> list[dg.SensorDefinition]:
-    """The sensors of this installation; in `dev` they are there, stopped."""
+def sensors(settings: Settings, *, promises: Sequence[Promise], tables: Sequence[TableRef]) -> list[dg.SensorDefinition]:
+    """The sensors of this installation; in `dev` they are there, stopped.
+
+    Args:
+        promises, tables: what jobs promise, and the tables without a spec: what the routing's file may set thresholds for.
+    """
     status = dg.DefaultSensorStatus.STOPPED if settings.env == "dev" else dg.DefaultSensorStatus.RUNNING
 
     @dg.sensor(
@@ -33,9 +42,11 @@ def sensors(settings: Settings, *, promises: Sequence[Promise]) -> list[dg.Senso
         description="Keeps failed runs and checks, missed SLAs, published tables and landed files as alerts and events.",
     )
     def watch(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from lakehouse.observability import routing, thresholds
         from lakehouse.observability.watch import look
 
-        found = look(context.instance, settings.storage, cursor=context.cursor, promises=promises, ui=settings.ui_url)
+        kept = thresholds.promised(promises, routing.in_force(settings.storage))
+        found = look(context.instance, settings.storage, cursor=context.cursor, promises=kept, ui=settings.ui_url)
         context.update_cursor(found.cursor)
         beat = ""
         if MONITORING in found.succeeded and settings.heartbeat_url.get_secret_value():
@@ -49,19 +60,28 @@ def sensors(settings: Settings, *, promises: Sequence[Promise]) -> list[dg.Senso
         description="Sends alerts to the configured channels, and events to Kafka.",
     )
     def deliver(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from lakehouse.observability import thresholds
+        from lakehouse.observability.health import targets
+
         before = json.loads(context.cursor) if context.cursor else {}
-        said, routing_error = send(settings, routing_error=before.get("routing", ""))
+        wanted = targets(settings.storage, settings.tables, tables)
+        said, routing_error = send(
+            settings,
+            routing_error=before.get("routing", ""),
+            judge=lambda rules: thresholds.unknown(rules, targets=wanted, promises=promises),
+        )
         context.update_cursor(json.dumps({"routing": routing_error}))
         return dg.SkipReason(said)
 
     return [watch, deliver]
 
 
-def send(settings: Settings, *, routing_error: str = "") -> tuple[str, str]:
+def send(settings: Settings, *, routing_error: str = "", judge: "Callable[[Routing], str]" = lambda rules: "") -> tuple[str, str]:
     """Send what is due: alerts, then events. What was done in a sentence, and what is wrong with the routing file.
 
     Args:
         routing_error: what was wrong with it the last time; it is said once.
+        judge: says what is wrong with a routing although it can be read.
     """
     from lakehouse.observability import channels, routing
     from lakehouse.observability.alerts import Alert, raise_alert
@@ -71,11 +91,12 @@ def send(settings: Settings, *, routing_error: str = "") -> tuple[str, str]:
     storage, wrong = settings.storage, ""
     try:
         rules = routing.load(storage)
+        wrong = judge(rules)
     except DeclarationError as error:
         rules, wrong = routing.Routing(), one_line(str(error))
     key = "automation:routing"
     if wrong and wrong != routing_error:
-        raise_alert(storage, Alert("automation", "error", "The routing of alerts cannot be read", wrong, key))
+        raise_alert(storage, Alert("automation", "error", "The routing of alerts is wrong", wrong, key))
     elif routing_error and not wrong:
         raise_alert(storage, Alert("automation", "info", "The routing of alerts is right again", key=key, state="resolved"))
     configured = channels.senders(

@@ -21,7 +21,7 @@ from lakehouse.tables.brt import BRT_GPS
 
 REPORT = TableRef("reports", "brt")
 FLEET, MINUTES, HOURS = (TableRef("gold", f"brt_{name}") for name in ("frota_atual", "frota_por_minuto", "servicos_por_hora"))
-_TABLES = (BRT_GPS.bronze, BRT_GPS.silver, FLEET, MINUTES, HOURS)
+TABLES = (BRT_GPS.bronze, BRT_GPS.silver, FLEET, MINUTES, HOURS)
 _SHOWN = timedelta(hours=24)
 _SUMMED = ("recentes", "atrasados", "em_movimento")
 
@@ -39,7 +39,7 @@ def brt_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Mate
         moment = figures.captured_at or datetime.fromtimestamp(0, tz=UTC)
         return Page(moment.astimezone(zone()).date(), render(figures), {"veiculos": len(figures.fleet)})
 
-    return publish(context, lake, report=REPORT, tables=_TABLES, make=make)
+    return publish(context, lake, report=REPORT, tables=TABLES, make=make)
 
 
 def collect(session: Session, snapshots: Snapshots, *, environment: str) -> Any:

@@ -61,15 +61,22 @@ def render(figures: BrtFigures) -> str:
     return page.page(
         "brt.html.j2",
         environment=page.text(figures.environment),
-        captured_at=_moment(figures.captured_at),
-        simulated=bool(figures.fleet) and all(str(row["id_veiculo"]).startswith(SIMULATED) for row in figures.fleet),
-        totals=_totals(figures),
-        fleet=_map(figures.fleet),
-        minutes=_curve(figures.minutes),
-        services=_services(figures.hours),
-        speed=_speed(figures.hours),
+        captured_at=moment(figures.captured_at),
         tables=page.versions(figures.tables),
+        **fleet(figures),
     )
+
+
+def fleet(figures: BrtFigures) -> dict[str, Any]:
+    """What the page says of the fleet, by the names of its template; the dashboard shows it too."""
+    return {
+        "simulated": bool(figures.fleet) and all(str(row["id_veiculo"]).startswith(SIMULATED) for row in figures.fleet),
+        "totals": _totals(figures),
+        "fleet": _map(figures.fleet),
+        "minutes": _curve(figures.minutes),
+        "services": _services(figures.hours),
+        "speed": _speed(figures.hours),
+    }
 
 
 def _totals(figures: BrtFigures) -> list[tuple[str, str, str]]:
@@ -265,5 +272,5 @@ def _hour(ms: int) -> str:
     return f"{ms // _HOUR_MS % 24:02d}h"
 
 
-def _moment(at: datetime | None) -> str:
+def moment(at: datetime | None) -> str:
     return page.DASH if at is None else f"{at.astimezone(zone()):%d/%m/%Y %H:%M}"

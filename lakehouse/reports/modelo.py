@@ -6,6 +6,7 @@
 The date is the newest day of sales. It is made without MLflow's models: only the champion's tags are read.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -18,13 +19,12 @@ from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments
 from lakehouse.steps import failures
 
 if TYPE_CHECKING:
-    from lakehouse.ml.registry import Version
     from lakehouse.reports.modelo_page import ModeloFigures
 
 REPORT = TableRef("reports", "modelo")
 _EVALUATION, _FORECAST, _ACCURACY = (TableRef("ml", name) for name in ("evaluation", "previsao_vendas", "acuracia_previsao"))
-_DECISIONS, _DAILY = TableRef("ops", "model_decisions"), TableRef("gold", "vendas_diarias")
-_TABLES = (_DAILY, TableRef("ml", "features"), _EVALUATION, _FORECAST, _ACCURACY, _DECISIONS)
+DECISIONS, _DAILY = TableRef("ops", "model_decisions"), TableRef("gold", "vendas_diarias")
+TABLES = (_DAILY, TableRef("ml", "features"), _EVALUATION, _FORECAST, _ACCURACY, DECISIONS)
 
 
 @dg.asset(
@@ -40,24 +40,40 @@ def modelo_report(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlR
     def make(session: Session, snapshots: Snapshots) -> Page:
         from lakehouse.reports.modelo_page import render
 
-        figures = _collect(session, snapshots, champion, environment=lake.environment)
+        figures = collect(
+            session,
+            snapshots,
+            environment=lake.environment,
+            champion=number,
+            recipe=champion.recipe.name if champion and champion.recipe else "",
+            importance=champion.document("importance") if champion else {},
+        )
         return Page(max(row["data"] for row in figures.daily), render(figures), {"champion": number or 0})
 
-    return publish(context, lake, report=REPORT, tables=_TABLES, make=make, also={"champion": number})
+    return publish(context, lake, report=REPORT, tables=TABLES, make=make, also={"champion": number})
 
 
-def _collect(session: Session, snapshots: Snapshots, champion: "Version | None", *, environment: str) -> "ModeloFigures":
+def collect(
+    session: Session,
+    snapshots: Snapshots,
+    *,
+    environment: str,
+    champion: int | None,
+    recipe: str,
+    importance: Mapping[str, float],
+) -> "ModeloFigures":
+    """Everything on the page: rows of the lake, and what is known of the champion."""
     from lakehouse.reports.modelo_page import ModeloFigures
 
     return ModeloFigures(
         environment=environment,
-        champion=champion.number if champion else None,
-        recipe=champion.recipe.name if champion and champion.recipe else "",
-        importance=champion.document("importance") if champion else {},
+        champion=champion,
+        recipe=recipe,
+        importance=importance,
         daily=rows(session, snapshots[_DAILY]),
         folds=[row for row in rows(session, snapshots[_EVALUATION]) if row["uso"] == "relato"],
         forecast=rows(session, snapshots[_FORECAST]),
         accuracy=rows(session, snapshots[_ACCURACY]),
-        decisions=rows(session, snapshots[_DECISIONS]),
+        decisions=rows(session, snapshots[DECISIONS]),
         tables=states(snapshots),
     )

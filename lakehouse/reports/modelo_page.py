@@ -53,21 +53,28 @@ class ModeloFigures:
 
 def render(figures: ModeloFigures) -> str:
     """The whole page: HTML, to be stored as UTF-8."""
-    origin = max((row["origem"] for row in figures.forecast), default=None)
-    newest = sorted((row for row in figures.forecast if row["origem"] == origin), key=lambda row: row["data"])
     return page.page(
         "modelo.html.j2",
         environment=page.text(figures.environment),
         last_day=page.day(max(row["data"] for row in figures.daily)),
         champion=figures.champion,
-        totals=_totals(figures, newest),
-        forecast=_forecast(figures.daily, newest),
-        folds=[figure for horizon in (7, 28) if (figure := _folds(figures.folds, horizon))],
-        importance=_importance(figures.importance),
-        accuracy=_accuracy(figures.accuracy),
-        decisions=_decisions(figures.decisions),
         tables=page.versions(figures.tables),
+        **model(figures),
     )
+
+
+def model(figures: ModeloFigures) -> dict[str, Any]:
+    """What the page says of the model, by the names of its template; the dashboard shows it too."""
+    origin = max((row["origem"] for row in figures.forecast), default=None)
+    newest = sorted((row for row in figures.forecast if row["origem"] == origin), key=lambda row: row["data"])
+    return {
+        "totals": _totals(figures, newest),
+        "forecast": _forecast(figures.daily, newest),
+        "folds": [figure for horizon in (7, 28) if (figure := _folds(figures.folds, horizon))],
+        "importance": _importance(figures.importance),
+        "accuracy": _accuracy(figures.accuracy),
+        "decisions": _decisions(figures.decisions),
+    }
 
 
 def _totals(figures: ModeloFigures, newest: Sequence[page.Row]) -> list[tuple[str, str, str]]:

@@ -6,7 +6,7 @@ The date is the newest day of sales, not today: the same lake gives the same pag
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +41,13 @@ def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.M
         receita = float(sum(row["receita"] for row in figures.monthly))
         return Page(figures.report_date, render(figures), {"preview": _preview(figures), "receita": receita})
 
-    return publish(context, lake, report=REPORT, tables=_tables(), make=make)
+    return publish(context, lake, report=REPORT, tables=tables(), make=make)
 
 
-def _tables() -> list[TableRef]:
+def tables() -> list[TableRef]:
     """Every table whose state is on the page."""
-    tables = [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]
-    return [*tables, *[TableRef("gold", name) for name in MARTS]]
+    own = [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]
+    return [*own, *[TableRef("gold", name) for name in MARTS]]
 
 
 def collect(session: Session, storage: Storage, snapshots: Snapshots, *, environment: str) -> "VendasFigures":
@@ -66,8 +66,8 @@ def collect(session: Session, storage: Storage, snapshots: Snapshots, *, environ
         by_country=countries,
         by_segment=_segments(marts["clientes_rfm"]),
         top_products=products,
-        rules=[rule for ref, snapshot in snapshots.items() if snapshot for rule in _rules(ref, snapshot)],
-        ledger=_ledger(session, storage),
+        rules=[rule for ref, snapshot in snapshots.items() if snapshot for rule in rules_of(ref, snapshot)],
+        ledger=ledger_of(session, storage, [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]),
         tables=states(snapshots),
     )
 
@@ -81,7 +81,8 @@ def _segments(customers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(segments.values(), key=lambda row: (-row["receita"], row["segmento"]))
 
 
-def _rules(ref: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
+def rules_of(ref: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
+    """What the newest commit of a table said of its rules: table, rule, action, failed, passed."""
     findings: Mapping[str, Any] = json.loads(snapshot.last_info().get("findings", "{}"))
     return [
         {"table": str(ref), "rule": rule, "action": action, "failed": failed, "passed": passed}
@@ -89,11 +90,11 @@ def _rules(ref: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
-def _ledger(session: Session, storage: Storage) -> list[dict[str, Any]]:
-    """Everything that ever came into each table, and where it went, since its last rebuild."""
+def ledger_of(session: Session, storage: Storage, refs: Sequence[TableRef]) -> list[dict[str, Any]]:
+    """Everything that ever came into each of these tables, and where it went, since its last rebuild."""
     entries = rows(session, open_existing(storage.uri(TableRef("ops", "ledger"))))
     out = []
-    for ref in [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]:
+    for ref in refs:
         mine = [row for row in entries if (row["layer"], row["table"]) == (ref.layer, ref.table)]
         start = max((row["version"] for row in mine if row["batch_from"] == 0), default=0)
         mine = [row for row in mine if row["version"] >= start]

@@ -86,24 +86,30 @@ def render(figures: VendasFigures) -> str:
         KeyError: A row lacks a column that its table promises.
         ValueError: A `mes` is not 'YYYY-MM', or a chart could not be drawn.
     """
-    daily, countries = _daily(figures.daily), _by_country_or_segment(figures)
     return page.page(
         "vendas.html.j2",
         environment=page.text(figures.environment),
         report_date=page.day(figures.report_date),
         empty=not (figures.daily or figures.monthly or figures.by_country),
-        totals=_totals(figures),
-        disagreement=_disagreement(figures),
-        daily=daily,
-        monthly=_monthly(figures.monthly, last_day=max(_dates(figures.daily), default=None)),
-        countries=countries,
-        no_countries=_why_no_countries(figures),
-        products=_products(figures.top_products),
-        rules_failed=_rules([row for row in figures.rules if not row["passed"]]),
-        rules_passed=_rules([row for row in figures.rules if row["passed"]]),
-        ledger=_ledger(figures.ledger),
+        rules_failed=rules_table([row for row in figures.rules if not row["passed"]]),
+        rules_passed=rules_table([row for row in figures.rules if row["passed"]]),
+        ledger=ledger_table(figures.ledger),
         tables=page.versions(figures.tables),
+        **sales(figures),
     )
+
+
+def sales(figures: VendasFigures) -> dict[str, Any]:
+    """What the page says of sales, by the names of its template; the dashboard shows it too."""
+    return {
+        "totals": _totals(figures),
+        "disagreement": _disagreement(figures),
+        "daily": _daily(figures.daily),
+        "monthly": _monthly(figures.monthly, last_day=max(_dates(figures.daily), default=None)),
+        "countries": _by_country_or_segment(figures),
+        "no_countries": _why_no_countries(figures),
+        "products": _products(figures.top_products),
+    }
 
 
 # ---- figures of the header -------------------------------------------------------------------------------------------
@@ -465,7 +471,7 @@ def _measures_table(
     return page.Table(title=title, columns=columns, rows=rows, numeric=frozenset(range(1, len(columns))))
 
 
-def _rules(rows: Sequence[page.Row]) -> page.Table:
+def rules_table(rows: Sequence[page.Row]) -> page.Table:
     """The latest outcome of rules; those that failed stand out."""
     ordered = sorted(rows, key=lambda row: (page.text(row["table"]), page.text(row["rule"])))
     return page.Table(
@@ -489,7 +495,7 @@ def _rules(rows: Sequence[page.Row]) -> page.Table:
 _LEDGER_PARTS = ("written", "deduplicated", "deleted", "quarantined")
 
 
-def _ledger(rows: Sequence[page.Row]) -> page.Table:
+def ledger_table(rows: Sequence[page.Row]) -> page.Table:
     """The ledger and its difference, computed here: a row stands out when that or the recorded verdict says so."""
     cells, alarm = [], set()
     for index, row in enumerate(rows):

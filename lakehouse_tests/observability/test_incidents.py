@@ -155,7 +155,8 @@ def test_only_what_is_over_told_and_old_is_forgotten():
 
 def test_the_lakes_own_routing_is_used_once_it_is_there(storage):
     assert rules.load(storage) == Routing()
-    uri = rules.save(storage, {"window_minutes": 10, "routes": [{"channels": ["slack"], "keys": "check:*"}]})
+    document = {"window_minutes": 10, "routes": [{"channels": ["slack"], "keys": "check:*"}]}
+    uri = rules.save(storage, document, seen=None)
     assert uri.endswith("ops/routing/routing.json")
     found = rules.load(storage)
     assert found.window == timedelta(minutes=10)
@@ -181,13 +182,13 @@ def test_the_lakes_own_routing_is_used_once_it_is_there(storage):
 )
 def test_a_wrong_routing_is_refused_and_changes_nothing(storage, document):
     with pytest.raises(DeclarationError):
-        rules.save(storage, document)
+        rules.save(storage, document, seen=None)
     assert rules.load(storage) == Routing()
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"routes": [3]}', b'{"window_minutes": "soon"}', b"\xff"])
 def test_a_garbled_file_is_named(storage, content):
-    rules.save(storage, {})
+    rules.save(storage, {}, seen=None)
     from lakehouse.core.names import TableRef
 
     storage.put(TableRef("ops", "routing"), "routing.json", content)

@@ -212,7 +212,7 @@ def test_the_heartbeat_is_called_after_a_good_monitoring_run_only(instance, tmp_
     url = f"http://127.0.0.1:{server.server_address[1]}/ping/s3cret"
 
     def tick(cursor: str | None) -> tuple[str, str]:
-        watch = sensors(Settings(root=str(tmp_path), heartbeat_url=url), promises=())[0]
+        watch = sensors(Settings(root=str(tmp_path), heartbeat_url=url), promises=(), tables=())[0]
         with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
             return watch(context).skip_message, context.cursor
 

@@ -1,0 +1,99 @@
+"""`python -m lakehouse.dashboard`: check the settings, then serve the pages on 127.0.0.1 until the process ends.
+
+The dashboard has no login, and whoever sees it can silence alerts, so it listens on this machine only.
+"""
+
+import argparse
+import socket
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from lakehouse.core.errors import DeclarationError, LakehouseError, install
+
+ADDRESS, PORT = "127.0.0.1", 8501
+
+
+def options(port: int) -> dict[str, object]:
+    """Streamlit's options: this machine only, no browser opened, nothing sent to anybody, the colours of the reports."""
+    from lakehouse.reports.page import PALETTE
+
+    colours = {
+        f"theme_{theme}_{option}": PALETTE[name][variant]
+        for variant, theme in enumerate(("light", "dark"))
+        for option, name in (
+            ("primaryColor", "accent"),
+            ("backgroundColor", "paper"),
+            ("secondaryBackgroundColor", "panel"),
+            ("textColor", "ink"),
+        )
+    }
+    return {
+        "server_address": ADDRESS,
+        "server_port": port,
+        "server_headless": True,
+        "server_fileWatcherType": "none",
+        "browser_gatherUsageStats": False,
+        "client_toolbarMode": "viewer",
+        "client_showErrorDetails": "none",
+        "client_showErrorLinks": False,
+        **colours,
+    }
+
+
+def serve(port: int) -> None:
+    """Serve the pages.
+
+    Raises:
+        DeclarationError: a setting is wrong, Streamlit is not installed, or the port is taken.
+    """
+    from lakehouse.settings import load_env_file, load_settings
+
+    load_env_file()
+    load_settings()
+    try:
+        from streamlit.web import bootstrap
+    except ModuleNotFoundError:
+        raise DeclarationError("Streamlit is not installed.", remedy=f"{install('dashboard')}.") from None
+    _check_free(port)
+    threading.Thread(target=_warm).start()
+    given = options(port)
+    bootstrap.load_config_options(given)
+    bootstrap.run(str(Path(__file__).parent / "pages" / "app.py"), False, [], given)
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except (OSError, OverflowError) as error:
+            raise DeclarationError(
+                f"Nothing can listen on port {port} of {ADDRESS} ({getattr(error, 'strerror', None) or error}).",
+                remedy=f"End what listens there, or use another: make dashboard PORT={PORT + 1}.",
+            ) from None
+
+
+def _warm() -> None:
+    """Import what pages need and draw the charts, so that the first who looks does not wait for it."""
+    from lakehouse.dashboard import alerts, business, overview, reading
+
+    with suppress(LakehouseError):  # the page says it
+        for query in (overview.read, alerts.read, business.sales, business.fleet, business.model):
+            reading.reader().ask(query)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m lakehouse.dashboard", description="Serve the dashboard on 127.0.0.1.")
+    parser.add_argument("--port", type=int, default=PORT, help=f"where to listen (default {PORT})")
+    try:
+        serve(parser.parse_args().port)
+    except LakehouseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The query of *Visão geral*: what ran, what failed, how fresh the tables are, whether the ledger adds up, what is open."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import narwhals as nw
+
+from lakehouse.core.names import TableRef
+from lakehouse.dashboard.reading import Lake, Row, since
+from lakehouse.observability import prometheus
+from lakehouse.observability.health import HEALTH_TABLE
+from lakehouse.observability.notifier import INCIDENTS_TABLE, load
+from lakehouse.observability.services import SERVICES_TABLE
+from lakehouse.reports.vendas import ledger_of
+
+METRICS_TABLE = TableRef("ops", "run_metrics")
+RUN = ("run_id", "job", "requested_at", "started_at", "finished_at", "duration_seconds", "outcome", "retries", "rows", "sla_met")
+#: A job that did not run for so long is not shown.
+_LOOK_BACK = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Rows are as in their tables.
+
+    Attributes:
+        last_runs: the newest run of every job of the last 30 days, by name.
+        failed: runs that failed in the last 24 hours, newest first.
+        tables: the last measurement of silver and gold.
+        services: the last measurement of services.
+        ledger: layer, table, in_rows, written, deduplicated, deleted, quarantined, balanced.
+        incidents: keys of alerts that stand.
+    """
+
+    last_runs: list[Row]
+    failed: list[Row]
+    tables: list[Row]
+    services: list[Row]
+    ledger: list[Row]
+    incidents: list[str]
+
+
+def read(lake: Lake) -> Overview:
+    runs = _last_runs(lake)
+    incidents = lake.opened(INCIDENTS_TABLE)
+    refs = [ref for spec in lake.settings.tables for ref in (*[part.bronze for part in spec.parts], spec.silver)]
+    health = prometheus.newest(lake.session, lake.storage, HEALTH_TABLE)
+    return Overview(
+        last_runs=runs,
+        failed=_failed(lake),
+        tables=sorted(
+            (row for row in health if row["layer"] in ("silver", "gold")),
+            key=lambda row: (row["layer"] != "silver", row["table"]),
+        ),
+        services=sorted(prometheus.newest(lake.session, lake.storage, SERVICES_TABLE), key=lambda row: row["service"]),
+        ledger=ledger_of(lake.session, lake.storage, refs),
+        incidents=[one.key for one in load(lake.session, incidents) if one.state == "open"] if incidents else [],
+    )
+
+
+def _last_runs(lake: Lake) -> list[Row]:
+    table = lake.opened(METRICS_TABLE)
+    if table is None or not table.files:
+        return []
+    near = since(table, "finished_at", datetime.now(UTC) - _LOOK_BACK)
+    frame = lake.session.read(table.paths(near), table.columns).filter(nw.col("kind") == "run")
+    newest = frame.group_by("job").agg(nw.col("finished_at").max().alias("last"))
+    last = frame.join(newest, left_on=["job", "finished_at"], right_on=["job", "last"]).sort("job").select(*RUN)
+    found = {row[RUN.index("job")]: dict(zip(RUN, row, strict=True)) for row in lake.session.rows(last)}
+    return list(found.values())
+
+
+def _failed(lake: Lake) -> list[Row]:
+    table = lake.opened(METRICS_TABLE)
+    if table is None or not table.files:
+        return []
+    after = datetime.now(UTC) - timedelta(hours=24)
+    frame = lake.session.read(table.paths(since(table, "finished_at", after)), table.columns)
+    frame = frame.filter((nw.col("kind") == "run") & (nw.col("outcome") == "failure") & (nw.col("finished_at") >= after))
+    rows = lake.session.rows(frame.sort("finished_at", descending=True).select(*RUN))
+    return [dict(zip(RUN, row, strict=True)) for row in rows]

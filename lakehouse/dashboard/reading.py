@@ -1,0 +1,107 @@
+"""Reading: how pages ask the lake. An answer is kept for some seconds and asked for once, however many look.
+
+A query is a plain function `(Lake, ...) -> answer`; it reads through DuckDB, over the files that the Delta logs name. A bucket is
+asked first whether it answers at all, since delta-rs would wait for minutes and hold every page meanwhile.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from lakehouse.core import files
+from lakehouse.core.delta import DataFile, Snapshot, open_existing
+from lakehouse.core.engines import Session
+from lakehouse.core.names import TableRef
+from lakehouse.core.storage import Storage
+from lakehouse.observability import outbox
+from lakehouse.reports.publish import rows
+from lakehouse.settings import Settings, load_settings
+
+T = TypeVar("T")
+Row = dict[str, Any]
+#: Seconds for which an answer is good.
+FRESH = 10.0
+_MOST = 200
+
+
+@dataclass(frozen=True)
+class Lake:
+    """What a query works with; `made` is what was drawn of tables that may not have changed since."""
+
+    settings: Settings
+    storage: Storage
+    session: Session
+    made: dict[str, tuple[Hashable, Any]]
+
+    def opened(self, ref: TableRef) -> Snapshot | None:
+        """A table as it is now; None when there is none."""
+        return open_existing(self.storage.uri(ref))
+
+    def rows(self, ref: TableRef) -> list[Row]:
+        """All rows of a small table; none of one that is not there."""
+        return rows(self.session, self.opened(ref))
+
+    def once(self, name: str, snapshots: Sequence[Snapshot | None], make: Callable[[], T]) -> T:
+        """What is made of tables, made again when one of them has changed."""
+        versions = tuple((found.id, found.version) if found else None for found in snapshots)
+        kept = self.made.get(name)
+        if kept is None or kept[0] != versions:
+            kept = self.made[name] = (versions, make())
+        answer: T = kept[1]
+        return answer
+
+
+class Reader:
+    """Asks one lake; shared by all pages of the process."""
+
+    def __init__(self, settings: Settings, *, fresh: float = FRESH) -> None:
+        self.settings = settings
+        self.storage = settings.storage
+        self._fresh = fresh
+        self._made: dict[str, tuple[Hashable, Any]] = {}
+        self._answers: dict[Hashable, tuple[float, Any]] = {}
+        self._locks: dict[Hashable, threading.Lock] = {}
+
+    def ask(self, query: Callable[..., T], *arguments: Hashable) -> T:
+        """The answer of a query, as it was some seconds ago or as it is now.
+
+        Raises:
+            StoreError: the lake's store does not answer.
+            BrokenTableError: a table cannot be read.
+        """
+        key = (query, *arguments)
+        if len(self._answers) > _MOST:  # every choice of filters is one
+            self._answers.clear()
+        with self._locks.setdefault(key, threading.Lock()):
+            kept = self._answers.get(key)
+            if kept is None or time.monotonic() - kept[0] > self._fresh:
+                for place in sorted({place for place in self._places() if files.is_remote(place)}):
+                    files.ask(place)
+                with outbox.small_session(self.storage) as session:
+                    lake = Lake(self.settings, self.storage, session, self._made)
+                    kept = (time.monotonic(), query(lake, *arguments))
+                self._answers[key] = kept
+        answer: T = kept[1]
+        return answer
+
+    def forget(self) -> None:
+        """Ask again next time: something was changed here."""
+        self._answers.clear()
+
+    def _places(self) -> list[str]:
+        places = (self.storage.root, *self.storage.layers.values())
+        return [files.bucket(place) if files.is_remote(place) else place for place in places]
+
+
+@cache
+def reader() -> Reader:
+    """The lake that the settings name."""
+    return Reader(load_settings())
+
+
+def since(snapshot: Snapshot, column: str, bound: Any) -> list[DataFile]:
+    """The files that may hold a value of a column from `bound` on."""
+    return [file for file in snapshot.files if file.upper.get(column) is None or file.upper[column] >= bound]

@@ -1,0 +1,42 @@
+"""Thresholds: the bounds and SLAs that the routing's file gives, in place of those declared in code.
+
+A spec's `Health` and a job's `sla` are the declaration; the file replaces single figures of it at the next look, without a new
+version of the code. Pure: nothing here reads a table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lakehouse.observability.routing import Routing
+
+if TYPE_CHECKING:  # watch.py imports Dagster, which the process that looks at tables does without
+    from lakehouse.observability.health import Target
+    from lakehouse.observability.watch import Promise
+
+
+def bounded(targets: "Sequence[Target]", routing: Routing) -> "list[Target]":
+    """The tables to look at, with the bounds that are in force. An age of events needs the table's column of them."""
+    out = []
+    for target in targets:
+        bounds = routing.tables.get(str(target.ref))
+        given = bounds.given if bounds is not None else {}
+        if not target.health.event_time:
+            given.pop("max_event_age", None)
+        out.append(replace(target, health=replace(target.health, **given)))
+    return out
+
+
+def promised(promises: "Sequence[Promise]", routing: Routing) -> "list[Promise]":
+    """What jobs promise, with the SLAs that are in force."""
+    return [replace(promise, sla=routing.jobs.get(promise.job, promise.sla)) for promise in promises]
+
+
+def unknown(routing: Routing, *, targets: "Sequence[Target]", promises: "Sequence[Promise]") -> str:
+    """What the file bounds and nobody has: a sentence, empty when there is no such thing."""
+    tables, jobs = {str(target.ref): target for target in targets}, {promise.job for promise in promises}
+    wrong = [f"table {name}" for name in routing.tables if name not in tables]
+    wrong += [f"job {name} with an SLA" for name in routing.jobs if name not in jobs]
+    aged = [name for name, bounds in routing.tables.items() if name in tables and bounds.max_event_age is not None]
+    wrong += [f"column of events in {name}" for name in aged if not tables[name].health.event_time]
+    return f"The routing's file bounds what is not there: no {', no '.join(wrong)}. The rest of it holds." if wrong else ""
