@@ -1,4 +1,4 @@
-"""A sentence of the docs that can be checked is checked here: targets, links, paths, commands, names.
+"""A sentence of the docs that can be checked is checked here: targets, links, anchors, paths, commands, settings, names.
 
 What the docs say about settings is compared in `test_settings.py`, the example of `docs/tables.md` is run in
 `test_definitions.py`.
@@ -9,6 +9,7 @@ import re
 import shlex
 import subprocess
 from functools import cache
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -16,12 +17,13 @@ import typer
 
 from lakehouse.__main__ import app
 from lakehouse.automation import jobs
+from lakehouse.core.names import LAYERS
 from lakehouse.definitions import build_defs
 from lakehouse.settings import Settings, project_folder
 from lakehouse.tables import ALL
 
 PROJECT = project_folder()
-PAGES = sorted([PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")])
+PAGES = sorted([PROJECT / "README.md", PROJECT / "README.pt.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")])
 MAKEFILE = (PROJECT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, flags=re.MULTILINE))
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
@@ -80,6 +82,46 @@ def test_every_relative_link_leads_somewhere(page):
             assert (page.parent / target).exists(), target
 
 
+def _anchors(page: Path) -> set[str]:
+    """What a heading is called in a link, as GitHub makes it."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_every_anchor_of_a_link_is_a_heading(page):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        if "://" not in target:
+            assert anchor in _anchors(page.parent / target if target else page), f"{target}#{anchor}"
+
+
+@each_page
+def test_every_setting_that_is_named_is_one(page):
+    layers = {f"LAKEHOUSE_{layer.upper()}_ROOT" for layer in LAYERS}
+    known = layers | {"LAKEHOUSE_LANDING"} | {f"LAKEHOUSE_{name.upper()}" for name in Settings.model_fields}
+    for name in re.findall(r"\bLAKEHOUSE_[A-Z_]*[A-Z]\b", page.read_text()):
+        assert name in known, name
+
+
+@each_page
+def test_every_module_that_a_command_runs_is_there(page):
+    for line in _commands(page.read_text()):
+        for module in re.findall(r"python3? -m (lakehouse[\w.]*|benchmarks|pytest)", line):
+            assert importlib.util.find_spec(module) is not None, line
+        for path in re.findall(r"python3? ((?:deploy|benchmarks)/[\w/]+\.py)", line):
+            assert (PROJECT / path).is_file(), line
+
+
+def test_the_index_leads_to_every_page_but_those_that_other_pages_lead_to():
+    linked = set(re.findall(r"\]\(([^)#\s]+)", (PROJECT / "docs" / "README.md").read_text()))
+    others = "\n".join(page.read_text() for page in PAGES if "decisions" not in page.parts)
+    pages = [page for page in PAGES if (PROJECT / "docs") in page.parents and "decisions" not in page.parts]
+    for page in [page for page in pages if page.name != "README.md"]:
+        name = str(page.relative_to(PROJECT / "docs"))
+        assert name in linked or page.name in others, name
+
+
 @each_page
 def test_every_path_of_the_project_that_is_named_is_there(page):
     for path in re.findall(
@@ -89,9 +131,14 @@ def test_every_path_of_the_project_that_is_named_is_there(page):
             assert (PROJECT / path).exists() or (PROJECT / "lakehouse" / path).exists(), path
 
 
+@cache
+def _graph():
+    return build_defs(Settings()).resolve_asset_graph()
+
+
 @each_page
 def test_every_job_table_and_selection_in_a_command_exists(page):
-    graph = build_defs(Settings()).resolve_asset_graph()
+    graph = _graph()
     names = {name for spec in ALL for name in (spec.name, spec.silver_name)}
     for line in _commands(page.read_text()):
         values = dict(word.split("=", 1) for word in shlex.split(line) if re.match(r"[A-Z]+=", word))
@@ -109,9 +156,8 @@ def test_every_job_table_and_selection_in_a_command_exists(page):
 
 FORMS = ("…", "<")  # make rebuild TABLE=<name>
 GIVEN = {found for page in PAGES for found in _makes(page.read_text()) if "=" in found and not any(f in found for f in FORMS)}
-GIVEN = {
-    command for command in GIVEN if not command.startswith(("make stack", "make bench", "make dashboard"))
-}  # these call other programs
+# these call other programs
+GIVEN = {command for command in GIVEN if not command.startswith(("make stack", "make bench", "make dashboard", "make impact"))}
 
 
 @pytest.mark.parametrize("command", sorted(GIVEN))
@@ -157,6 +203,15 @@ def _dagster_command(*path: str):
     for name in path:
         command = command.commands[name]
     return command
+
+
+def test_the_impact_takes_what_the_pages_give_it():
+    shown = {command for page in PAGES for command in _makes(page.read_text()) if command.startswith("make impact")}
+    assert shown
+    for command in shown:
+        for words in _dry(command):
+            assert words[:3] == [".venv/bin/python", "-m", "lakehouse.impact"]
+            assert set(words[3::2]) <= {"--base", "--head", "--markdown", "--json"}, command
 
 
 def test_dagsters_own_commands_take_what_the_readme_gives_them():

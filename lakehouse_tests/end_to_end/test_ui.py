@@ -80,6 +80,12 @@ def test_the_graph_shows_the_layers_as_groups(page, ui):
     _keep(page, "graph")
 
 
+def test_the_smoke_test_of_a_release_finds_this_ui_well(ui):
+    command = [sys.executable, str(PROJECT / "deploy" / "smoke.py"), ui, "--wait", "120"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{ui} is well.\n"), done.stderr
+
+
 def test_every_rule_of_a_table_is_a_check_with_a_result(page, ui):
     page.goto(f"{ui}/assets/silver/vendas?view=checks")
     page.get_by_text("Checks (15)").wait_for()

@@ -1,0 +1,123 @@
+"""Command line of the impact: `python -m lakehouse.impact [--base REF] [--head REF] [--markdown | --json]`.
+
+Compares with the commit at which head left base, as a pull request does. Each side is described by a process of its own, which
+sees nothing of this one's environment. Exit code 0 when the comparison could be made; with --fail-on-breaking 1 when something
+breaks; 2 when there is no such ref, or a side cannot be described at all.
+"""
+
+import argparse
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lakehouse.core.errors import DeclarationError, LakehouseError
+from lakehouse.impact import describe
+from lakehouse.impact.compare import Impact, compare, needs_trial
+from lakehouse.impact.text import render
+from lakehouse.settings import project_folder
+
+#: A description takes a quarter of a minute on two cores.
+_SECONDS = 600
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m lakehouse.impact", description=(__doc__ or "").split("\n")[2])
+    parser.add_argument("--base", default="main", metavar="REF", help="what is there (default: main)")
+    parser.add_argument("--head", default="", metavar="REF", help="what is to come (default: the working tree)")
+    parser.add_argument("--fail-on-breaking", action="store_true", help="exit code 1 when something breaks")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="for a pull request")
+    form.add_argument("--json", action="store_true", help="for programs")
+    arguments = parser.parse_args()
+    try:
+        project = project_folder()
+        fork, name = _fork(project, arguments.base, arguments.head)
+        impact = between(project, fork, arguments.head)
+    except LakehouseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    head = arguments.head or "the working tree"
+    if arguments.json:
+        print(json.dumps({"base": name, "head": head, "breaking": impact.breaking, **asdict(impact)}, indent=1))
+    else:
+        print(render(impact, base=name, head=head, markdown=arguments.markdown), end="")
+    return 1 if arguments.fail_on_breaking and impact.breaking else 0
+
+
+def between(project: Path, base: str, head: str) -> Impact:
+    """The impact of one ref on another; an empty `head` is the working tree.
+
+    Raises:
+        DeclarationError: a side cannot be described.
+    """
+    with TemporaryDirectory(prefix="lakehouse-impact-") as folder:
+        work = Path(folder)
+        before = _checkout(project, base, work / "base")
+        after = _checkout(project, head, work / "head") if head else project
+        old = _described(before, work / "base.json", base)
+        new = _described(after, work / "head.json", head or "the working tree")
+        trial = None
+        if needs_trial(old, new):
+            (work / "sources.json").write_text(json.dumps(new["sources"]))
+            trial = _described(before, work / "trial.json", base, work / "sources.json")
+        return compare(old, new, trial=trial)
+
+
+def _fork(project: Path, base: str, head: str) -> tuple[str, str]:
+    """The commit at which head left base, and what to call it."""
+    for ref in filter(None, (base, head)):
+        _commit(project, ref)
+    done = _git(project, "merge-base", base, head or "HEAD")
+    fork = done.stdout.decode().strip() or _commit(project, base)  # without a common commit: base itself
+    return fork, f"{base} ({fork[:9]})"
+
+
+def _commit(project: Path, ref: str) -> str:
+    done = _git(project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    if done.returncode:
+        raise DeclarationError(
+            f"There is no git ref {ref[:80]!r} in {project}.",
+            remedy="Name a branch, tag or commit: make impact BASE=main; a shallow clone needs git fetch --unshallow.",
+        )
+    return done.stdout.decode().strip()
+
+
+def _checkout(project: Path, ref: str, folder: Path) -> Path:
+    """The project as it was at a ref, in a folder."""
+    done = _git(project, "archive", "--format=tar", _commit(project, ref))
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def _git(project: Path, *words: str) -> "subprocess.CompletedProcess[bytes]":
+    git = shutil.which("git")
+    if git is None:
+        raise DeclarationError("There is no git on this machine.", remedy="Install git.")
+    return subprocess.run([git, "-C", str(project), *words], capture_output=True, check=False)
+
+
+def _described(checkout: Path, out: Path, ref: str, *given: Path) -> dict[str, Any]:
+    """What `describe.py` says of a checkout, in production, where every schedule is on."""
+    command = [sys.executable, "-P", str(Path(describe.__file__).resolve()), str(out), *map(str, given)]
+    home = str(out.parent)
+    own = {"HOME": home, "LAKEHOUSE_ENV": "prod", "LAKEHOUSE_ROOT": f"{home}/lake", "PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, cwd=checkout, env=own, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    if done.returncode or not out.is_file():
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1][:300]
+        raise DeclarationError(
+            f"{ref} cannot be described: {said.rstrip('.')}.", remedy="Mend its lakehouse/definitions.py, or name another ref."
+        )
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
