@@ -150,6 +150,14 @@ def vacuum(table: Annotated[str, typer.Argument(help="only this table")] = "") -
 
 
 @app.command()
+def retention(table: Annotated[str, typer.Argument(help="only this table")] = "") -> None:
+    """Print what is older than its table declares, and would go with the next maintenance."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.show_retention(table))
+
+
+@app.command()
 def backup() -> None:
     """Back up every table and database, and prove it by restoring it to a scratch folder."""
     from lakehouse.maintenance import commands

@@ -6,7 +6,6 @@ is downstream shows as stale. 0 is success, 1 that something is not as it must b
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -14,8 +13,8 @@ from lakehouse.core import ledger
 from lakehouse.core.delta import open_existing
 from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource
-from lakehouse.maintenance import audit, protect, vacuum
-from lakehouse.maintenance.assets import back_up, databases, vault_of
+from lakehouse.maintenance import audit, protect, retention, vacuum
+from lakehouse.maintenance.assets import back_up, databases, tell, vault_of
 from lakehouse.maintenance.backup import Backup, Vault, refuse_over
 from lakehouse.maintenance.rollback import OUT_OF_QUARANTINE, roll_back
 from lakehouse.ml.registry import Registry
@@ -66,6 +65,23 @@ def show_vacuum(table: str = "") -> int:
     return 0
 
 
+def show_retention(table: str = "") -> int:
+    """Print what has expired, and would go with the next maintenance."""
+    from lakehouse.bronze.ingest import landing_of
+
+    settings, lake = _lake()
+    specs = [spec for spec in retention.declared(settings.tables) if table in ("", spec.name, spec.silver_name)]
+    if not specs:
+        print(f"Nothing expires: {table or 'no table'} declares no Retention(...) in lakehouse/tables/.")
+        return 0
+    for spec in specs:
+        with lake.duckdb(landing=landing_of(lake.storage, spec.parts[0])) as session:
+            for one in retention.expire(session, lake.storage, spec, now=datetime.now(UTC), dry=True):
+                print(f"{one.ref}: {one}")
+    print("Nothing was removed: make trigger JOB=maintenance does it.")
+    return 0
+
+
 def backup() -> int:
     """Make a backup and prove it."""
     settings, lake = _lake()
@@ -107,7 +123,7 @@ def restore_all(*, at: str = "", force: bool = False) -> int:
             rows = vault.restore(found, ref, lake.storage, force=force)
             print(f"{ref}: version {found.tables[ref].version}, {rows:,} rows")
         for ref in found.tables:
-            _tell(instance, lake, ref, "restore", f"from backup {found.name}, with all others")
+            tell(instance, lake, ref, "restore", f"from backup {found.name}, with all others")
         _restore_databases(settings, vault, found, instance.root_directory, force=force)
         for ref in sorted({*lake.storage.tables()} - {*found.tables, audit.TABLE}, key=str):
             print(f"{ref}: is not in the backup, and left as it is")
@@ -122,7 +138,7 @@ def rollback(table: str, version: int, reason: str) -> int:
     with lake.duckdb() as session:
         after = roll_back(session, lake.storage, settings.tables, ref, version=version, reason=reason)
     with dg.DagsterInstance.get() as instance:
-        _tell(instance, lake, ref, "rollback", f"to version {version}: {reason}")
+        tell(instance, lake, ref, "rollback", f"to version {version}: {reason}")
     print(f"{ref}: version {after.version} is what version {version} was, {after.rows:,} rows.")
     if ref.layer == "silver":
         print("The next run reads again what that version had not: mend its cause first.")
@@ -150,7 +166,7 @@ def _restore(lake: LakeResource, vault: Vault, backup: Backup, ref: TableRef, *,
             uri = lake.storage.uri(ledger.LEDGER_TABLE)
             since = ledger.take_back(session, uri, table=ref, snapshot=snapshot)
     with dg.DagsterInstance.get() as instance:
-        _tell(instance, lake, ref, "restore", f"from backup {backup.name}")
+        tell(instance, lake, ref, "restore", f"from backup {backup.name}")
     print(f"{ref}: version {backup.tables[ref].version} of backup {backup.name}, {rows:,} rows.")
     if ref.layer == "bronze":
         print("It belongs together with ops/landing_files: where that is newer, restore it from the same backup.")
@@ -176,17 +192,6 @@ def _restore_databases(settings: Settings, vault: Vault, backup: Backup, home: s
             Path(folder, path + left).unlink(missing_ok=True)
         vault.fetch({path: file}, str(folder))
         print(f"{name}: restored")
-
-
-def _tell(instance: dg.DagsterInstance, lake: LakeResource, ref: TableRef, act: str, said: str) -> None:
-    """Keep what was done, and show all that is downstream as stale."""
-    audit.record_act(lake.storage, ref, act, said)
-    snapshot = open_existing(lake.storage.uri(ref))
-    version = snapshot.version if snapshot is not None else -1
-    at = datetime.now(UTC).timestamp()
-    metadata: dict[str, Any] = {"act": act, "said": said, "delta_version": version}
-    told = dg.AssetMaterialization(ref.key, metadata=metadata, tags={"dagster/data_version": f"{act}-{version}-{at:.0f}"})
-    instance.report_runless_asset_event(told)
 
 
 def _wrong(said: list[str]) -> int:
