@@ -9,8 +9,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from lakehouse.core import files as stored
 from lakehouse.core import ledger
 from lakehouse.core.delta import open_existing
+from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource
 from lakehouse.maintenance import audit, protect, retention, vacuum
@@ -147,7 +149,52 @@ def rollback(table: str, version: int, reason: str) -> int:
     return 0
 
 
+def forget(table: str, key: str, reason: str) -> int:
+    """Erase all that is known of one subject, and search for what is left."""
+    from lakehouse import runs
+    from lakehouse.maintenance import forget as forgetting
+
+    if not reason.strip():
+        raise DeclarationError("Forgetting somebody needs a reason.", remedy="Give REASON='...'.")
+    settings, lake = _lake()
+    subject = forgetting.subject_of(settings.tables, table, key)
+    with vault_of(settings, lake) as vault:
+        protected = protect.protection(lake.storage, Registry(settings.model_registry), backups={})
+        tables, derived = forgetting.places_of(lake.storage, subject)
+        forgetting.refuse_kept(protected, [*tables, *derived])
+        with lake.duckdb(landing=lake.storage) as session:
+            found = forgetting.erase(session, lake.storage, subject)
+        if derived and runs.materialize("group:gold"):
+            return _wrong(["gold could not be computed again, and its old files stay: mend it, and run this command again."])
+        for ref in (*tables, *derived):
+            forgetting.drop_history(lake.storage.uri(ref))
+        told = f"{subject.kind} {forgetting.fingerprint(subject)}: {reason}"
+        with dg.DagsterInstance.get() as instance:
+            for ref in tables:
+                if count := found.get(str(ref)):
+                    tell(instance, lake, ref, "forget", f"{count:,} records of {told}")
+        wrong = _only_backup(lake, vault)
+        left = forgetting.search(lake.storage, subject, vault)
+    for place, count in found.items():
+        print(f"{place}: {count:,} records")
+    print(f"{len(tables) + len(derived)} tables have one version left; searched every file of lake, landing and backups")
+    return _wrong([*wrong, *(f"{path} still names the {subject.kind}" for path in left)])
+
+
 # --- what they share ---------------------------------------------------------------------------------------------------
+
+
+def _only_backup(lake: LakeResource, vault: Vault) -> list[str]:
+    """Where there are backups, make a new one, prove it, and remove all others; what stood in the way."""
+    if not vault.names():
+        return []
+    backup = vault.take(lake.storage).backup
+    proof = vault.prove(backup, session=lake.duckdb)
+    wrong = [f"{name}: {why}" for name, why in {**backup.skipped, **proof.damaged}.items()]
+    if not wrong:
+        vault.expire(keep=1)
+        stored.remove([f"{vault.root}/altered/{name}" for name in stored.names_in(f"{vault.root}/altered")])
+    return [f"the backups from before stay: {said}" for said in wrong]
 
 
 def _lake() -> tuple[Settings, LakeResource]:
