@@ -77,12 +77,14 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     )
     def maintenance(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource) -> dg.MaterializeResult:
         from lakehouse.maintenance import upkeep
+        from lakehouse.maintenance.history import prune
         from lakehouse.maintenance.protect import protection
         from lakehouse.observability import outbox
 
         at, run_id = datetime.now(UTC), context.run.run_id
         with failures():
             expired, kept_on = expire_all(settings, lake, context.instance, now=at)
+            pruned = prune(context.instance, lake.storage, age=timedelta(days=settings.history_days), now=at)
         for one in expired:
             context.log.info("%s: %s", one.ref, one)
         with failures(), vault_of(settings, lake) as vault:
@@ -107,6 +109,7 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             metadata={
                 "delta_version": version,
                 "tables": len(found),
+                "pruned_runs": pruned,
                 "expired": sum(one.rows for one in expired),
                 "compacted_files": sum(kept.compacted for kept in found),
                 "vacuumed_files": sum(kept.vacuumed_files for kept in found),
