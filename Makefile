@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev dashboard connector trigger materialize rebuild quarantine redrive release compare pin unpin vacuum backup prove restore restore-all rollback rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed metrics impact
+# A name without dot and slash is a command, not a file.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -104,6 +105,12 @@ unpin: setup ## Let go of a pinned version: TABLE=vendas VERSION=7
 
 vacuum: setup ## What the next maintenance would remove, and what it keeps and why: [TABLE=vendas]
 	@$(BIN)/python -m lakehouse vacuum $(if $(TABLE),'$(TABLE)')
+
+retention: setup ## What is older than its table declares, and would go with the next maintenance: [TABLE=vendas]
+	@$(BIN)/python -m lakehouse retention $(if $(TABLE),'$(TABLE)')
+
+forget: setup ## Erase one subject from tables, history, landing and backups: TABLE=clientes KEY=12345 REASON='...'
+	@$(BIN)/python -m lakehouse forget '$(TABLE)' "$$KEY" "$$REASON"
 
 backup: setup ## Back up every table and database to LAKEHOUSE_BACKUP_ROOT, and prove it
 	@$(BIN)/python -m lakehouse backup

@@ -150,6 +150,26 @@ def vacuum(table: Annotated[str, typer.Argument(help="only this table")] = "") -
 
 
 @app.command()
+def retention(table: Annotated[str, typer.Argument(help="only this table")] = "") -> None:
+    """Print what is older than its table declares, and would go with the next maintenance."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.show_retention(table))
+
+
+@app.command()
+def forget(
+    table: Table,
+    key: Annotated[str, typer.Argument(help="the subject's key")],
+    reason: Annotated[str, typer.Argument(help="why; kept in ops/audit, without the key")],
+) -> None:
+    """Erase all that the lake, landing and backups say of one subject, and search for what is left."""
+    from lakehouse.maintenance import commands
+
+    raise typer.Exit(commands.forget(table, key, reason))
+
+
+@app.command()
 def backup() -> None:
     """Back up every table and database, and prove it by restoring it to a scratch folder."""
     from lakehouse.maintenance import commands

@@ -76,7 +76,7 @@ def stage_batch(
     landed = {file.path: file for file in _landed(source, spec, known=[file for _, file in known])}
     batch = done + 1
     if planned == done:
-        files = _new_files(source, list(landed.values()), [file for _, file in known])
+        files = new_files(source, list(landed.values()), [file for _, file in known])
         if not files:
             if any(number > table.transaction(name) for name, number in whole.items()):
                 Candidate(snapshot=table, add=(), transactions=whole, info={"operation": "complete"}).commit()
@@ -211,7 +211,7 @@ def _with_columns(table: Snapshot, columns: dict[str, str], *, app: str, done: i
     return table
 
 
-def _new_files(storage: Storage, landed: Sequence[LandedFile], known: Sequence[PlannedFile]) -> list[PlannedFile]:
+def new_files(storage: Storage, landed: Sequence[LandedFile], known: Sequence[PlannedFile]) -> list[PlannedFile]:
     """Landed files whose name, or content under that name, is not spoken for. A touched file is not new."""
     versions = {(file.path, file.size, file.version) for file in known}
     contents = {(file.path, file.checksum) for file in known}

@@ -60,6 +60,10 @@ LEDGER = {
 _MANY, _FULL = 64, 10_000
 #: Operations after which a table has read less than before.
 TAKEN_BACK = ("rollback", "restore")
+#: Operations that removed records which had come in before: they are `deleted` of those.
+ERASED = ("expire", "forget")
+#: In a bronze table the number of records that were removed from it; in a silver table that number as of its last rebuild.
+EXPIRED = "expired"
 _FIGURES = ("batch_from", "batch_to", "records_in", "written", "deduplicated", "deleted", "quarantined", "rows_after")
 
 
@@ -218,6 +222,13 @@ def settle(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -
     return rows
 
 
+def brought(bronze: Sequence[Snapshot], silver: Snapshot, *, anew: bool = False) -> int:
+    """Records of bronze tables that a silver table has to have read since its last rebuild, or (`anew`) in one now: those that
+    are there, and those that were there and have expired since."""
+    expired = sum(table.transaction(EXPIRED) for table in bronze)
+    return sum(table.rows for table in bronze) + (0 if anew else expired - silver.transaction(EXPIRED))
+
+
 def total_read(session: Session, uri: str, table: TableRef) -> int:
     """Records that have ever come into a table, from the ledger, since its last rebuild (which reads everything again)."""
     import narwhals as nw
@@ -232,7 +243,7 @@ def total_read(session: Session, uri: str, table: TableRef) -> int:
     for operation, first, last, count in rows:
         if operation in TAKEN_BACK:  # what was read after this batch is to be read again
             read = [entry for entry in read if entry[1] <= last]
-        elif operation != "redrive":  # those records were read before
+        elif operation not in ("redrive", *ERASED):  # those records were read before
             read = [] if first == 0 else read
             read.append((first, last, count))
     return sum(count for _, _, count in read) if any(first == 0 for first, _, _ in read) else 0

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from lakehouse.core.delta import open_existing
+from lakehouse.core.errors import LakehouseError
 from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource, scratch
+from lakehouse.maintenance.upkeep import FailedError
 from lakehouse.ml.resource import MlResource
 from lakehouse.settings import Settings
 from lakehouse.steps import RETRY, failures
 
 if TYPE_CHECKING:
     from lakehouse.maintenance.backup import Vault
+    from lakehouse.maintenance.retention import Expired
 
 _ARGUMENTS: dict[str, Any] = {
     "group_name": "ops",
@@ -63,8 +67,9 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=["ops", "maintenance"],
-        description="Per table: files before and after, what was compacted and vacuumed, which versions were kept and why.",
+        description="What has expired goes; then per table: what was compacted and vacuumed, which versions were kept and why.",
         check_specs=[
+            _check("maintenance", "retention_done", "What is older than its table declares is gone."),
             _check("maintenance", "upkeep_done", "Every table could be read, rewritten and vacuumed."),
             _check("maintenance", "upkeep_whole", "No table was left out because a writer held it or MLflow did not answer."),
         ],
@@ -72,10 +77,16 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     )
     def maintenance(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource) -> dg.MaterializeResult:
         from lakehouse.maintenance import upkeep
+        from lakehouse.maintenance.history import prune
         from lakehouse.maintenance.protect import protection
         from lakehouse.observability import outbox
 
         at, run_id = datetime.now(UTC), context.run.run_id
+        with failures():
+            expired, kept_on = expire_all(settings, lake, context.instance, now=at)
+            pruned = prune(context.instance, lake.storage, age=timedelta(days=settings.history_days), now=at)
+        for one in expired:
+            context.log.info("%s: %s", one.ref, one)
         with failures(), vault_of(settings, lake) as vault:
             protected = protection(lake.storage, ml.registry, backups=vault.versions())
             found = []
@@ -98,11 +109,17 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             metadata={
                 "delta_version": version,
                 "tables": len(found),
+                "pruned_runs": pruned,
+                "expired": sum(one.rows for one in expired),
                 "compacted_files": sum(kept.compacted for kept in found),
                 "vacuumed_files": sum(kept.vacuumed_files for kept in found),
                 "vacuumed_bytes": sum(kept.vacuumed_bytes for kept in found),
             },
-            check_results=[_result("upkeep_done", wrong, _ERROR), _result("upkeep_whole", left, _WARN)],
+            check_results=[
+                _result("retention_done", kept_on, _ERROR),
+                _result("upkeep_done", wrong, _ERROR),
+                _result("upkeep_whole", left, _WARN),
+            ],
         )
 
     @dg.asset(
@@ -149,6 +166,48 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         )
 
     return [maintenance, audit, backups]
+
+
+def expire_all(
+    settings: Settings, lake: LakeResource, instance: dg.DagsterInstance, *, now: datetime
+) -> tuple[list["Expired"], list[str]]:
+    """Let go of what has expired, table by table: what went, and which table could not be done for what reason.
+
+    Each that lost something has a row of `ops/audit`, and is told to Dagster so that all downstream shows as stale.
+    """
+    from lakehouse.bronze.ingest import landing_of
+    from lakehouse.maintenance import retention
+    from lakehouse.maintenance.upkeep import said_of
+
+    went, left = [], []
+    for spec in retention.declared(settings.tables):
+        landing = landing_of(lake.storage, spec.parts[0])
+        try:
+            with said_of(), lake.duckdb(landing=landing, at_most=MEMORY) as session:
+                found = retention.expire(session, lake.storage, spec, now=now)
+        except (LakehouseError, FailedError) as error:
+            left.append(f"{spec.silver}: {error}")
+            continue
+        for one in found:
+            if one.rows:
+                tell(instance, lake, one.ref, "retention", str(one))
+                went.append(one)
+    return went, left
+
+
+def tell(instance: dg.DagsterInstance, lake: LakeResource, ref: TableRef, act: str, said: str) -> None:
+    """Keep what was done to a table, and show all that is downstream as stale."""
+    from lakehouse.maintenance.audit import record_act
+
+    record_act(lake.storage, ref, act, said)
+    if ref.layer == "landing":
+        return
+    snapshot = open_existing(lake.storage.uri(ref))
+    version = snapshot.version if snapshot is not None else -1
+    at = datetime.now(UTC).timestamp()
+    metadata: dict[str, Any] = {"act": act, "said": said, "delta_version": version}
+    told = dg.AssetMaterialization(ref.key, metadata=metadata, tags={"dagster/data_version": f"{act}-{version}-{at:.0f}"})
+    instance.report_runless_asset_event(told)
 
 
 def back_up(

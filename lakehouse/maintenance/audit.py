@@ -162,14 +162,15 @@ def _rules(session: Session, snapshot: Snapshot, spec: TableSpec) -> Iterator[Fi
 
 def _read(session: Session, storage: Storage, snapshot: Snapshot, spec: TableSpec) -> Finding:
     """What silver has read since its beginning against what bronze has, where it has read all of it."""
-    there = 0
+    tables = []
     for part in spec.parts:
         bronze = open_existing(storage.uri(part.bronze))
         if bronze is None or bronze.transaction(ledger.ingest_app(part.bronze)) != snapshot.transaction(
             ledger.read_app(part.bronze)
         ):
             return Finding("read", True, "fail", 0, 0, {"message": "bronze has batches that silver has not read yet"})
-        there += bronze.rows
+        tables.append(bronze)
+    there = ledger.brought(tables, snapshot)
     read = ledger.total_read(session, storage.uri(ledger.LEDGER_TABLE), spec.silver)
     return Finding("read", read == there, "fail", abs(read - there), there)
 

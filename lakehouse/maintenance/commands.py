@@ -6,16 +6,17 @@ is downstream shows as stale. 0 is success, 1 that something is not as it must b
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
+from lakehouse.core import files as stored
 from lakehouse.core import ledger
 from lakehouse.core.delta import open_existing
+from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource
-from lakehouse.maintenance import audit, protect, vacuum
-from lakehouse.maintenance.assets import back_up, databases, vault_of
+from lakehouse.maintenance import audit, protect, retention, vacuum
+from lakehouse.maintenance.assets import back_up, databases, tell, vault_of
 from lakehouse.maintenance.backup import Backup, Vault, refuse_over
 from lakehouse.maintenance.rollback import OUT_OF_QUARANTINE, roll_back
 from lakehouse.ml.registry import Registry
@@ -66,6 +67,23 @@ def show_vacuum(table: str = "") -> int:
     return 0
 
 
+def show_retention(table: str = "") -> int:
+    """Print what has expired, and would go with the next maintenance."""
+    from lakehouse.bronze.ingest import landing_of
+
+    settings, lake = _lake()
+    specs = [spec for spec in retention.declared(settings.tables) if table in ("", spec.name, spec.silver_name)]
+    if not specs:
+        print(f"Nothing expires: {table or 'no table'} declares no Retention(...) in lakehouse/tables/.")
+        return 0
+    for spec in specs:
+        with lake.duckdb(landing=landing_of(lake.storage, spec.parts[0])) as session:
+            for one in retention.expire(session, lake.storage, spec, now=datetime.now(UTC), dry=True):
+                print(f"{one.ref}: {one}")
+    print("Nothing was removed: make trigger JOB=maintenance does it.")
+    return 0
+
+
 def backup() -> int:
     """Make a backup and prove it."""
     settings, lake = _lake()
@@ -107,7 +125,7 @@ def restore_all(*, at: str = "", force: bool = False) -> int:
             rows = vault.restore(found, ref, lake.storage, force=force)
             print(f"{ref}: version {found.tables[ref].version}, {rows:,} rows")
         for ref in found.tables:
-            _tell(instance, lake, ref, "restore", f"from backup {found.name}, with all others")
+            tell(instance, lake, ref, "restore", f"from backup {found.name}, with all others")
         _restore_databases(settings, vault, found, instance.root_directory, force=force)
         for ref in sorted({*lake.storage.tables()} - {*found.tables, audit.TABLE}, key=str):
             print(f"{ref}: is not in the backup, and left as it is")
@@ -122,7 +140,7 @@ def rollback(table: str, version: int, reason: str) -> int:
     with lake.duckdb() as session:
         after = roll_back(session, lake.storage, settings.tables, ref, version=version, reason=reason)
     with dg.DagsterInstance.get() as instance:
-        _tell(instance, lake, ref, "rollback", f"to version {version}: {reason}")
+        tell(instance, lake, ref, "rollback", f"to version {version}: {reason}")
     print(f"{ref}: version {after.version} is what version {version} was, {after.rows:,} rows.")
     if ref.layer == "silver":
         print("The next run reads again what that version had not: mend its cause first.")
@@ -131,7 +149,52 @@ def rollback(table: str, version: int, reason: str) -> int:
     return 0
 
 
+def forget(table: str, key: str, reason: str) -> int:
+    """Erase all that is known of one subject, and search for what is left."""
+    from lakehouse import runs
+    from lakehouse.maintenance import forget as forgetting
+
+    if not reason.strip():
+        raise DeclarationError("Forgetting somebody needs a reason.", remedy="Give REASON='...'.")
+    settings, lake = _lake()
+    subject = forgetting.subject_of(settings.tables, table, key)
+    with vault_of(settings, lake) as vault:
+        protected = protect.protection(lake.storage, Registry(settings.model_registry), backups={})
+        tables, derived = forgetting.places_of(lake.storage, subject)
+        forgetting.refuse_kept(protected, [*tables, *derived])
+        with lake.duckdb(landing=lake.storage) as session:
+            found = forgetting.erase(session, lake.storage, subject)
+        if derived and runs.materialize("group:gold"):
+            return _wrong(["gold could not be computed again, and its old files stay: mend it, and run this command again."])
+        for ref in (*tables, *derived):
+            forgetting.drop_history(lake.storage.uri(ref))
+        told = f"{subject.kind} {forgetting.fingerprint(subject)}: {reason}"
+        with dg.DagsterInstance.get() as instance:
+            for ref in tables:
+                if count := found.get(str(ref)):
+                    tell(instance, lake, ref, "forget", f"{count:,} records of {told}")
+        wrong = _only_backup(lake, vault)
+        left = forgetting.search(lake.storage, subject, vault)
+    for place, count in found.items():
+        print(f"{place}: {count:,} records")
+    print(f"{len(tables) + len(derived)} tables have one version left; searched every file of lake, landing and backups")
+    return _wrong([*wrong, *(f"{path} still names the {subject.kind}" for path in left)])
+
+
 # --- what they share ---------------------------------------------------------------------------------------------------
+
+
+def _only_backup(lake: LakeResource, vault: Vault) -> list[str]:
+    """Where there are backups, make a new one, prove it, and remove all others; what stood in the way."""
+    if not vault.names():
+        return []
+    backup = vault.take(lake.storage).backup
+    proof = vault.prove(backup, session=lake.duckdb)
+    wrong = [f"{name}: {why}" for name, why in {**backup.skipped, **proof.damaged}.items()]
+    if not wrong:
+        vault.expire(keep=1)
+        stored.remove([f"{vault.root}/altered/{name}" for name in stored.names_in(f"{vault.root}/altered")])
+    return [f"the backups from before stay: {said}" for said in wrong]
 
 
 def _lake() -> tuple[Settings, LakeResource]:
@@ -150,7 +213,7 @@ def _restore(lake: LakeResource, vault: Vault, backup: Backup, ref: TableRef, *,
             uri = lake.storage.uri(ledger.LEDGER_TABLE)
             since = ledger.take_back(session, uri, table=ref, snapshot=snapshot)
     with dg.DagsterInstance.get() as instance:
-        _tell(instance, lake, ref, "restore", f"from backup {backup.name}")
+        tell(instance, lake, ref, "restore", f"from backup {backup.name}")
     print(f"{ref}: version {backup.tables[ref].version} of backup {backup.name}, {rows:,} rows.")
     if ref.layer == "bronze":
         print("It belongs together with ops/landing_files: where that is newer, restore it from the same backup.")
@@ -176,17 +239,6 @@ def _restore_databases(settings: Settings, vault: Vault, backup: Backup, home: s
             Path(folder, path + left).unlink(missing_ok=True)
         vault.fetch({path: file}, str(folder))
         print(f"{name}: restored")
-
-
-def _tell(instance: dg.DagsterInstance, lake: LakeResource, ref: TableRef, act: str, said: str) -> None:
-    """Keep what was done, and show all that is downstream as stale."""
-    audit.record_act(lake.storage, ref, act, said)
-    snapshot = open_existing(lake.storage.uri(ref))
-    version = snapshot.version if snapshot is not None else -1
-    at = datetime.now(UTC).timestamp()
-    metadata: dict[str, Any] = {"act": act, "said": said, "delta_version": version}
-    told = dg.AssetMaterialization(ref.key, metadata=metadata, tags={"dagster/data_version": f"{act}-{version}-{at:.0f}"})
-    instance.report_runless_asset_event(told)
 
 
 def _wrong(said: list[str]) -> int:

@@ -14,10 +14,11 @@ from lakehouse.core.errors import DeclarationError, RefusedWriteError
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage, hold
 from lakehouse.maintenance.protect import existing
+from lakehouse.maintenance.retention import LEFT_AT
 from lakehouse.tables.spec import TableSpec
 
 #: Operations of silver that take records out of quarantine which an older version has not.
-OUT_OF_QUARANTINE = frozenset(("redrive", "rebuild", "evolve"))
+OUT_OF_QUARANTINE = frozenset(("redrive", "rebuild", "evolve", "forget"))
 _OF_THE_COMMIT = ("version", "timestamp", "commit_id", "actions")
 
 
@@ -53,6 +54,7 @@ def roll_back(
             uri = storage.uri(ledger.LEDGER_TABLE)
             ledger.settle(session, uri, table=ref, snapshot=now)
             _refuse_across(now, version, spec)
+            _refuse_expired(storage, version, spec)
             transactions = _watermarks(spec, now, then)
             read = [ledger.read_app(part.bronze) for part in spec.parts]
             figures = ledger.Entry(
@@ -75,6 +77,16 @@ def _watermarks(spec: TableSpec, now: Snapshot, then: Snapshot) -> dict[str, int
     apps = [app for part in spec.parts for app in (ledger.read_app(part.bronze), f"generation:{part.bronze}")]
     kept = {quarantine.REDRIVE: now.transaction(quarantine.REDRIVE)}  # its changes of the quarantine stay numbered onwards
     return {app: then.transaction(app) for app in apps if now.transaction(app)} | {a: n for a, n in kept.items() if n}
+
+
+def _refuse_expired(storage: Storage, version: int, spec: TableSpec) -> None:
+    for part in spec.parts:
+        bronze = open_existing(storage.uri(part.bronze))
+        if bronze is not None and bronze.transaction(LEFT_AT) > version:
+            raise RefusedWriteError(
+                f"After version {version} of {spec.silver} records have left {part.bronze} that this version had not read.",
+                remedy=f"Mend the rule or the source, and compute it again: make rebuild TABLE={spec.name}.",
+            )
 
 
 def _refuse_across(now: Snapshot, version: int, spec: TableSpec) -> None:

@@ -131,7 +131,7 @@ def keep_up(
     for task in wanted:
         began = time.monotonic()
         try:
-            with _said():
+            with said_of():
                 found = redo_on_conflict(
                     lambda task=task: _one(  # type: ignore[misc]
                         task,
@@ -145,7 +145,7 @@ def keep_up(
                 )
         except BusyError as error:
             found = Kept(ref=task.ref, outcome="busy", said=one_line(str(error)))
-        except _FailedError as error:
+        except FailedError as error:
             found = Kept(ref=task.ref, outcome="failed", said=one_line(str(error)))
         except LakehouseError as error:
             found = Kept(ref=task.ref, outcome="broken", said=one_line(str(error)))
@@ -222,7 +222,7 @@ def _one(
 def _open(task: Task) -> Snapshot:
     found = open_existing(task.uri)
     if found is None:
-        raise _FailedError(f"{task.ref} is gone since it was listed.")
+        raise FailedError(f"{task.ref} is gone since it was listed.")
     return found
 
 
@@ -232,12 +232,12 @@ def _stored(uri: str) -> Mapping[str, int]:
     return {path: file.size for path, file in found.items() if path.endswith(".parquet") and not path.startswith("_delta_log/")}
 
 
-class _FailedError(Exception):
+class FailedError(Exception):
     """What the system, the store or an engine said when it could not go on."""
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def said_of() -> Iterator[None]:
     """Take an error of the disk, the store or an engine for one of this table alone. Nothing was committed."""
     import duckdb
     from deltalake.exceptions import DeltaError
@@ -245,4 +245,4 @@ def _said() -> Iterator[None]:
     try:
         yield
     except (OSError, duckdb.Error, DeltaError) as error:
-        raise _FailedError(f"{type(error).__name__}: {error}") from error
+        raise FailedError(f"{type(error).__name__}: {error}") from error

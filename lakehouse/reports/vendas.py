@@ -14,6 +14,7 @@ import dagster as dg
 
 from lakehouse.core.delta import Snapshot, open_existing
 from lakehouse.core.engines import Session
+from lakehouse.core.ledger import ERASED
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
 from lakehouse.lake import LakeResource
@@ -97,7 +98,7 @@ def ledger_of(session: Session, storage: Storage, refs: Sequence[TableRef]) -> l
     for ref in refs:
         mine = [row for row in entries if (row["layer"], row["table"]) == (ref.layer, ref.table)]
         start = max((row["version"] for row in mine if row["batch_from"] == 0), default=0)
-        mine = [row for row in mine if row["version"] >= start]
+        mine = [row for row in mine if row["version"] >= start and row["operation"] not in ERASED]
         names = ("written", "deduplicated", "deleted", "quarantined")
         sums = {name: sum(row[name] for row in mine) for name in ("records_in", *names)}
         balanced = sums["records_in"] == sum(sums[name] for name in names)

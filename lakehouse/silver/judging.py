@@ -21,15 +21,18 @@ from lakehouse.silver.checks import TYPES
 from lakehouse.silver.feeds import PLACE
 from lakehouse.tables.spec import EXTRACTED_AT, Column, RowRule, TableRule, TableSpec
 
-DELETED, ACCEPTED = "_deleted", "_accepted"
+DELETED, ACCEPTED, EXPIRED = "_deleted", "_accepted", "_expired"
 Verdicts = Mapping[str, nw.Expr]
 
 
 class Judge:
-    """The declared rules of a table, as they act in this run."""
+    """The declared rules of a table, as they act in this run.
 
-    def __init__(self, session: Session, spec: TableSpec, *, release: Release | None) -> None:
-        self._session, self._spec, self._release = session, spec, release
+    `floor` is the instant before which records have expired: they are neither accepted nor refused.
+    """
+
+    def __init__(self, session: Session, spec: TableSpec, *, release: Release | None, floor: datetime | None = None) -> None:
+        self._session, self._spec, self._release, self.floor = session, spec, release, floor
         declared: list[RowRule | TableRule] = [*spec.row_rules, *spec.table_rules]
         self.declared: dict[str, Severity] = {rule.name: rule.action for rule in declared}
         self.actions = {rule.name: self._action(rule) for rule in declared}
@@ -79,7 +82,12 @@ class Judge:
         rest = [flag for name, flag in every.items() if name not in needed]
         unless_deleted = _any(rest) & ~nw.col(DELETED)
         verdicts = {name: flag if name in needed else flag & ~nw.col(DELETED) for name, flag in every.items()}
-        return frame.with_columns((~(always | unless_deleted)).alias(ACCEPTED)), verdicts
+        frame = frame.with_columns((~(always | unless_deleted)).alias(ACCEPTED))
+        if self.floor is not None:
+            past = older(spec, self.floor).fill_null(False) & ~nw.col(DELETED)
+            frame = frame.with_columns((nw.col(ACCEPTED) & past).alias(EXPIRED))
+            frame = frame.with_columns((nw.col(ACCEPTED) & ~nw.col(EXPIRED)).alias(ACCEPTED))
+        return frame, verdicts
 
     def accepted(self, records: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
         """Those that no rule refuses."""
@@ -88,7 +96,7 @@ class Judge:
     def refused(self, judged: "nw.LazyFrame[Any]", verdicts: Verdicts, *, run_id: str) -> "nw.LazyFrame[Any]":
         """The refused records as quarantine has them, with a flag `_is_<rule>` for each rule that they may violate."""
         names = list(dict.fromkeys(column.bronze_name for column in self._spec.delivered))
-        frame = judged.filter(~nw.col(ACCEPTED))
+        frame = judged.filter(~nw.col(ACCEPTED) if self.floor is None else ~nw.col(ACCEPTED) & ~nw.col(EXPIRED))
         frame = frame.with_columns(**{f"_is_{name}": flag.fill_null(False) for name, flag in verdicts.items()})
         violated = [nw.when(nw.col(f"_is_{name}")).then(nw.lit(name)) for name in verdicts]
         frame = frame.with_columns(nw.concat_str(*violated, separator=", ", ignore_nulls=True).alias("_rules"))
@@ -117,6 +125,13 @@ class Judge:
             return "warn" if self._release.accept else "fail"
         strict = rule.name in {f"not_null_{name}" for name in self._spec.never_null}
         return "quarantine" if strict else self._release.action
+
+
+def older(spec: TableSpec, instant: datetime) -> "nw.Expr":
+    """Whether a row's event date is before an instant; of a date, whether all of that day is."""
+    event = spec.retention.event if spec.retention is not None else ""
+    kind = next(column.type for column in spec.columns if column.name == event)
+    return nw.col(event) < nw.lit(instant if kind == "timestamp" else instant.date())
 
 
 def _any(flags: Sequence["nw.Expr"]) -> "nw.Expr":

@@ -60,7 +60,16 @@ def delete_columns(spec: TableSpec) -> dict[str, str]:
 
 def tombstones_ref(target: TableRef) -> TableRef:
     """Where the deletes of a silver table are remembered."""
-    name = f"deletes_{target.table}"
+    return _beside("deletes", target)
+
+
+def baseline_ref(target: TableRef) -> TableRef:
+    """Where what expired bronze records have made of a silver table is kept (`silver/baseline.py`)."""
+    return _beside("baseline", target)
+
+
+def _beside(kind: str, target: TableRef) -> TableRef:
+    name = f"{kind}_{target.table}"
     if len(name) > 63:  # the longest name; two long ones must not share their beginning
         name = f"{name[:54]}_{hashlib.sha256(target.table.encode()).hexdigest()[:8]}"
     return TableRef("ops", name)
@@ -129,16 +138,10 @@ class Merge:
 
         def contenders(columns: Mapping[str, str]) -> "nw.LazyFrame[Any]":
             """Versions of the batch's keys: its own, the rows that are there and the deletes that are remembered."""
-            batch = accepted.with_columns(nw.lit(_BATCH).alias(_ORIGIN))
             rows = stored
             if len(columns) > len(narrow) and not self._observed:
                 rows = session.read(self._silver.paths(near), columns).join(keys, on=key, how="semi")
-            rows = rows.with_columns(nw.lit(False).alias(DELETED), nw.lit(_STORED).alias(_ORIGIN))
-            gone = self._as_rows(remembered).with_columns(nw.lit(_REMEMBERED).alias(_ORIGIN))
-            nowhere = {name: nw.lit(None).cast(nw.Int64) for name in PLACE}
-            fields = [*columns, DELETED, _ORIGIN, *PLACE]
-            frames = [batch, rows.with_columns(**nowhere), gone.with_columns(**nowhere)]
-            return nw.concat([frame.select(*fields) for frame in frames], how="vertical")
+            return self._versions(columns, accepted, rows, remembered)
 
         turns = self._contest(contenders)
         changed = turns.filter((nw.col(_TURN) == 1) & (nw.col(_ORIGIN) == _BATCH))
@@ -183,9 +186,44 @@ class Merge:
             conflicts=self._conflicts(accepted, stored),
         )
 
-    def append(self, judged: "nw.LazyFrame[Any]", *, anew: bool) -> Change:
-        """Every accepted record is a row, beside those that are there or, `anew`, instead of them."""
-        rows = self._session.sift(judged, ACCEPTED).select(*self._columns)
+    def over(self, judged: "nw.LazyFrame[Any]", rows: "nw.LazyFrame[Any]", ended: "nw.LazyFrame[Any]") -> Change:
+        """Everything at once, where some of it is no longer in bronze: the records, and the baseline's `rows` and deletes."""
+        session, key = self._session, self._key
+        place = [nw.col(name).cast(nw.Int64) for name in PLACE]
+        accepted = session.keep(session.sift(judged, ACCEPTED).select(*self._columns, DELETED, *place))
+        rows = session.keep(rows)
+        newest = self._contest(lambda columns: self._versions(columns, accepted, rows, ended)).filter(nw.col(_TURN) == 1)
+        mine = newest.filter(nw.col(_ORIGIN) == _BATCH)
+        live = mine.filter(~nw.col(DELETED)).select(*PLACE)
+        standing = rows.join(newest.filter(nw.col(_ORIGIN) == _STORED).select(*key), on=key, how="semi")
+        parts = [accepted.join(live, on=list(PLACE), how="semi"), standing]
+        found = nw.concat([part.select(*self._columns) for part in parts], how="vertical")
+        if self._observed:
+            found = self._with_seen(found, self._seen(accepted, rows))
+        add = put(
+            session,
+            found,
+            self._silver.uri,
+            columns=self._columns,
+            sort_by=key,
+            file_mb=self._spec.file_mb,
+            partition=self._spec.partition,
+        )
+        return Change(
+            candidate=Candidate(snapshot=self._silver, add=add, remove=self._silver.files),
+            accepted=rows_of(session, accepted),
+            written=rows_of(session, live),
+            deleted=rows_of(session, mine.filter(nw.col(DELETED))),
+            deletes=newest.filter(nw.col(DELETED)),
+            upserts=None,
+            conflicts=self._conflicts(accepted, rows),
+        )
+
+    def append(self, judged: "nw.LazyFrame[Any]", *, anew: bool, rows: "nw.LazyFrame[Any] | None" = None) -> Change:
+        """Every accepted record is a row, beside those that are there or, `anew`, instead of them; then beside `rows`."""
+        batch = self._session.sift(judged, ACCEPTED).select(*self._columns)
+        carried = rows_of(self._session, rows) if rows is not None else 0
+        rows = batch if rows is None else nw.concat([batch, rows.select(*self._columns)], how="vertical")
         add = put(
             self._session,
             rows,
@@ -195,7 +233,7 @@ class Merge:
             file_mb=self._spec.file_mb,
             partition=self._spec.partition,
         )
-        written = sum(file.rows for file in add)
+        written = sum(file.rows for file in add) - carried
         candidate = Candidate(snapshot=self._silver, add=add, remove=self._silver.files if anew else ())
         none = self._session.table([], self._narrow)
         return Change(candidate=candidate, accepted=written, written=written, deleted=0, deletes=none, upserts=None)
@@ -221,6 +259,22 @@ class Merge:
         """The frame with `_turn`: 1 for the newest version of its key, 2 for the one before it."""
         turn = nw.col(self._key[0]).cum_count(reverse=True).over(*self._key, order_by=order)
         return frame.with_columns(turn.alias(_TURN))
+
+    def _versions(
+        self,
+        columns: Mapping[str, str],
+        accepted: "nw.LazyFrame[Any]",
+        rows: "nw.LazyFrame[Any]",
+        ended: "nw.LazyFrame[Any]",
+    ) -> "nw.LazyFrame[Any]":
+        """Records of the batch, rows and deletes of keys as versions that can be compared."""
+        batch = accepted.with_columns(nw.lit(_BATCH).alias(_ORIGIN))
+        rows = rows.with_columns(nw.lit(False).alias(DELETED), nw.lit(_STORED).alias(_ORIGIN))
+        gone = self._as_rows(ended).with_columns(nw.lit(_REMEMBERED).alias(_ORIGIN))
+        nowhere = {name: nw.lit(None).cast(nw.Int64) for name in PLACE}
+        fields = [*columns, DELETED, _ORIGIN, *PLACE]
+        frames = [batch, rows.with_columns(**nowhere), gone.with_columns(**nowhere)]
+        return nw.concat([frame.select(*fields) for frame in frames], how="vertical")
 
     def _contest(self, contenders: "Callable[[Mapping[str, str]], nw.LazyFrame[Any]]") -> "nw.LazyFrame[Any]":
         """Key, order, origin, place and turn of every version. Whole records are compared only where the order has ties.

@@ -27,10 +27,10 @@ from lakehouse.core.ledger import Entry
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Release
 from lakehouse.core.storage import Storage
-from lakehouse.silver import feeds
+from lakehouse.silver import baseline, feeds
 from lakehouse.silver.checks import BALANCE, COMPLETE, CONFLICTS, TYPES
 from lakehouse.silver.feeds import rows_of
-from lakehouse.silver.judging import DELETED, Judge, Verdicts
+from lakehouse.silver.judging import DELETED, EXPIRED, Judge, Verdicts
 from lakehouse.silver.newest import Change, Merge, delete_columns, silver_columns, tombstones_ref
 from lakehouse.tables.spec import RowRule, TableSpec
 
@@ -111,7 +111,7 @@ class _Work:
         self.deletes = open_table(storage.uri(tombstones_ref(target)), delete_columns(spec))
         # Opened last: what another run has remembered of bronze before now is then in this bronze too.
         self.feeds = feeds.open_feeds(storage, spec)
-        self.judge = Judge(session, spec, release=release)
+        self.judge = Judge(session, spec, release=release, floor=baseline.floor(spec, self.silver))
         self.merge = Merge(session, spec, self.judge, silver=self.silver, deletes=self.deletes)
 
     @property
@@ -136,15 +136,21 @@ class _Work:
         else:
             records = feeds.records(self.session, self.feeds)
         judged, verdicts = self.judge.judged(records)
-        if not self.spec.key:
-            change = self.merge.append(judged, anew=not self.seen)
-        else:
-            change = self.merge.increment(judged) if self.seen else self.merge.whole(records, judged)
+        change = self._change(records, judged)
         try:
             return self._judge(change, records, judged, verdicts)
         except BaseException:
             change.candidate.discard()
             raise
+
+    def _change(self, records: "nw.LazyFrame[Any]", judged: "nw.LazyFrame[Any]") -> Change:
+        base = None if self.seen else baseline.open_baseline(self.storage, self.spec, [feed.bronze for feed in self.feeds])
+        rows, ended = baseline.frames(self.session, self.spec, base) if base is not None else (None, None)
+        if not self.spec.key:
+            return self.merge.append(judged, anew=not self.seen, rows=rows)
+        if self.seen:
+            return self.merge.increment(judged)
+        return self.merge.whole(records, judged) if rows is None or ended is None else self.merge.over(judged, rows, ended)
 
     def _begin(self) -> bool:
         """Settle what is read, and how; whether there is anything to do."""
@@ -209,7 +215,8 @@ class _Work:
         """Count, compare with what came in, evaluate the rules, put the refused records in quarantine."""
         session, judge = self.session, self.judge
         arrived = rows_of(session, records)
-        refused = arrived - change.accepted
+        expired = 0 if self.judge.floor is None else rows_of(session, judged.filter(nw.col(EXPIRED)))
+        refused = arrived - change.accepted - expired
         # Of a table that is overwritten, records of other generations are read by nobody.
         passed_over = sum(feed.bronze.rows for feed in self.feeds) - arrived if self.spec.sync == "overwrite" else 0
         counts = dict.fromkeys(verdicts, 0)
@@ -239,7 +246,7 @@ class _Work:
             records_in=arrived + passed_over,
             written=change.written,
             deduplicated=change.accepted - change.written - change.deleted + passed_over,
-            deleted=change.deleted,
+            deleted=change.deleted + expired,
             quarantined=stored,
             rows_after=change.candidate.rows,
         )
@@ -258,6 +265,9 @@ class _Work:
         redriven = {quarantine.REDRIVE: number} if number is not None else {}
         shown = {feed.shown: feed.generation for feed in self.feeds if feed.generation is not None}
         candidate.transactions = {**{feed.app: feed.newest for feed in self.feeds}, **shown, **redriven}
+        expired = sum(feed.bronze.transaction(ledger.EXPIRED) for feed in self.feeds)
+        if not self.seen and expired != self.silver.transaction(ledger.EXPIRED):
+            candidate.transactions |= {ledger.EXPIRED: expired}
         operation = "release" if released else "merge" if self.mode == "increment" else self.mode
         inputs = {str(feed.part.bronze): feed.bronze.version for feed in self.feeds}
         ids = {str(feed.part.bronze): feed.bronze.id for feed in self.feeds}
@@ -353,7 +363,7 @@ class _Work:
         if self.mode == "redrive":  # nothing is read that was not read before
             return [balance, Finding(COMPLETE, True, "fail")]
         before = 0 if entry.batch_from == 0 else ledger.total_read(self.session, self.storage.uri(LEDGER), self.target)
-        there = sum(feed.bronze.rows for feed in self.feeds)
+        there = ledger.brought([feed.bronze for feed in self.feeds], self.silver, anew=not self.seen)
         missing = there - before - entry.records_in
         detail = {"bronze_rows": there, "read_before": before, "read_now": entry.records_in}
         return [balance, Finding(COMPLETE, not missing, "fail", abs(missing), there, detail)]

@@ -419,6 +419,55 @@ class Health:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How long records are kept, counted from their event date; what has no age is kept for ever.
+
+    Args:
+        event: the silver column (date or timestamp) that says when what a record tells happened. It is the same in all records
+            of a key: what has expired is known by it alone.
+        landing: files of which every record is older, and is proven to be in bronze.
+        bronze: records that silver has read. What they made of silver is kept as the baseline that a rebuild starts from.
+        silver: rows; a record that is delivered later than that is counted as deleted.
+        quarantine: counted from when a record was put there; it may have no date that can be read.
+    """
+
+    event: str
+    landing: timedelta | None = None
+    bronze: timedelta | None = None
+    silver: timedelta | None = None
+    quarantine: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.event, "column name")
+        ages = {name: getattr(self, name) for name in ("landing", "bronze", "silver", "quarantine")}
+        for name, age in ages.items():
+            if age is not None and age < timedelta(days=1):
+                raise DeclarationError(f"Retention: {name} is kept for {age}.", remedy="Give a day or more.")
+        if self.landing is not None and self.bronze is not None and self.bronze < self.landing:
+            raise DeclarationError(
+                "Retention: landed files outlive the bronze records that they are proven by.",
+                remedy="Keep bronze at least as long as landing.",
+            )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Which person (or firm) a record is about: `make forget` erases all that tables of one `kind` say of one of them.
+
+    Args:
+        kind: what the subject is called in all tables that know it, such as `cliente`.
+        column: the delivered column that has its key.
+    """
+
+    kind: str
+    column: str
+
+    def __post_init__(self) -> None:
+        check_name(self.kind, "subject")
+        check_name(self.column, "column name")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableSpec:
     """One source table on its way from landing to silver.
 
@@ -445,6 +494,8 @@ class TableSpec:
         partition: a date column by which silver's files are kept apart; never null.
         file_mb: target size of a silver data file. Smaller files make small merges cheaper, larger ones scans.
         health: bounds of what is measured of the silver table every five minutes.
+        retention: how long its records are kept; for ever by default.
+        subject: whom its records are about.
     """
 
     name: str
@@ -466,6 +517,8 @@ class TableSpec:
     partition: str = ""
     file_mb: int = 16
     health: Health = Health()
+    retention: Retention | None = None
+    subject: Subject | None = None
     description: str = ""
     owners: tuple[str, ...] = ("team:dados",)
     tags: tuple[str, ...] = field(default=())
@@ -510,6 +563,7 @@ class TableSpec:
                 f"Table {self.name!r}: its event time {self.health.event_time!r} is none of its timestamp columns.",
                 remedy="Name one in Health(event_time=...).",
             )
+        self._check_kept_for(kinds)
         allowed = [not_null(name, action=action) for name in self.never_null for action in _STRICT]
         for rule in self.rules:
             if rule.name in {own.name for own in allowed} and rule not in allowed:
@@ -535,6 +589,37 @@ class TableSpec:
             raise DeclarationError(
                 f"Table {self.name!r} counts observations and has deletes: what would count after one?",
                 remedy="Leave out `deleted` or the observed columns.",
+            )
+
+    def _check_kept_for(self, kinds: Mapping[str, str]) -> None:
+        if self.subject is not None and self.subject.column not in {column.name for column in self.delivered}:
+            raise DeclarationError(
+                f"Table {self.name!r}: the subject's column {self.subject.column!r} is none that records bring.",
+                remedy="Name a delivered column in Subject(kind, column).",
+            )
+        kept = self.retention
+        if kept is None:
+            return
+        observed = {column.name for column in self.observed}
+        if kinds.get(kept.event) not in ("date", "timestamp") or kept.event in observed:
+            raise DeclarationError(
+                f"Table {self.name!r}: its event date {kept.event!r} is none of its dates and timestamps.",
+                remedy="Name one that records bring, or that is calculated from them, in Retention(event=...).",
+            )
+        if kept.event in self.order and kept.event not in self.key:
+            raise DeclarationError(
+                f"Table {self.name!r}: its event date {kept.event!r} orders the versions of a key, so it changes.",
+                remedy="Name a date that a key keeps, such as the one of its creation.",
+            )
+        if kept.landing is not None and any(isinstance(p.origin, DeltaSource) or p.origin.made_by for p in self.parts):
+            raise DeclarationError(
+                f"Table {self.name!r}: its landed files belong to who writes them, and the next extraction goes on from them.",
+                remedy="Leave Retention(landing=...) out.",
+            )
+        if kept.bronze is not None and self.sync == "overwrite":
+            raise DeclarationError(
+                f"Table {self.name!r} is overwritten: silver is made of the newest generation in bronze.",
+                remedy="Leave Retention(bronze=...) out.",
             )
 
     def _refuse_repeats(self, names: list[str], what: str) -> None:

@@ -11,6 +11,7 @@ from lakehouse.tables.spec import (
     AirbyteStream,
     Column,
     Health,
+    Subject,
     TableSpec,
     in_range,
     min_rows,
@@ -56,6 +57,7 @@ VENDAS = TableSpec(
     ),
     freshness=timedelta(hours=26),
     health=Health(event_time="updated_at", max_event_age=timedelta(hours=50)),
+    subject=Subject("cliente", "cliente_id"),
     tags=("vendas",),
 )
 
@@ -93,6 +95,7 @@ CLIENTES = TableSpec(
     rules=(not_null("updated_at"), min_rows(1), unique("id")),
     freshness=timedelta(hours=26),
     health=Health(event_time="updated_at"),
+    subject=Subject("cliente", "id"),
     tags=("vendas",),
 )
 

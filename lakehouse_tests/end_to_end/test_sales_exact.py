@@ -3,10 +3,18 @@
 import json
 import random
 from collections import defaultdict
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
+from lakehouse.maintenance import vacuum
+from lakehouse.maintenance.protect import pin, protection
+from lakehouse.maintenance.upkeep import keep_up, tasks
+from lakehouse.ml.registry import Registry
+from lakehouse.tables.spec import Health
 from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
 
 pytestmark = pytest.mark.real_data
@@ -70,6 +78,49 @@ def test_all_at_once_is_exact_by_month_and_country(lake, real_data, copied_landi
             lake.put(spec.name, path.name, path.read_bytes())
         lake.run(spec)
         assert len(lake.rows(spec.silver, "id")) == expected[spec.name]["rows"]
+
+
+@pytest.mark.slow
+def test_optimise_and_vacuum_leave_every_figure_and_report_what_they_did(lake, copied_landing, expected, files):
+    """The report's figures are those of an independent count of the files."""
+    refs = (VENDAS.bronze, VENDAS.silver)
+    for start in range(0, len(files), 3):
+        copied_landing(files[start : start + 3])
+        lake.run(VENDAS)
+    rows, before = lake.rows(VENDAS.silver), {ref: counted(lake, ref) for ref in refs}
+    pin(lake.storage, VENDAS.silver, version=2, reason="a test")
+    spec = replace(VENDAS, health=Health(max_files=1))
+    guard = protection(lake.storage, Registry(f"sqlite:///{lake.folder}/none.db"))
+    then = datetime.now(UTC) + timedelta(hours=3)
+    kept = keep_up(
+        tasks(lake.storage, [spec]),
+        storage=lake.storage,
+        protected=guard,
+        session=lake.session,
+        floor=timedelta(hours=1),
+        now=then,
+    )
+    found = {one.ref: one for one in kept}
+    for ref in refs:
+        one = found[ref]
+        assert one.outcome == "done", one
+        assert (one.stored_files_before, one.stored_bytes_before) == before[ref]
+        assert (one.stored_files_after, one.stored_bytes_after) == counted(lake, ref)
+    assert found[VENDAS.bronze].compacted and found[VENDAS.silver].vacuumed_files
+    assert "2: pinned: a test" in found[VENDAS.silver].kept_versions
+    assert lake.rows(VENDAS.silver) == rows
+    last = expected["syncs"][-1]
+    assert figures(lake) == {name: last[name] for name in ("silver_rows", "receita_liquida", "pedidos", "clientes", "quantidade")}
+    for version in (2, found[VENDAS.silver].version_after):
+        assert vacuum.readable(lake.storage.uri(VENDAS.silver), version)
+    assert not lake.refresh(VENDAS, rebuild=True).stopped and lake.rows(VENDAS.silver) == rows
+
+
+def counted(lake, ref):
+    """Data files in a table's folder, and their bytes."""
+    place = Path(lake.storage.uri(ref))
+    sizes = [path.stat().st_size for path in place.rglob("*.parquet") if "_delta_log" not in path.parts]
+    return len(sizes), sum(sizes)
 
 
 def in_random_order(make_lake, real_data, files, *, seed):

@@ -1,4 +1,5 @@
-"""kill -9 anywhere in the maintenance, while deliveries go on: no row is lost or doubled, and the next run completes."""
+"""kill -9 anywhere in the maintenance, retention included, while deliveries go on: no row is lost or doubled, and the next run
+completes."""
 
 import multiprocessing
 import os
@@ -7,7 +8,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,34 @@ from lakehouse.core.delta import Snapshot, open_existing, redo_on_conflict
 from lakehouse.core.storage import hold
 from lakehouse.maintenance.backup import Vault
 from lakehouse.maintenance.protect import Protection
+from lakehouse.maintenance.retention import expire
 from lakehouse.maintenance.upkeep import keep_up, tasks
-from lakehouse_tests.conftest import Lake
-from lakehouse_tests.maintenance.test_upkeep import SPEC, item
+from lakehouse.silver.newest import baseline_ref
+from lakehouse.tables.spec import Column, Retention
+from lakehouse_tests.conftest import EXTRACTED, Lake
+from lakehouse_tests.maintenance.test_upkeep import SPEC as PLAIN
+from lakehouse_tests.maintenance.test_upkeep import item as plain
 
 pytestmark = pytest.mark.faults
-KILLS, SEED = 8, 11
+KILLS, SEED = 30, 11
 #: A delivery of the test reads for less; the vacuum finds work in what lies longer.
 FLOOR = timedelta(seconds=15)
+#: Every third key is old; what bronze loses of it the baseline has, with how often it was seen.
+SPEC = replace(
+    PLAIN,
+    columns=(*PLAIN.columns, Column("feito", "timestamp"), Column("vezes", "int", observed="count")),
+    retention=Retention(event="feito", bronze=timedelta(days=100)),
+)
+OLD, YOUNG = "2020-01-01T00:00:00Z", "2026-01-01T00:00:00Z"
+NOW = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def item(number: int, name: str = "a", day: int = 1) -> dict[str, Any]:
+    return {**plain(number, name, day), "feito": YOUNG if number % 3 else OLD}
 
 
 def whole_job(folder: str, die_at: int, after: bool, counted: Any) -> None:
-    """Upkeep, backup, proof, expiry. The process ends by kill -9 at its `die_at`-th change of a file or table,
+    """Retention, upkeep, backup, proof. The process ends by kill -9 at its `die_at`-th change of a file or table,
     before or after it; `counted` has how many there were."""
     lake, calls = Lake(Path(folder)), 0
 
@@ -49,6 +67,8 @@ def whole_job(folder: str, die_at: int, after: bool, counted: Any) -> None:
 
     stored.put, stored.remove, shutil.copyfile = deadly(stored.put), deadly(stored.remove), deadly(shutil.copyfile)  # type: ignore[assignment]
     Snapshot.commit = deadly(Snapshot.commit)  # type: ignore[method-assign]
+    with lake.session() as session:
+        redo_on_conflict(lambda: expire(session, lake.storage, SPEC, now=NOW, wait=30))
     vault = Vault(f"{folder}/backup", f"{folder}/scratch")
     protected = Protection(backups=vault.versions())
     wanted = tasks(lake.storage, [SPEC])
@@ -70,7 +90,8 @@ def test_kills_anywhere_lose_and_double_nothing(lake: Lake) -> None:
     def deliver() -> None:
         nonlocal landed
         landed += 1
-        lake.land("itens", f"f{landed}", [item(landed), item(1000, f"v{landed}", day=1 + landed % 28), {**item(1), "id": "x"}])
+        rows = [item(landed), item(1000, f"v{landed}", day=1 + landed % 28), {**item(1), "id": "x"}]
+        lake.land("itens", f"f{landed}", [*rows, item(999)], at=EXTRACTED + landed * 1000)
         # Held, as the assets do.
         with hold(lake.storage.uri(SPEC.bronze)), hold(lake.storage.uri(SPEC.silver)):
             redo_on_conflict(lambda: lake.run(SPEC), attempts=20)
@@ -96,8 +117,16 @@ def test_kills_anywhere_lose_and_double_nothing(lake: Lake) -> None:
     assert set(codes) <= {0, -signal.SIGKILL} and killed >= KILLS // 2, codes
     assert job(0) == 0, "the next run completes"
     ids = [row["id"] for row in lake.rows(SPEC.bronze, "id")]
-    assert sorted(ids) == sorted([*map(str, range(1, landed + 1)), *["1000"] * landed, *["x"] * landed])
-    assert [row["id"] for row in lake.rows(SPEC.silver, "id")] == [*range(1, landed + 1), 1000]
+    young = [str(n) for n in range(1, landed + 1) if n % 3]
+    left = [number for number in ids if number == "999" or (number.isdigit() and not int(number) % 3)]
+    assert sorted(ids) == sorted([*young, *["1000"] * landed, *["x"] * landed, *left]) and len(left) <= 4
+    assert [row["id"] for row in lake.rows(SPEC.silver, "id")] == [*range(1, landed + 1), 999, 1000]
+    assert {row["id"]: row["vezes"] for row in lake.rows(SPEC.silver, "id", "vezes")} == {
+        **dict.fromkeys(range(1, landed + 1), 1),
+        999: landed,
+        1000: landed,
+    }
+    assert lake.rows(baseline_ref(SPEC.silver), "id")[-1]["id"] == 999
     assert len(lake.quarantined(SPEC)) == landed
     silver = lake.rows(SPEC.silver)
     assert not any(f.failed for f in lake.refresh(SPEC, rebuild=True).findings if f.rule in ("ledger", "complete"))

@@ -4,7 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -272,3 +272,26 @@ def test_nothing_of_a_target_that_does_not_answer(filled: Lake) -> None:
 
     with pytest.raises((StoreError, BrokenTableError, OSError)):
         take(Vault("/proc/nowhere/backup", str(filled.folder / "scratch")), filled)
+
+
+def test_a_target_that_is_not_there_is_named_and_nothing_is_lost(filled: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be made, a store that nobody serves."""
+    from lakehouse.core.errors import StoreError
+
+    before = state(filled)
+    taken = filled.folder / "taken"
+    taken.write_text("a file is in the place of the folder")
+    with pytest.raises((OSError, StoreError)):
+        take(Vault(str(taken / "backup"), str(filled.folder / "scratch")), filled)
+    for name, value in {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(stored, "_FIRST", timedelta(seconds=1))
+    with pytest.raises(StoreError, match=r"s3://nobody-serves-this does not answer.*AWS_ENDPOINT_URL"):
+        take(Vault("s3://nobody-serves-this/backup", str(filled.folder / "scratch")), filled)
+    assert state(filled) == before and not filled.stray_files()

@@ -14,6 +14,7 @@ from lakehouse.definitions import build_defs
 from lakehouse.maintenance import audit, commands, protect
 from lakehouse.reports.manutencao_page import ManutencaoFigures, render
 from lakehouse.settings import load_settings
+from lakehouse.tables.spec import Retention
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.conftest import Lake
 
@@ -158,3 +159,70 @@ def test_a_page_is_the_same_for_the_same_figures_and_escapes_what_it_shows() -> 
     assert text == render(figures) and "<script>" not in text and "<b>" not in text
     assert "3 → 2" not in text and "3 B → 2 B" in text and "fixada: &lt;b&gt;" in text and "03/01/2026 03:00" in text
     assert "Nenhuma cópia foi feita ainda." in text
+
+
+def test_the_job_lets_go_of_what_has_expired_and_says_so(
+    sales: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    now = datetime.now(UTC).isoformat()
+    sales.land("vendas", "new", [sale(20, created_at=now, updated_at=now)])
+    sales.run(VENDAS)
+    day = timedelta(days=1)
+    spec = replace(VENDAS, retention=Retention(event="created_date", landing=day, bronze=day, silver=day))
+    monkeypatch.setattr("lakehouse.settings.ALL", (spec,))
+    assert commands.show_retention("vendas") == 0
+    assert "silver/vendas: 3 rows with created_date before" in capsys.readouterr().out and len(sales.rows(VENDAS.silver)) == 4
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job(instance)
+        assert result.success and not failed(result)
+        told = instance.get_latest_materialization_event(dg.AssetKey(["silver", "vendas"]))
+        assert told is not None and told.asset_materialization is not None
+        assert told.asset_materialization.metadata["act"].value == "retention"
+    assert [row["id"] for row in sales.rows(VENDAS.silver)] == [20] == [int(row["id"]) for row in sales.rows(VENDAS.bronze)]
+    acts = {f"{row['layer']}/{row['table']}": row["said"] for row in sales.rows(audit.TABLE) if row["name"] == "retention"}
+    assert set(acts) == {"landing/vendas", "bronze/vendas", "silver/vendas"} and acts["landing/vendas"].startswith("2 files")
+    assert not sales.refresh(spec, rebuild=True).stopped and [row["id"] for row in sales.rows(VENDAS.silver)] == [20]
+
+
+def test_somebody_is_forgotten_by_command(sales: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    sales.land("vendas", "f3", [sale(3, cliente_id=987654321), sale(4, cliente_id=2)])
+    sales.run(VENDAS)
+    assert commands.backup() == 0
+    commands.pin("vendas", 1, "a test")
+    with pytest.raises(protect.LakehouseError, match="make unpin TABLE=silver/vendas VERSION=1"):
+        commands.forget("clientes", "987654321", "a request")
+    commands.unpin("vendas", 1)
+    assert commands.forget("clientes", "987654321", "a request") == 0
+    assert "silver/vendas: 1 records" in capsys.readouterr().out
+    assert [row["id"] for row in sales.rows(VENDAS.silver)] == [1, 2, 4, 9]
+    acts = [row["said"] for row in sales.rows(audit.TABLE) if row["name"] == "forget"]
+    assert acts and all("a request" in said and "987654321" not in said for said in acts)
+    assert commands.prove() == 0 and commands.restore("vendas", force=True) == 0
+    assert not sales.refresh(VENDAS, rebuild=True).stopped
+    from lakehouse_tests.maintenance.test_forget import holding
+
+    assert holding(sales, "987654321") == []
+
+
+@pytest.mark.slow
+def test_gold_is_computed_without_who_was_forgotten(sales: Lake) -> None:
+    from lakehouse import runs
+    from lakehouse.tables.vendas import CLIENTES, PRODUTOS
+    from lakehouse_tests.maintenance.test_forget import holding
+
+    at = "2026-01-01T00:00:00Z"
+    people = [{"id": n, "pais": "BR", "segmento": "A", "created_at": at, "updated_at": at} for n in (1, 2, 987654321)]
+    sales.land("clientes", "a", people)
+    sales.land("produtos", "a", [{"id": "x", "nome": "X", "categoria": "c", "updated_at": at}])
+    sales.land("vendas", "f3", [sale(3, cliente_id=987654321), sale(4, cliente_id=2)])
+    for spec in (CLIENTES, PRODUTOS, VENDAS):
+        sales.run(spec)
+    gold = TableRef("gold", "clientes_rfm")
+    assert runs.materialize('key:"gold/clientes_rfm"') == 0
+    assert {row["cliente_id"] for row in sales.rows(gold, "cliente_id")} == {1, 2, 987654321}
+    assert commands.forget("vendas", "987654321", "a request") == 0
+    assert {row["cliente_id"] for row in sales.rows(gold, "cliente_id")} == {1, 2}
+    lake = sales.folder / "lake"
+    assert [path for path in holding(sales, "987654321") if path.startswith((str(lake), str(sales.folder / "landing")))] == []
