@@ -33,9 +33,11 @@ T = TypeVar("T")
 META = "lakehouse."
 #: In the metadata of a commit that changes no row of the table: which work it is.
 MAINTENANCE = "maintenance"
+#: delta-rs would remove commits after 30 days by itself, also those that a kept version needs: the maintenance does it.
+OWN_CLEANUP = "delta.enableExpiredLogCleanup"
 #: Every opening reads all commits since the last checkpoint: of 40, 22 ms of CPU in a folder, and as many requests in a
 #: bucket. delta-rs would write one every 100 commits, Spark does every 10.
-_PROPERTIES = {"delta.checkpointInterval": "10"}
+_PROPERTIES = {"delta.checkpointInterval": "10", OWN_CLEANUP: "false"}
 #: Nobody's data can hold this process's own mark.
 _DECIMAL = f"decimal-{uuid.uuid4().hex}:"
 _PRIMITIVES = {"bigint": "long", "int": "integer"}

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse.core.delta import Snapshot, open_existing, redo_on_conflict
+from lakehouse.core.delta import OWN_CLEANUP, Snapshot, open_existing, redo_on_conflict
 from lakehouse.core.errors import BrokenTableError, DeclarationError, LakehouseError
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage, hold
@@ -33,8 +33,6 @@ COLUMNS = {
 }
 #: Layers of which registered models may be made.
 _OF_MODELS = ("gold", "ml")
-#: delta-rs would remove commits after 30 days by itself, also those that a kept version needs.
-_OWN_CLEANUP = "delta.enableExpiredLogCleanup"
 #: Versions by table and the table's id (one that was made anew begins at version 0 again), with their reasons.
 Versions = Mapping[tuple[TableRef, str], Mapping[int, str]]
 
@@ -138,9 +136,9 @@ def existing(storage: Storage, ref: TableRef) -> Snapshot:
 
 def keep_log(snapshot: Snapshot) -> Snapshot:
     """See that nobody but the maintenance cleans a table's log. The table as it is then."""
-    if snapshot.table.metadata().configuration.get(_OWN_CLEANUP) == "false":
+    if snapshot.table.metadata().configuration.get(OWN_CLEANUP) == "false":
         return snapshot
-    snapshot.table.alter.set_table_properties({_OWN_CLEANUP: "false"})
+    snapshot.table.alter.set_table_properties({OWN_CLEANUP: "false"})
     return Snapshot(snapshot.table, snapshot.uri)
 
 
