@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from dagster._core.storage.dagster_run import DagsterRun
 
+from lakehouse import runs
 from lakehouse.automation import JOBS
 from lakehouse.core.errors import DeclarationError
 from lakehouse.manage import automation, runlog
@@ -135,6 +136,15 @@ def test_logs_has_events_errors_and_what_steps_printed_and_no_password(instance,
     text = capfd.readouterr().out
     assert f"{run} _both: failure" in text and "_breaks: " in text and "ValueError: no orders" in text
     assert "hunter2" not in text + json.dumps(found)
+
+
+def test_a_run_in_the_foreground_says_as_json_how_it_ended(instance, capfd):
+    assert runs._execute(_both, {}, as_json=True) == 1
+    said, errors = capfd.readouterr()
+    found = json.loads(said.splitlines()[-1])
+    assert (found["success"], found["failed_steps"], found["failed_checks"]) == (False, ["_breaks"], [])
+    assert instance.get_run_by_id(found["run_id"]).status == dg.DagsterRunStatus.FAILURE
+    assert "failed step: _breaks" in errors
 
 
 def test_a_run_is_found_by_a_beginning_that_is_its_own(instance):
