@@ -20,9 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import dagster as dg
+from typing import TYPE_CHECKING, Any
 
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.processes import alive, end, family
@@ -30,6 +28,9 @@ from lakehouse.manage import graphql
 from lakehouse.manage.show import busy, said
 from lakehouse.observability.text import one_line, span
 from lakehouse.settings import dagster_home, load_settings, process_environment, project_folder, shipped
+
+if TYPE_CHECKING:  # stop needs no Dagster
+    from dagster import DagsterInstance
 
 PORT = 3000
 #: On two cores with a load of 14 it took 114 s, else it takes a quarter of a minute.
@@ -109,6 +110,8 @@ def begin(port: int) -> Started:
     Raises:
         ProcessError: they run already, here or in the stack; the port is taken; or they do not come up, and are stopped again.
     """
+    from dagster import DagsterInstance
+
     settings, home = load_settings(), dagster_home()
     settings.storage.reach()
     with _alone(home):
@@ -120,7 +123,7 @@ def begin(port: int) -> Started:
         _refuse_taken(port)
         if not (home / "dagster.yaml").exists():
             shutil.copyfile(shipped("dagster.yaml"), home / "dagster.yaml")
-        with dg.DagsterInstance.get() as instance:  # makes its databases, which two processes must not do at once
+        with DagsterInstance.get() as instance:  # makes its databases, which two processes must not do at once
             _refuse_other_daemon(instance, before)
         _stop(home)  # what a leader has left behind that was killed
         ui = {} if settings.ui_url else {"LAKEHOUSE_UI_URL": f"http://127.0.0.1:{port}"}
@@ -137,7 +140,9 @@ def begin(port: int) -> Started:
 
 def _daemons(*, since: float) -> list[str]:
     """The ids of daemons with a heartbeat since that instant."""
-    with dg.DagsterInstance.get() as instance:
+    from dagster import DagsterInstance
+
+    with DagsterInstance.get() as instance:
         beats = instance.get_daemon_heartbeats().values()
         return sorted({beat.daemon_id for beat in beats if beat.daemon_id and beat.timestamp >= since})
 
@@ -232,7 +237,7 @@ def _refuse_taken(port: int) -> None:
             ) from None
 
 
-def _refuse_other_daemon(instance: dg.DagsterInstance, before: Started) -> None:
+def _refuse_other_daemon(instance: "DagsterInstance", before: Started) -> None:
     """Two daemons on one instance would both start what is due."""
     beats = [beat for beat in instance.get_daemon_heartbeats().values() if beat.daemon_id not in before.daemons]
     newest = max((beat.timestamp for beat in beats), default=0.0)
