@@ -45,7 +45,7 @@ class Shell:
         self.home.mkdir()
         self.environment = bare_environment(self.home, folder / "lake", **more)
 
-    def __call__(self, *arguments: str, code: int = 0, seconds: float = 240) -> str:
+    def __call__(self, *arguments: str, code: int = 0, seconds: float = 600) -> str:
         done = subprocess.run(
             [*self.program, *arguments],
             cwd=self.cwd,
@@ -84,7 +84,7 @@ def test_start_serves_the_ui_the_documented_example_runs_a_job_and_stop_leaves_n
     assert "http://127.0.0.1:3000" in example
     done = subprocess.run(
         [sys.executable, "-c", example.replace("127.0.0.1:3000", f"127.0.0.1:{port}")],
-        capture_output=True, text=True, timeout=300, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     first, *listed = done.stdout.splitlines()
     run_id, status = first.split()
