@@ -50,6 +50,8 @@ setup: $(VENV)/.base data/dagster/dagster.yaml ## Make .venv, .env and Dagster's
 # Whether nobody has said where landed files are: then the sample is written, and its stubs stand in for the sources.
 SAMPLE := [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env
 
+AS_JSON = $(if $(JSON),--json)
+
 # --- use --------------------------------------------------------------------------------------------------------------
 run: setup ## Sample landing, every table, the report: from nothing to a lakehouse
 	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample > /dev/null; fi
@@ -76,8 +78,8 @@ dashboard: setup $(VENV)/.dashboard ## Pages for people on http://127.0.0.1:8501
 connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
 	@$(BIN)/python -m lakehouse connector '$(NAME)' '$(PACKAGE)' $(if $(WITH),--python '$(WITH)')
 
-trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TIMES=10]
-	@$(BIN)/python -m lakehouse trigger '$(JOB)' $(if $(SOURCE),--source-table '$(SOURCE)') $(if $(TARGET),--target-table '$(TARGET)') $(if $(TIMES),--times '$(TIMES)')
+trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TIMES=10] [JSON=1]
+	@$(BIN)/python -m lakehouse trigger '$(JOB)' $(if $(SOURCE),--source-table '$(SOURCE)') $(if $(TARGET),--target-table '$(TARGET)') $(if $(TIMES),--times '$(TIMES)') $(AS_JSON)
 
 materialize: setup ## Materialise assets here: SELECT='group:silver'
 	@$(BIN)/python -m lakehouse materialize '$(SELECT)'
@@ -138,6 +140,28 @@ metrics: setup ## Runs, tables, topics, services as Prometheus text: [PORT=9464]
 
 doctor: setup ## Are the places that the settings name there, and safe to write?
 	@$(BIN)/python -m lakehouse doctor
+
+# --- Dagster in the background (docs/commands.md) ------------------------------------------------------------------------
+start: setup ## Dagster's webserver and daemon in the background, for this DAGSTER_HOME: [PORT=3000]
+	@$(BIN)/python -m lakehouse start $(if $(PORT),--port '$(PORT)') $(AS_JSON)
+
+stop: setup ## Stop what make start has started, and its children
+	@$(BIN)/python -m lakehouse stop $(AS_JSON)
+
+status: setup ## What runs, schedules with their next and last runs and average duration: [JSON=1]
+	@$(BIN)/python -m lakehouse status $(AS_JSON)
+
+health: setup ## Is all well? Places, services, daemons, schedules, last runs, age of the tables: [JSON=1]
+	@$(BIN)/python -m lakehouse health $(AS_JSON)
+
+init: setup ## Switch on the schedules and sensors of this environment: [JSON=1]
+	@$(BIN)/python -m lakehouse init $(AS_JSON)
+
+schedules: setup ## List schedules and sensors, or switch one: [SCHEDULE=medallion_etl_daily ON=1] [JSON=1]
+	@$(BIN)/python -m lakehouse schedules $(if $(SCHEDULE),'$(SCHEDULE)') $(if $(ON),--on '$(ON)') $(AS_JSON)
+
+logs: setup ## What a run's log says, and what its steps printed; of the newest run without RUN: [RUN=3f2a9b] [JSON=1]
+	@$(BIN)/python -m lakehouse logs $(if $(RUN),'$(RUN)') $(AS_JSON)
 
 # --- the real parts, on 127.0.0.1 (docs/deployment.md) -----------------------------------------------------------------
 stack-install: setup $(VENV)/.stack ## Fetch S3, PostgreSQL, Kafka and MLflow by package name: [PARTS="s3 postgres"]

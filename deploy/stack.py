@@ -8,17 +8,15 @@
 
 Here: what each part needs before it starts and how it is asked whether it answers. How it is started is one line of
 `deploy/Procfile`, run by honcho. Data and logs are below `.stack/` (or `STACK_HOME`), programs below `.stack/tools`
-(or `STACK_TOOLS`). Standard library only: this runs before anything is installed.
+(or `STACK_TOOLS`). Standard library only: this runs in a Python that has nothing but the package itself.
 """
 
-import contextlib
 import importlib.util
 import json
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -30,6 +28,8 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from lakehouse.core.processes import alive, end, family
 
 PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLE = PROJECT / "deploy" / "stack.env.example"
@@ -339,28 +339,6 @@ def missing(parts: Iterable[str]) -> dict[str, str]:
 # --- processes, by their ids ------------------------------------------------------------------------------------------
 
 
-def _processes() -> dict[int, tuple[int, int]]:
-    """Every live process: its parent and when it started (ticks since boot), which tells a reused id from the old one."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended meanwhile
-        if fields[0] not in "ZX":
-            found[int(stat.parent.name)] = (int(fields[1]), int(fields[19]))
-    return found
-
-
-def _family(started: Mapping[int, int]) -> dict[int, int]:
-    """Of the processes that were started, those that live, and their descendants."""
-    alive = _processes()
-    family = {pid: start for pid, start in started.items() if pid in alive and alive[pid][1] == start}
-    while more := {pid: start for pid, (parent, start) in alive.items() if parent in family and pid not in family}:
-        family |= more
-    return family
-
-
 def _recorded(home: Path) -> dict[int, int]:
     file = home / "pids.json"
     return {int(pid): start for pid, start in json.loads(file.read_text()).items()} if file.exists() else {}
@@ -379,7 +357,7 @@ def up(home: Path, names: Sequence[str] = (), *, outlive: bool = True) -> dict[s
         StackError: something is missing, a port is taken, or a part does not answer; what was started is stopped again.
     """
     parts = chosen(names)
-    if _family(_recorded(home)):
+    if family(_recorded(home)):
         raise StackError("The stack runs already: make stack-status says what answers, make stack-down stops it.")
     if lacks := missing(parts):
         listed = ", ".join(f"{program} ({package})" for program, package in lacks.items())
@@ -403,14 +381,14 @@ def up(home: Path, names: Sequence[str] = (), *, outlive: bool = True) -> dict[s
             stderr=log,
             start_new_session=True,
         )
-    own = _processes()[process.pid][1]
+    own = alive()[process.pid][1]
     (home / "pids.json").write_text(json.dumps({process.pid: own}))
     try:
         _wait(home, parts, env, ended=lambda: process.poll() is not None)
     except BaseException:
         down(home)
         raise
-    (home / "pids.json").write_text(json.dumps(_family({process.pid: own})))
+    (home / "pids.json").write_text(json.dumps(family({process.pid: own})))
     (home / "parts").write_text(" ".join(parts))
     return env
 
@@ -457,35 +435,18 @@ def _first_ended(home: Path) -> str:
 
 def down(home: Path) -> int:
     """Stop what `up` started; how many processes there were. None of them is left."""
-    family = _family(_recorded(home))
-    first = next(iter(_recorded(home)), 0)
-    count = len(family)
+    recorded = _recorded(home)
     # honcho passes it on to its children's groups; without it they are told one by one
-    for pid in [first] if first in family else list(family):
-        _signal(pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while family and time.monotonic() < deadline:
-        time.sleep(0.2)
-        family = _family(family)
-    while family:
-        for pid in family:
-            _signal(pid, signal.SIGKILL)
-        time.sleep(0.2)
-        family = _family(family)
+    count = end(recorded, leaders=list(recorded)[:1], patience=STOP_SECONDS)
     for name in ("pids.json", "parts"):
         (home / name).unlink(missing_ok=True)
     return count
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it ended by itself
-        os.kill(pid, number)
-
-
 def status(home: Path) -> bool:
     """Print which part answers; whether all do that were started."""
     parts = (home / "parts").read_text().split() if (home / "parts").exists() else []
-    if not parts or not _family(_recorded(home)):
+    if not parts or not family(_recorded(home)):
         print("the stack is down")
         return False
     env = environment(home, parts)

@@ -1,4 +1,4 @@
-"""Commands that Make calls: `python -m lakehouse <command>`.
+"""Commands that Make calls: `python -m lakehouse <command>`, or `lakehouse <command>` where the package is installed.
 
     trigger JOB           run a job here and now; exit code 1 when a step or an error-severity check fails
     materialize SELECT    the same for an asset selection
@@ -17,8 +17,14 @@
     metrics               runs, tables, topics, services as Prometheus text; --port serves them
     connector NAME PKG    install one of Airbyte's connectors in a virtual environment of its own
     doctor                whether the places that the settings name are there and safe to write
+    start, stop           Dagster's webserver and daemon in the background
+    status                what runs here, schedules with their next and last runs, runs that wait or are under way
+    health                whether all is well: places, services, daemons, schedules, last runs, age of the tables
+    init                  switch on the schedules and sensors of this environment
+    schedules [NAME]      list them, or switch one with --on 1 or --on 0
+    logs [RUN]            what a run's event log says, and what its steps printed
 
-Errors are one sentence with the remedy; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
+Errors are one sentence with the remedy, and exit code 2; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
 """
 
 import gc
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
+
 
 @app.command()
 def trigger(
@@ -41,11 +49,13 @@ def trigger(
     source_table: Annotated[str, typer.Option(help="bronze_to_silver: only this table")] = "",
     target_table: Annotated[str, typer.Option(help="bronze_to_silver: into this silver table")] = "",
     times: Annotated[int, typer.Option(min=1, help="so often, one run after the other")] = 1,
+    as_json: Json = False,
 ) -> None:
     """Run a job in the foreground."""
     from lakehouse import runs
 
-    raise typer.Exit(runs.trigger(job, source_table=source_table, target_table=target_table, times=times))
+    code = runs.trigger(job, source_table=source_table, target_table=target_table, times=times, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -248,6 +258,71 @@ def doctor() -> None:
 
 
 @app.command()
+def start(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="of the UI, on 127.0.0.1")] = 3000, as_json: Json = False
+) -> None:
+    """Start Dagster's webserver and daemon in the background, and return when they work."""
+    from lakehouse.manage import processes
+
+    raise typer.Exit(processes.start(port=port, as_json=as_json))
+
+
+@app.command()
+def stop(as_json: Json = False) -> None:
+    """Stop what start has started, and its children."""
+    from lakehouse.manage import processes
+
+    raise typer.Exit(processes.stop(as_json=as_json))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Print what runs here, the schedules with their next and last runs, and the runs that wait or are under way."""
+    from lakehouse.manage.status import status as run
+
+    raise typer.Exit(run(as_json=as_json))
+
+
+@app.command()
+def health(as_json: Json = False) -> None:
+    """Look whether all is well; exit code 1 when it is not."""
+    from lakehouse.manage.health import health as run
+
+    raise typer.Exit(run(as_json=as_json))
+
+
+@app.command()
+def init(as_json: Json = False) -> None:
+    """Switch on the schedules and sensors of this environment."""
+    from lakehouse.manage import automation
+
+    raise typer.Exit(automation.init(as_json=as_json))
+
+
+@app.command()
+def schedules(
+    name: Annotated[str, typer.Argument(help="only this schedule or sensor")] = "",
+    on: Annotated[int | None, typer.Option(min=0, max=1, help="1 switches it on, 0 off")] = None,
+    as_json: Json = False,
+) -> None:
+    """List schedules and sensors, or switch one on or off."""
+    from lakehouse.manage import automation
+
+    raise typer.Exit(automation.schedules(name, on=None if on is None else bool(on), as_json=as_json))
+
+
+@app.command()
+def logs(
+    run: Annotated[str, typer.Argument(help="a run's id, or how it begins; the newest run without it")] = "",
+    as_json: Json = False,
+) -> None:
+    """Print what a run's event log says, and what its steps printed."""
+    from lakehouse.manage import runlog
+
+    raise typer.Exit(runlog.logs(run, as_json=as_json))
+
+
+@app.command()
 def connector(
     name: Annotated[str, typer.Argument(help="as the connector is declared in lakehouse/tables/")],
     package: Annotated[str, typer.Argument(help="its package, e.g. airbyte-source-faker==7.0.2")],
@@ -266,7 +341,8 @@ def main() -> int:
     # Imports make hundreds of thousands of objects that stay: looking for garbage among them is a tenth of a short run.
     gc.set_threshold(100_000, 50, 100)
     try:
-        load_env_file()
+        if len(sys.argv) > 1 and "--help" not in sys.argv:
+            load_env_file()
         app(standalone_mode=True)
     except LakehouseError as error:
         print(f"error: {error}", file=sys.stderr)

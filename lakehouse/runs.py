@@ -3,7 +3,9 @@
 0 is success; 1 means that a step or an error-severity check failed, and names it; the run is in the UI's history either way.
 """
 
+import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,8 +25,12 @@ from lakehouse.tables import ALL, parts
 _LAYERS = ("bronze", "silver", "gold", "ops")
 
 
-def trigger(job: str, *, source_table: str = "", target_table: str = "", times: int = 1) -> int:
-    """Run a job by name, so many times one after the other; the first that fails is the last."""
+def trigger(job: str, *, source_table: str = "", target_table: str = "", times: int = 1, as_json: bool = False) -> int:
+    """Run a job by name, so many times one after the other; the first that fails is the last.
+
+    Args:
+        as_json: print a JSON object per run.
+    """
     definitions = build_defs(load_settings())
     names = sorted(j.name for j in definitions.resolve_all_job_defs() if not j.name.startswith("__"))
     if job not in names:
@@ -40,7 +46,7 @@ def trigger(job: str, *, source_table: str = "", target_table: str = "", times: 
         found: Any = dg.build_reconstructable_job("lakehouse.runs", "job_of_settings", (job,))
     else:
         found = definitions.resolve_job_def(job)
-    return next((code for _ in range(times) if (code := _execute(found, config))), 0)
+    return next((code for _ in range(times) if (code := _execute(found, config, as_json=as_json))), 0)
 
 
 def job_of_settings(job: str) -> dg.JobDefinition:
@@ -97,19 +103,24 @@ def _gold_keys(settings: Any) -> Sequence[dg.AssetKey]:
 
 
 def _execute(
-    job: dg.JobDefinition | ReconstructableJob, config: dict[str, Any], *, keys: Iterable[dg.AssetKey] | None = None
+    job: dg.JobDefinition | ReconstructableJob,
+    config: dict[str, Any],
+    *,
+    keys: Iterable[dg.AssetKey] | None = None,
+    as_json: bool = False,
 ) -> int:
     load_settings().storage.reach()  # before a run that each of its steps would wait in
     run_config = {**CONSOLE, **config}
     selected = list(keys) if keys is not None else None
+    began = time.monotonic()
     with dg.DagsterInstance.get() as instance:
         if isinstance(job, dg.JobDefinition):
-            success, events = _finished(
+            run_id, success, events = _finished(
                 job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False, asset_selection=selected)
             )
         else:
             with dg.execute_job(job, instance, run_config=run_config) as result:
-                success, events = _finished(result)
+                run_id, success, events = _finished(result)
     broken = [event.step_key for event in events if event.is_step_failure]
     found = [e.asset_check_evaluation_data for e in events if e.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION]
     checks = [
@@ -121,8 +132,14 @@ def _execute(
         print(f"failed step: {step}", file=sys.stderr)
     for name in checks:
         print(f"failed check: {name}", file=sys.stderr)
-    return 0 if success and not checks else 1
+    good = success and not checks
+    if as_json:
+        seconds = round(time.monotonic() - began, 3)
+        print(
+            json.dumps({"run_id": run_id, "success": good, "seconds": seconds, "failed_steps": broken, "failed_checks": checks})
+        )
+    return 0 if good else 1
 
 
-def _finished(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> tuple[bool, Sequence[dg.DagsterEvent]]:
-    return result.success, result.all_events
+def _finished(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> tuple[str, bool, Sequence[dg.DagsterEvent]]:
+    return result.run_id, result.success, result.all_events

@@ -35,6 +35,12 @@ def project_folder() -> Path:
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
+def shipped(name: str) -> Path:
+    """A file or folder beside the package in the checkout, which a wheel carries inside of it (`pyproject.toml`)."""
+    inside = Path(__file__).resolve().parent / name
+    return inside if inside.exists() else project_folder() / name
+
+
 def _memory(value: str) -> str:
     if value and not re.fullmatch(r"[1-9]\d*(\.\d+)?\s?(MB|GB|MiB|GiB)", value):
         raise ValueError("write a size such as 4GB or 800MB")
@@ -353,6 +359,22 @@ def load_env_file() -> None:
             f"DAGSTER_HOME is {home!r}, which is not an absolute folder that exists.",
             remedy="Make the folder and run make setup, or export another one.",
         )
+
+
+def dagster_home() -> Path:
+    """The folder of Dagster's instance, which `load_env_file` has looked at."""
+    return Path(os.environ["DAGSTER_HOME"])
+
+
+def derived_folder() -> Path:
+    """A folder of this user for what follows from the code, where the code's own folder is not to be written."""
+    home = os.environ.get("DAGSTER_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "lakehouse"
+
+
+def process_environment(**more: str) -> dict[str, str]:
+    """The environment of a process that is to have this one's settings."""
+    return {**os.environ, **more}
 
 
 def _absolute(place: str) -> str:

@@ -83,13 +83,13 @@ def test_nothing_is_stopped_that_was_not_started(stack, tmp_path):
 @pytest.mark.stack
 def test_what_was_started_is_stopped_with_its_children_and_without_honcho(stack, tmp_path):
     parent = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 60 & sleep 61 & wait"], start_new_session=True)
-    while len(family := stack._family({parent.pid: stack._processes()[parent.pid][1]})) < 3:
+    while len(family := stack.family({parent.pid: stack.alive()[parent.pid][1]})) < 3:
         os.sched_yield()
     (tmp_path / "pids.json").write_text(stack.json.dumps(family))
     parent.kill()
     parent.wait()
     assert stack.down(tmp_path) == 2
-    assert stack._family(family) == {}
+    assert stack.family(family) == {}
 
 
 # --- the production instance -----------------------------------------------------------------------------------------

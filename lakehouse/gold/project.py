@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lakehouse.core.errors import LakehouseError
-from lakehouse.settings import project_folder
+from lakehouse.settings import derived_folder, project_folder, shipped
 
 T = TypeVar("T")
 PROFILE, DATABASE = "lakehouse", "scratch"
@@ -30,7 +30,20 @@ class DbtError(LakehouseError):
 
 def project_dir() -> Path:
     """The folder with `dbt_project.yml`."""
-    return project_folder() / "dbt_project"
+    return shipped("dbt_project")
+
+
+def target_dir() -> Path:
+    """Where what follows from the project is kept: in the checkout beside it; what is installed is not written to."""
+    project = project_dir()
+    folder = project / "target" if project == project_folder() / "dbt_project" else derived_folder() / "dbt"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LakehouseError(
+            f"{folder} cannot be made: {error.strerror}.", remedy="Set DAGSTER_HOME to a folder that this user may write."
+        ) from error
+    return folder
 
 
 def ensure_manifest() -> dict[str, Any]:
@@ -45,12 +58,12 @@ def ensure_manifest() -> dict[str, Any]:
 
 @cache
 def _manifest(project: Path, digest: str) -> dict[str, Any]:
-    target = project / "target" / digest
+    kept = target_dir()
+    target = kept / digest
     path = target / "manifest.json"
     if not path.is_file():
-        (project / "target").mkdir(exist_ok=True)
-        parsed = _parse(project)
-        for old in (project / "target").iterdir():
+        parsed = _parse(kept)
+        for old in kept.iterdir():
             if old != target and not old.name.startswith(_PARSING):
                 shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
         try:
@@ -67,13 +80,13 @@ def kept(name: str, make: Callable[[], T], *, by: str) -> T:
     Args:
         by: what else decides it, such as the version of the library that makes it.
     """
-    project = project_dir()
-    path = project / "target" / _digest(project) / f"{name}-{hashlib.sha256(by.encode()).hexdigest()[:16]}.pickle"
+    folder = target_dir()
+    path = folder / _digest(project_dir()) / f"{name}-{hashlib.sha256(by.encode()).hexdigest()[:16]}.pickle"
     with suppress(OSError, EOFError, pickle.UnpicklingError, AttributeError, ImportError, TypeError):
         found: T = pickle.loads(path.read_bytes())  # nosec B301 # written below, beside the manifest that is trusted as well
         return found
     made = make()
-    with suppress(OSError), tempfile.TemporaryDirectory(prefix=_PARSING, dir=project / "target") as own:
+    with suppress(OSError), tempfile.TemporaryDirectory(prefix=_PARSING, dir=folder) as own:
         Path(own, path.name).write_bytes(pickle.dumps(made))
         Path(own, path.name).replace(path)
     return made
@@ -88,8 +101,8 @@ def _digest(project: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _parse(project: Path) -> Path:
-    target = Path(tempfile.mkdtemp(prefix=_PARSING, dir=project / "target"))
+def _parse(kept: Path) -> Path:
+    target = Path(tempfile.mkdtemp(prefix=_PARSING, dir=kept))
     with tempfile.TemporaryDirectory() as scratch:
         write_profile(Path(scratch), memory_limit="1GB")
         invoke(["parse", "--no-partial-parse"], scratch=Path(scratch), target=target)

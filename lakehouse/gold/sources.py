@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lakehouse.settings import project_folder
+from lakehouse.settings import shipped
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
 
@@ -29,7 +29,7 @@ _HEADER = """\
 
 def sources_path() -> Path:
     """Where the generated file is."""
-    return project_folder() / "dbt_project" / "models" / "staging" / "_sources.yml"
+    return shipped("dbt_project") / "models" / "staging" / "_sources.yml"
 
 
 def render_sources(specs: Sequence[TableSpec]) -> str:

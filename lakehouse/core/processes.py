@@ -1,0 +1,73 @@
+"""Processes by their ids, from Linux's /proc: who lives, who descends from whom, and how all of them are ended.
+
+Standard library only: `deploy/stack.py` uses it too. A process is known by its id and by when it started, which tells it from
+a later one that got the same number.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+#: Seconds that those have who are told to end after the one that began them has not passed it on.
+_REST_SECONDS = 5.0
+
+
+def alive() -> dict[int, tuple[int, int]]:
+    """Every live process: its parent, and when it started in ticks since boot."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        if fields[0] not in "ZX":
+            found[int(stat.parent.name)] = (int(fields[1]), int(fields[19]))
+    return found
+
+
+def family(started: Mapping[int, int]) -> dict[int, int]:
+    """Of the processes that were started, those that live, and their descendants: `{id: when it started}`."""
+    living = alive()
+    members = {pid: start for pid, start in started.items() if pid in living and living[pid][1] == start}
+    while more := {pid: start for pid, (parent, start) in living.items() if parent in members and pid not in members}:
+        members |= more
+    return members
+
+
+def end(started: Mapping[int, int], *, leaders: Iterable[int], patience: float) -> int:
+    """End processes and their descendants; how many there were. None of them is left.
+
+    Args:
+        leaders: they are asked first, and have `patience` seconds to end what they began. What is left then is asked itself,
+            and killed after five seconds more.
+    """
+    members = family(started)
+    count = len(members)
+    if first := [pid for pid in leaders if pid in members]:
+        _tell(first, signal.SIGTERM)
+        members = _wait(members, until_gone=first, seconds=patience)
+    _tell(members, signal.SIGTERM)
+    members = _wait(members, until_gone=members, seconds=_REST_SECONDS)
+    while members:
+        _tell(members, signal.SIGKILL)
+        time.sleep(0.2)
+        members = family(members)
+    return count
+
+
+def _wait(members: Mapping[int, int], *, until_gone: Iterable[int], seconds: float) -> dict[int, int]:
+    awaited, deadline = set(until_gone), time.monotonic() + seconds
+    left = family(members)
+    while awaited & set(left) and time.monotonic() < deadline:
+        time.sleep(0.2)
+        left = family(left)
+    return left
+
+
+def _tell(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
+            os.kill(pid, number)
