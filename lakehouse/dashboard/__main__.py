@@ -57,8 +57,8 @@ def serve(port: int) -> None:
     except ModuleNotFoundError:
         raise DeclarationError("Streamlit is not installed.", remedy=f"{install('dashboard')}.") from None
     _check_free(port)
-    threading.Thread(target=_warm).start()
     given = options(port)
+    threading.Thread(target=_warm).start()
     bootstrap.load_config_options(given)
     bootstrap.run(str(Path(__file__).parent / "pages" / "app.py"), False, [], given)
 
