@@ -57,8 +57,8 @@ def serve(port: int) -> None:
     except ModuleNotFoundError:
         raise DeclarationError("Streamlit is not installed.", remedy=f"{install('dashboard')}.") from None
     _check_free(port)
-    threading.Thread(target=_warm).start()
     given = options(port)
+    threading.Thread(target=_warm).start()
     bootstrap.load_config_options(given)
     bootstrap.run(str(Path(__file__).parent / "pages" / "app.py"), False, [], given)
 
@@ -77,7 +77,12 @@ def _check_free(port: int) -> None:
 
 def _warm() -> None:
     """Import what pages need and draw the charts, so that the first who looks does not wait for it."""
+    import altair
+    import pandas  # noqa: F401 - Streamlit imports it for its first chart
+
     from lakehouse.dashboard import alerts, business, overview, reading
+
+    altair.Chart(altair.InlineData(values=[])).mark_point().to_dict()  # altair reads its schema at the first
 
     with suppress(LakehouseError):  # the page says it
         for query in (overview.read, alerts.read, business.sales, business.fleet, business.model):
