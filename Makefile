@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare pin unpin vacuum backup prove restore restore-all rollback rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed metrics impact
+.PHONY: help setup run test test-browser spark-jars test-faults dev connector trigger materialize rebuild quarantine redrive release compare pin unpin vacuum backup prove restore restore-all rollback rollback-model doctor check format sync lock bench clean summary sample stack-install stack stack-status stack-env stack-down test-stack brt-feed metrics
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -170,6 +170,7 @@ format: $(VENV)/.dev ## Format the code
 sync: setup ## Regenerate what derives from the specs: dbt sources, golden asset keys
 	@$(BIN)/python -m lakehouse.sync
 
+.PHONY: impact
 impact: setup ## What a change does to the graph, and what it breaks: [BASE=main] [HEAD=branch] [FORM=markdown]
 	@$(BIN)/python -m lakehouse.impact $(if $(BASE),--base '$(BASE)') $(if $(HEAD),--head '$(HEAD)') $(if $(FORM),--'$(FORM)')
 
