@@ -211,6 +211,7 @@ format: $(VENV)/.dev ## Format the code
 sync: setup ## Regenerate what derives from the specs: dbt sources, golden asset keys
 	@$(BIN)/python -m lakehouse.sync
 
+.PHONY: impact
 impact: setup ## What a change does to the graph, and what it breaks: [BASE=main] [HEAD=branch] [FORM=markdown]
 	@$(BIN)/python -m lakehouse.impact $(if $(BASE),--base '$(BASE)') $(if $(HEAD),--head '$(HEAD)') $(if $(FORM),--'$(FORM)')
 
