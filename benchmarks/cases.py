@@ -515,6 +515,25 @@ def monitoring(bench: Bench) -> Iterator[Figure]:
     yield Figure("monitoring", "its CPU", past.output["cpu"], None)
 
 
+def upkeep(bench: Bench) -> Iterator[Figure]:
+    """10 M rows in 2,000 small files: a scan before and after they were compacted, and what compacting takes."""
+    folder = str(bench.fresh("upkeep"))
+
+    def scans() -> Run:
+        found = [run(["-m", "benchmarks.upkeep", "scan", folder]) for _ in range(bench.rounds)]
+        return min(found, key=lambda done: done.seconds)
+
+    run(["-m", "benchmarks.upkeep", "make", folder])
+    before, done, after = scans(), run(["-m", "benchmarks.upkeep", "compact", folder]), scans()
+    if (before.output["rows"], before.output["ids"]) != (after.output["rows"], after.output["ids"]):
+        raise BenchmarkError(f"Compacting changed rows: {before.output} and {after.output}.")
+    what = f"scan of {before.output['files']:,} files, then {after.output['files']}"
+    faster = before.seconds / after.seconds
+    yield Figure("upkeep", what, after.seconds, before.seconds, value=1 / faster, limit=1 / 3, bound="<= 1/3 x")
+    yield Figure("upkeep", "compacting them", done.seconds)
+    yield Figure("upkeep", "its peak memory", done.peak / GB, unit="GB", limit=2, bound="<= 2 GB")
+
+
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
@@ -533,6 +552,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "job": job,
     "brt": brt,
     "monitoring": monitoring,
+    "upkeep": upkeep,
 }
 
 
