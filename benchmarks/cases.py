@@ -18,6 +18,8 @@
     job         the sample landing to silver, gold and report by `python -m lakehouse trigger medallion_etl`
     brt         one run of brt_capture that only captures, beside a bare call and append; and a day of 1,440 captures of 750
                 vehicles in one process, with what the first and the last exports took, and the same over many days
+    monitoring  one monitoring run over 30 tables; 1,000 new runs taken up beside 100,000 past ones
+    upkeep      10 M rows in 2,000 small files: a scan before and after they were compacted, and what compacting takes
 
 `full` and `increment` compare the work (the clock starts when the modules are loaded), the others whole processes. Tables of
 both sides must be equal, or there is no figure. The bounds are those that the project has promised.
