@@ -18,6 +18,8 @@
     job         the sample landing to silver, gold and report by `python -m lakehouse trigger medallion_etl`
     brt         one run of brt_capture that only captures, beside a bare call and append; and a day of 1,440 captures of 750
                 vehicles in one process, with what the first and the last exports took, and the same over many days
+    monitoring  one monitoring run over 30 tables; 1,000 new runs taken up beside 100,000 past ones
+    upkeep      10 M rows in 2,000 small files: a scan before and after they were compacted, and what compacting takes
 
 `full` and `increment` compare the work (the clock starts when the modules are loaded), the others whole processes. Tables of
 both sides must be equal, or there is no figure. The bounds are those that the project has promised.
@@ -515,6 +517,25 @@ def monitoring(bench: Bench) -> Iterator[Figure]:
     yield Figure("monitoring", "its CPU", past.output["cpu"], None)
 
 
+def upkeep(bench: Bench) -> Iterator[Figure]:
+    """10 M rows in 2,000 small files: a scan before and after they were compacted, and what compacting takes."""
+    folder = str(bench.fresh("upkeep"))
+
+    def scans() -> Run:
+        found = [run(["-m", "benchmarks.upkeep", "scan", folder]) for _ in range(bench.rounds)]
+        return min(found, key=lambda done: done.seconds)
+
+    run(["-m", "benchmarks.upkeep", "make", folder])
+    before, done, after = scans(), run(["-m", "benchmarks.upkeep", "compact", folder]), scans()
+    if (before.output["rows"], before.output["ids"]) != (after.output["rows"], after.output["ids"]):
+        raise BenchmarkError(f"Compacting changed rows: {before.output} and {after.output}.")
+    what = f"scan of {before.output['files']:,} files, then {after.output['files']}"
+    faster = before.seconds / after.seconds
+    yield Figure("upkeep", what, after.seconds, before.seconds, value=1 / faster, limit=1 / 3, bound="<= 1/3 x")
+    yield Figure("upkeep", "compacting them", done.seconds)
+    yield Figure("upkeep", "its peak memory", done.peak / GB, unit="GB", limit=2, bound="<= 2 GB")
+
+
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
@@ -533,6 +554,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "job": job,
     "brt": brt,
     "monitoring": monitoring,
+    "upkeep": upkeep,
 }
 
 

@@ -164,7 +164,8 @@ def forget(table: str, key: str, reason: str) -> int:
         forgetting.refuse_kept(protected, [*tables, *derived])
         with lake.duckdb(landing=lake.storage) as session:
             found = forgetting.erase(session, lake.storage, subject)
-        if derived and runs.materialize("group:gold"):
+        marts = [f'key:"{ref}"' for ref in lake.storage.tables() if ref.layer == "gold"]
+        if marts and runs.materialize(" or ".join(marts)):
             return _wrong(["gold could not be computed again, and its old files stay: mend it, and run this command again."])
         for ref in (*tables, *derived):
             forgetting.drop_history(lake.storage.uri(ref))

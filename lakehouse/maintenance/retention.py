@@ -265,7 +265,7 @@ class _Work:
 
     def _fold(self, part: TableSpec, judge: Judge, judged: "nw.LazyFrame[Any]", *, number: int) -> None:
         """Let the baseline have what these records have made of silver."""
-        base = baseline.make_baseline(self.storage, self.spec)
+        base = baseline.make_baseline(self.session, self.storage, self.spec)
         merge = Merge(self.session, self.spec, judge, silver=base.rows, deletes=base.deletes)
         change = merge.increment(judged) if self.spec.key else merge.append(judged, anew=False)
         try:

@@ -16,11 +16,12 @@ from typing import Any
 
 import narwhals as nw
 
-from lakehouse.core.delta import MAINTENANCE, Snapshot, go_back, open_existing, open_table
+from lakehouse.core.delta import MAINTENANCE, Candidate, Snapshot, go_back, open_existing, open_table
 from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
+from lakehouse.core.writes import put
 from lakehouse.silver.newest import baseline_ref, delete_columns, silver_columns, tombstones_ref
 from lakehouse.tables.spec import TableSpec
 
@@ -50,11 +51,15 @@ def floor(spec: TableSpec, silver: Snapshot) -> datetime | None:
     return datetime.fromtimestamp(seconds, tz=UTC) if seconds and declared else None
 
 
-def make_baseline(storage: Storage, spec: TableSpec) -> Baseline:
-    """The baseline of a silver table, made empty when there is none."""
-    ref = baseline_ref(spec.silver)
-    partition_by = [spec.partition] if spec.partition else []
-    rows = open_table(storage.uri(ref), silver_columns(spec), partition_by=partition_by)
+def make_baseline(session: Session, storage: Storage, spec: TableSpec) -> Baseline:
+    """The baseline of a silver table with the columns that are declared now, made empty when there is none."""
+    ref, columns = baseline_ref(spec.silver), silver_columns(spec)
+    rows = open_table(storage.uri(ref), columns, partition_by=[spec.partition] if spec.partition else [])
+    if rows.columns != columns:
+        frame = session.read(rows.paths(), columns)
+        add = put(session, frame, rows.uri, columns=columns, sort_by=spec.key, file_mb=spec.file_mb, partition=spec.partition)
+        Candidate(snapshot=rows, add=add, remove=rows.files, columns=columns, info={"operation": "evolve"}).commit()
+        rows = open_table(rows.uri, columns)
     return Baseline(rows, open_table(storage.uri(tombstones_ref(ref)), delete_columns(spec)))
 
 

@@ -149,6 +149,10 @@ def test_only_bronze_expires_and_silver_stays_whole(aged: Lake) -> None:
     assert not aged.refresh(grown).stopped
     colours = {row["id"]: row["cor"] for row in aged.rows(grown.silver, "id", "cor")}
     assert colours == {1: None, 2: None, 3: None, 5: None, 6: "azul", 7: "azul", 8: "azul"}, "what is gone cannot be read again"
+    assert run(aged, grown, now=NOW + 6 * DAY) == {"bronze/itens": 2}
+    checked(aged, grown)
+    assert {row["id"]: row["cor"] for row in aged.rows(grown.silver, "id", "cor")} == colours
+    assert aged.rows(baseline_ref(SPEC.silver), "id", "cor")[-1] == {"id": 7, "cor": "azul"}
     with pytest.raises(RefusedWriteError, match=r"left bronze/itens|something was done"), aged.session() as session:
         roll_back(session, aged.storage, [grown], grown.silver, version=1, reason="a test")
 

@@ -1,6 +1,6 @@
 """Upkeep, backup, restore and rollback of a lake in a bucket, into another bucket's prefix: as on a folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,16 @@ from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import RefusedWriteError
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
-from lakehouse.maintenance import vacuum
+from lakehouse.maintenance import forget, vacuum
 from lakehouse.maintenance.backup import Vault
 from lakehouse.maintenance.protect import Protection, pin, pins
+from lakehouse.maintenance.retention import expire
 from lakehouse.maintenance.rollback import roll_back
 from lakehouse.maintenance.upkeep import keep_up, tasks
-from lakehouse_tests.conftest import Lake
+from lakehouse.tables.spec import Retention
+from lakehouse_tests.conftest import Lake, file_content
+from lakehouse_tests.maintenance.test_forget import KEY, VENDA, sale
+from lakehouse_tests.maintenance.test_retention import DAY, NOW
 from lakehouse_tests.maintenance.test_upkeep import HOUR, SPEC, item, later
 from lakehouse_tests.stack import test_s3
 
@@ -31,6 +35,15 @@ class Remote(Lake):
     @property
     def storage(self) -> Storage:
         return Storage(root=self.place, landing=str(self.folder / "landing"))
+
+
+@dataclass(frozen=True)
+class InBucket(Remote):
+    """Landing is in the bucket as well."""
+
+    @property
+    def storage(self) -> Storage:
+        return Storage(root=self.place, landing=f"{self.place}/landing")
 
 
 def rows(lake: Lake, ref: TableRef) -> list[Any]:
@@ -102,3 +115,34 @@ def test_a_lake_in_a_bucket_is_kept_up_backed_up_and_restored(environment, bucke
     files.put(vault.place(sha), bytes(content))
     assert "is not what was backed up" in vault.prove(backup, session=lake.session).damaged["bronze/itens"]
     assert len(vault.names()) == 2
+
+
+def test_what_expires_and_who_is_forgotten_in_a_bucket(environment, bucket, tmp_path: Path) -> None:
+    lake = InBucket(tmp_path, place=f"s3://{bucket}/lake")
+    vault = Vault(f"s3://{bucket}/backup", str(tmp_path / "scratch"))
+    folder = "landing/raw/venda"
+    for n, some in enumerate(([sale(1, KEY), sale(2, "b"), sale(3, KEY, age=40)], [sale(4, "b", age=40)], [sale(5, "b")])):
+        content = file_content(some, "v2-csv.gz" if n else "v2-jsonl")
+        files.put(f"{lake.place}/{folder}/f{n}.{'csv.gz' if n else 'jsonl'}", content)
+        lake.run(VENDA)
+    spec = replace(VENDA, retention=Retention(event="criado", landing=20 * DAY, bronze=20 * DAY))
+    with lake.session() as session:
+        gone = {str(one.ref): one.rows for one in expire(session, lake.storage, spec, now=NOW)}
+    assert gone == {"landing/venda": 1, "bronze/venda": 2}
+    silver = rows(lake, VENDA.silver)
+    assert len(silver) == 5 and not lake.refresh(spec, rebuild=True).stopped and rows(lake, VENDA.silver) == silver
+    vault.take(lake.storage)
+
+    subject = forget.subject_of([spec], "venda", KEY)
+    with lake.session() as session:
+        found = forget.erase(session, lake.storage, subject)
+    assert (found["landing/venda"], found["bronze/venda"], found["silver/venda"]) == (2, 1, 2)
+    for ref in forget.places_of(lake.storage, subject)[0]:
+        forget.drop_history(lake.storage.uri(ref))
+    assert forget.search(lake.storage, subject, vault), "the backup has it still"
+    assert not vault.prove(vault.take(lake.storage).backup, session=lake.session).damaged
+    vault.expire(keep=1)
+    assert forget.search(lake.storage, subject, vault) == []
+    assert lake.ingest(spec).candidate is None, "the file that was rewritten is known"
+    after = rows(lake, VENDA.silver)
+    assert len(after) == 3 and not lake.refresh(spec, rebuild=True).stopped and rows(lake, VENDA.silver) == after
