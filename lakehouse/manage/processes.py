@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # stop needs no Dagster
     from dagster import DagsterInstance
 
 PORT = 3000
-#: On two cores with a load of 14 it took 114 s, else it takes a quarter of a minute.
+#: On two cores with a load of 14 it took 114 s.
 ANSWER_SECONDS = 300.0
 #: The daemon ends its threads, and the webserver its code server.
 _STOP_SECONDS = 15.0
