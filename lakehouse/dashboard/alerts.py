@@ -18,7 +18,6 @@ from lakehouse.observability import channels, outbox, routing
 from lakehouse.observability.health import targets
 from lakehouse.observability.notifier import DELIVERIES, DELIVERIES_TABLE, INCIDENTS_TABLE, load
 from lakehouse.observability.routing import Routing
-from lakehouse.settings import listed
 
 _SHOWN = 50
 Document = dict[str, Any]
@@ -66,7 +65,7 @@ def read(lake: Lake) -> Alerts:
         standing=[row for row in incidents if row["state"] == "open"],
         past=[row for row in incidents if row["state"] != "open"],
         deliveries=deliveries[::-1],
-        configured=_configured(lake),
+        configured=tuple(channels.of_settings(lake.settings)),
         routing=rules,
         wrong=wrong,
         document=routing.document(rules),
@@ -81,20 +80,6 @@ def _row(incident: Any, *, silent: bool) -> Row:
     own = {name: getattr(incident, name) for name in ("key", "state", "count", "first_at", "resolved_at")}
     said = {name: last[name] for name in ("kind", "severity", "subject", "job", "link")}
     return {**own, **said, "last_at": last["occurred_at"], "silent": silent}
-
-
-def _configured(lake: Lake) -> tuple[str, ...]:
-    own = lake.settings
-    return tuple(
-        channels.senders(
-            kafka=own.kafka_bootstrap,
-            smtp=own.smtp_url.get_secret_value(),
-            emails=tuple(listed(own.alert_emails)),
-            token=own.slack_token.get_secret_value(),
-            channel=own.slack_channel,
-            slack_url=own.slack_url,
-        )
-    )
 
 
 def _bounds(lake: Lake) -> dict[str, Row]:

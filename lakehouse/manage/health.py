@@ -22,7 +22,7 @@ from lakehouse.manage.show import busy, document, local
 from lakehouse.observability import services
 from lakehouse.observability.text import one_line, span
 from lakehouse.observability.watch import explain
-from lakehouse.settings import Settings, dagster_home, listed, load_settings
+from lakehouse.settings import Settings, dagster_home, load_settings
 
 if TYPE_CHECKING:
     from dagster._core.remote_representation.external import RemoteRepository
@@ -106,17 +106,7 @@ def _services(
     ticks: dict[str, Any] = {}
     for each in automations:
         ticks[each.name] = (each.every, each.timezone) if each.kind == "schedule" else each.seconds
-    asked = services.configured(
-        settings.storage,
-        databases={name: url.get_secret_value() for name, url in settings.databases.items()},
-        mlflow=settings.mlflow_uri,
-        airbyte=settings.airbyte_apis[0] if settings.airbyte_url else "",
-        kafka=settings.kafka_bootstrap,
-        ui=settings.ui_url,
-        spark_master=settings.spark_master,
-        urls=listed(settings.probe_urls),
-    )
-    return [*asked, *services.dagster_parts(instance, cadence=ticks, now=at)]
+    return [*services.of_settings(settings), *services.dagster_parts(instance, cadence=ticks, now=at)]
 
 
 def _runs(instance: dg.DagsterInstance, own: "RemoteRepository") -> Iterator[Finding]:

@@ -122,16 +122,7 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         from lakehouse.observability.alerts import raise_alerts
 
         at, run_id = datetime.now(UTC), context.run.run_id
-        asked = services.configured(
-            lake.storage,
-            databases={name: url.get_secret_value() for name, url in settings.databases.items()},
-            mlflow=settings.mlflow_uri,
-            airbyte=settings.airbyte_apis[0] if settings.airbyte_url else "",
-            kafka=settings.kafka_bootstrap,
-            ui=settings.ui_url,
-            spark_master=settings.spark_master,
-            urls=listed(settings.probe_urls),
-        )
+        asked = services.of_settings(settings)
         asked += services.dagster_parts(context.instance, cadence=surroundings.cadence(), now=at)
         found = services.examine(asked)
         down = [outcome for outcome in found if not outcome.healthy]

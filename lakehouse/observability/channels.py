@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from lakehouse.core.errors import DeclarationError, LakehouseError, install
 from lakehouse.observability.incidents import Message
 from lakehouse.observability.text import one_line
+from lakehouse.settings import Settings, listed
 
 ALERTS_TOPIC = "lakehouse.alerts"
 SCHEMA = "lakehouse.alert.v1"
@@ -160,6 +161,18 @@ def senders(
     if token and channel:
         out["slack"] = SlackSender(token, channel, slack_url)
     return out
+
+
+def of_settings(settings: Settings) -> Mapping[str, Sender]:
+    """The channels that these settings name."""
+    return senders(
+        kafka=settings.kafka_bootstrap,
+        smtp=settings.smtp_url.get_secret_value(),
+        emails=tuple(listed(settings.alert_emails)),
+        token=settings.slack_token.get_secret_value(),
+        channel=settings.slack_channel,
+        slack_url=settings.slack_url,
+    )
 
 
 def _escaped(text: str) -> str:

@@ -16,7 +16,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.observability.services import ProbeError, http
 from lakehouse.observability.text import one_line
 from lakehouse.observability.watch import Promise
-from lakehouse.settings import Settings, listed
+from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
     from lakehouse.observability.routing import Routing
@@ -99,14 +99,7 @@ def send(settings: Settings, *, routing_error: str = "", judge: "Callable[[Routi
         raise_alert(storage, Alert("automation", "error", "The routing of alerts is wrong", wrong, key))
     elif routing_error and not wrong:
         raise_alert(storage, Alert("automation", "info", "The routing of alerts is right again", key=key, state="resolved"))
-    configured = channels.senders(
-        kafka=settings.kafka_bootstrap,
-        smtp=settings.smtp_url.get_secret_value(),
-        emails=tuple(listed(settings.alert_emails)),
-        token=settings.slack_token.get_secret_value(),
-        channel=settings.slack_channel,
-        slack_url=settings.slack_url,
-    )
+    configured = channels.of_settings(settings)
     step = notify(storage, configured, routing=rules)
     said = f"{step.sent} messages sent, {step.failed} failed, {step.waiting} wait."
     if settings.kafka_bootstrap:

@@ -21,6 +21,7 @@ from lakehouse.core.storage import Storage
 from lakehouse.observability.alerts import Alert
 from lakehouse.observability.deadline import side_by_side
 from lakehouse.observability.text import one_line, redact, span
+from lakehouse.settings import Settings, listed
 
 SERVICES_TABLE = TableRef("ops", "service_health")
 COLUMNS = {
@@ -142,6 +143,20 @@ def configured(
         out.append(Service("spark", spark_master, lambda: port(spark_master)))
     out += [Service(f"http:{redact(url)}", redact(url), lambda url=url: http(url)) for url in urls]  # type: ignore[misc]
     return out
+
+
+def of_settings(settings: Settings) -> list[Service]:
+    """The services that these settings name."""
+    return configured(
+        settings.storage,
+        databases={name: url.get_secret_value() for name, url in settings.databases.items()},
+        mlflow=settings.mlflow_uri,
+        airbyte=settings.airbyte_apis[0] if settings.airbyte_url else "",
+        kafka=settings.kafka_bootstrap,
+        ui=settings.ui_url,
+        spark_master=settings.spark_master,
+        urls=listed(settings.probe_urls),
+    )
 
 
 def http(url: str, *, shown: str = "") -> None:
