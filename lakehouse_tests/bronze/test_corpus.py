@@ -133,6 +133,7 @@ def check_large(lake: Lake, files: list[corpus.Large]) -> None:
     assert lake.ingest(SPEC).candidate is None
 
 
+@pytest.mark.stack
 def test_large_lines_and_bombs_are_ingested_in_little_memory(lake: Lake) -> None:
     check_large(lake, corpus.LARGE)
 

@@ -87,6 +87,7 @@ def test_the_search_finds_one_in_every_kind_of_file(tmp_path: Path, place: str) 
     assert holders(tmp_path) == [str(tmp_path / place)]
 
 
+@pytest.mark.stack
 def test_a_secret_of_the_environment_is_nowhere_after_a_run_at_debug_level(tmp_path: Path) -> None:
     home, root = tmp_path / "dagster", tmp_path / "lake"
     home.mkdir()

@@ -73,6 +73,7 @@ def waits(process: "subprocess.Popen[str]", folder: str) -> bool:
         return False
 
 
+@pytest.mark.stack
 def test_two_shells_wait_for_a_holder_that_is_killed_and_then_for_each_other(
     lake: Lake, truth: SampleTruth, environment: None, holder: "subprocess.Popen[str]"
 ) -> None:

@@ -65,6 +65,7 @@ def killed(folder: Path, kills: int) -> None:
     print(f"{done} kills, {recorded} captures, {len(rows)} records in bronze, none lost, none twice")
 
 
+@pytest.mark.stack
 def test_a_few_kills_lose_and_double_nothing(tmp_path):
     killed(tmp_path, 3)
 

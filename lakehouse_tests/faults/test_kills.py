@@ -5,6 +5,8 @@ The whole is `test_campaign.py` (`make test-faults`).
 
 from pathlib import Path
 
+import pytest
+
 from lakehouse_tests.faults.campaign import (
     BEFORE_COMMIT,
     BEFORE_EVENT,
@@ -45,6 +47,7 @@ def test_kills_between_two_writes_and_at_random(driver: Driver, tmp_path: Path) 
     lane.check_settled()
 
 
+@pytest.mark.stack
 def test_a_dagster_run_killed_between_commit_and_event(driver: Driver, store: Path, tmp_path: Path) -> None:
     lane = Job(driver, tmp_path, store=store, seed=3, work="assets")
     lane.run(BEFORE_EVENT, [[Place(call="record", about="silver/vendas", before=True)]])

@@ -164,7 +164,9 @@ def test_what_is_kept_or_not_read_yet_is_refused(known: Lake) -> None:
             forget.subject_of(SPECS, table, key)
 
 
-@pytest.mark.parametrize("place", ["quarantine", "silver", "deletes", "bronze"])
+@pytest.mark.parametrize(
+    "place", [*(pytest.param(place, marks=pytest.mark.stack) for place in ("quarantine", "silver", "deletes")), "bronze"]
+)
 def test_what_dies_on_the_way_is_finished_by_the_same_command(known: Lake, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     from lakehouse.maintenance import forget as module
 

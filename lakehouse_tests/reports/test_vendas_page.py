@@ -170,6 +170,7 @@ def test_marts_that_disagree_are_reported() -> None:
     assert "vendas_mensais: 90 linhas, receita 336.134,12" in html
 
 
+@pytest.mark.stack
 def test_equal_figures_give_identical_bytes_whatever_the_process() -> None:
     program = (
         "import hashlib, sys; from lakehouse_tests_page import full, render;"
