@@ -72,10 +72,7 @@ class Mart:
 
 def gold_assets(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
     """One multi-asset over every mart of the project."""
-    # dagster-dbt imports all of dbt, two seconds of every process that loads the definitions.
-    versions = [f"{name} {version(name)}" for name in ("dagster", "dagster-dbt")]
-    code = [Path(str(module.__file__)).read_text() for module in (sys.modules[__name__], schema, core_names)]
-    marts = kept("marts", lambda: _marts(manifest), by="\n".join([*versions, sys.version, *code]))
+    marts = marts_of(manifest)
     checks = [spec for mart in marts.values() for spec in mart.checks.values()]
 
     @dg.multi_asset(
@@ -98,6 +95,14 @@ def gold_assets(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
 # --- what the manifest says --------------------------------------------------------------------------------------------
 
 
+def marts_of(manifest: Mapping[str, Any]) -> dict[str, Mart]:
+    """Every mart of the project, by unique id."""
+    # dagster-dbt imports all of dbt, two seconds of every process that loads the definitions.
+    versions = [f"{name} {version(name)}" for name in ("dagster", "dagster-dbt")]
+    code = [Path(str(module.__file__)).read_text() for module in (sys.modules[__name__], schema, core_names)]
+    return kept("marts", lambda: _marts(manifest), by="\n".join([*versions, sys.version, *code]))
+
+
 def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
     """Every model that is a table, by unique id. Others (staging) are passed through to what they read."""
     from dagster_dbt import DagsterDbtTranslator
@@ -109,15 +114,15 @@ def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
     for unique_id, node in nodes.items():
         if node["resource_type"] != "model" or node["config"]["materialized"] != "table":
             continue
-        below = _below(manifest, unique_id)
-        read = [manifest["sources"][uid] for uid in below if uid.startswith("source.")]
+        parents = below(manifest, unique_id)
+        read = [manifest["sources"][uid] for uid in parents if uid.startswith("source.")]
         sources = sorted((TableRef(node["schema"], node["name"]) for node in read), key=str)
         direct = _direct(manifest, unique_id)
         spec = translator.get_asset_spec(manifest, unique_id, None)
         keys = [translator.get_asset_spec(manifest, uid, None).key for uid in direct]
         code = hashlib.sha256()
         tests = [uid for uid in manifest["child_map"][unique_id] if uid.startswith("test.")]
-        for uid in sorted([*below, unique_id, *tests]):
+        for uid in sorted([*parents, unique_id, *tests]):
             if uid in nodes:
                 code.update(_code(manifest, nodes[uid]).encode())
         checks = {}
@@ -134,7 +139,7 @@ def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
             check = translator.get_asset_check_spec(asset_spec=spec, manifest=manifest, unique_id=uid, project=None)
             if check is not None and check.asset_key == spec.key:
                 checks[uid] = check._replace(blocking=True)
-        refers_to = tuple(sorted(uid for uid in below if uid.startswith("model.") and uid in direct))
+        refers_to = tuple(sorted(uid for uid in parents if uid.startswith("model.") and uid in direct))
         own = node["config"].get("meta", {}).get("lakehouse", {})
         found[unique_id] = Mart(
             unique_id,
@@ -176,10 +181,10 @@ def _code(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> str:
     return json.dumps([node.get("raw_code", ""), settings, own], sort_keys=True, default=str)
 
 
-def _below(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
+def below(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
     """Everything that a node reads, directly or not."""
     parents = set(manifest["parent_map"].get(unique_id, ()))
-    return parents.union(*(_below(manifest, parent) for parent in parents))
+    return parents.union(*(below(manifest, parent) for parent in parents))
 
 
 def _direct(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
@@ -317,19 +322,19 @@ class _Build:
             connection.execute(f"USE {DATABASE}")
             for ref, snapshot in sources.items():
                 wanted = [self.days[mart.unique_id] for mart in stale if ref in mart.sources]
-                self._view(session, ref.layer, ref.table, snapshot, files=increments.files_of(ref, snapshot, wanted))
+                view(session, self.scratch, ref.layer, ref.table, snapshot, files=increments.files_of(ref, snapshot, wanted))
             for mart in stale:
                 if mart.reads_itself:
                     anew = self.days[mart.unique_id] is None
-                    self._view(session, "published", mart.name, own[mart.unique_id], files=[] if anew else None)
+                    view(session, self.scratch, "published", mart.name, own[mart.unique_id], files=[] if anew else None)
             for uid in sorted(referred):
                 mart = self.marts[uid]
                 published = open_existing(self.storage.uri(mart.ref))
                 if published is None:
                     raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=f"Materialise {mart.ref} first.")
-                self._view(session, mart.ref.layer, mart.ref.table, published)
+                view(session, self.scratch, mart.ref.layer, mart.ref.table, published)
         nodes = self.manifest["nodes"]
-        views = {uid for mart in building for uid in _below(self.manifest, mart) if uid in nodes} - set(self.marts)
+        views = {uid for mart in building for uid in below(self.manifest, mart) if uid in nodes} - set(self.marts)
         names = [nodes[uid]["name"] for uid in sorted(building | views)]
         results = invoke(
             ["build", "--select", *names], scratch=self.scratch, target=self.scratch / "target", manifest=self.manifest
@@ -352,7 +357,7 @@ class _Build:
     ) -> Iterator[Any]:
         findings = []
         for unique_id, check in mart.checks.items():
-            findings.append(_finding(check.name, results.get(unique_id), self.manifest["nodes"][unique_id]))
+            findings.append(finding_of(check.name, results.get(unique_id), self.manifest["nodes"][unique_id]))
         yield from check_results(mart.ref.key, findings)
         if not _built(mart, results):
             return
@@ -395,21 +400,24 @@ class _Build:
         """How far the sources of a mart that is computed by days have read their deliveries, for the next run."""
         return {"batches": json.dumps({str(ref): self.batches[ref] for ref in mart.sources})} if mart.by_days else {}
 
-    def _view(
-        self, session: DuckDBSession, schema: str, name: str, snapshot: Snapshot, *, files: list[DataFile] | None = None
-    ) -> None:
-        """A view over a table's current files (or these), here until the run ends. Names come from the specs; paths are
-        quoted. A column that no file of theirs has is null."""
-        session.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
-        chosen = snapshot.files if files is None else files
-        nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
-        source = f"SELECT {nulls} WHERE false"
-        if chosen:
-            paths = session.local(snapshot.paths(chosen), folder=str(self.scratch))
-            listed = ", ".join(text(literal(path)) for path in paths)
-            found = f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-            source = f"{source} UNION ALL BY NAME {found}" if schema == "bronze" else found
-        session.connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")
+
+def view(
+    session: DuckDBSession, scratch: Path, schema: str, name: str, snapshot: Snapshot, *, files: list[DataFile] | None = None
+) -> None:
+    """A view over a table's current files (or these), here until the run ends; copies of those in a bucket are in `scratch`.
+
+    Names come from the specs; paths are quoted. A column that no file of theirs has is null.
+    """
+    session.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+    chosen = snapshot.files if files is None else files
+    nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
+    source = f"SELECT {nulls} WHERE false"
+    if chosen:
+        paths = session.local(snapshot.paths(chosen), folder=str(scratch))
+        listed = ", ".join(text(literal(path)) for path in paths)
+        found = f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        source = f"{source} UNION ALL BY NAME {found}" if schema == "bronze" else found
+    session.connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")
 
 
 def _lineage(mart: Mart, results: Mapping[str, Any], manifest: Mapping[str, Any]) -> dg.TableColumnLineage:
@@ -429,7 +437,7 @@ def _failure(mart: Mart, results: Mapping[str, Any]) -> str:
     return (result.message if result is not None else "") or "a mart or test before it failed."
 
 
-def _finding(name: str, result: Any, node: Mapping[str, Any]) -> Finding:
+def finding_of(name: str, result: Any, node: Mapping[str, Any]) -> Finding:
     """A dbt test's result; one that was skipped because something before it failed has not passed."""
     action: Severity = "warn" if node["config"]["severity"].lower() == "warn" else "fail"
     if result is None or str(result.status) in ("skipped", "error"):

@@ -125,17 +125,20 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     @dg.asset(
         key=["ops", "audit"],
         deps=[["ops", "maintenance"]],
-        description="Rules over whole tables, schemas, files, protocol and the ledger since its beginning; and what people did.",
+        description="Rules and dbt tests over whole tables, schemas, files, protocol, the ledger since its beginning; acts.",
         check_specs=[_check("audit", f"audit_{name}", text) for name, text in _promises().items()],
         **_ARGUMENTS,
     )
     def audit(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+        from lakehouse.gold import audit as gold
+        from lakehouse.gold.project import ensure_manifest
         from lakehouse.maintenance import audit as auditing
         from lakehouse.observability import outbox
 
         at = datetime.now(UTC)
         with failures():
             found = list(auditing.audit(lake.storage, settings.tables, session=lambda: lake.duckdb(at_most=MEMORY), now=at))
+            found += [(ref, "dbt", finding) for ref, finding in gold.audit(lake, ensure_manifest())]
             rows = auditing.rows(found, at=at, run_id=context.run.run_id)
             version = outbox.record(lake.storage, auditing.TABLE, columns=auditing.COLUMNS, rows=rows)
         results = []

@@ -5,6 +5,7 @@
     files      every data file is there with its size, and none in the folder is in no version (left by a killed writer)
     protocol   readers of Delta protocol 1 can read it: no deletion vectors, no column mapping
     ledger     every entry ever written adds up, and what silver has read is what bronze has
+    dbt        every test of every mart, over the published mart (`gold/audit.py`)
 
 Kept in `ops/audit`, one row per table and promise; with them the acts of people: rollback, restore, pin. Pure: no dagster.
 """
@@ -48,6 +49,7 @@ PROMISES: Mapping[str, str] = {
     "files": "Every data file is there, and no killed writer's is left over.",
     "protocol": "Delta protocol 1: no deletion vectors, no column mapping.",
     "ledger": "Every entry ever written adds up, and silver has read what bronze has.",
+    "dbt": "Every dbt test holds for the marts as they are published.",
 }
 #: A writer may still be about to commit a file that is younger.
 _YOUNG = timedelta(days=1)

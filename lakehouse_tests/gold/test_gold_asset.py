@@ -13,14 +13,17 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from lakehouse import runs
+from lakehouse.core.delta import open_existing
 from lakehouse.core.engines import duckdb_session
+from lakehouse.core.rules import Finding
 from lakehouse.core.writes import Write, stage_write
 from lakehouse.definitions import build_defs
 from lakehouse.gold import assets as gold_module
-from lakehouse.gold import project
+from lakehouse.gold import audit, project
+from lakehouse.resources import build_resources
 from lakehouse.settings import Settings, project_folder
 from lakehouse.silver.refresh import silver_columns
 from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
@@ -316,3 +319,41 @@ def test_other_marts_move_on_the_exit_code_is_1_and_the_failed_dbt_test_is_named
     assert lake.versions() == {**dict.fromkeys(MARTS, 2), "vendas_diarias": 1}
     assert lake.rows("vendas_diarias") == before
     assert not (lake.root / "reports" / "vendas").exists()  # the report waits for its marts
+
+
+# --- the audit: dbt's tests over what is published ---------------------------------------------------------------------
+
+
+def audited(lake: Lake) -> dict[str, dict[str, Finding]]:
+    found: dict[str, dict[str, Finding]] = {}
+    for ref, finding in audit.audit(build_resources(Settings(root=str(lake.root)))["lake"], project.ensure_manifest()):
+        found.setdefault(ref.table, {})[finding.rule] = finding
+    return found
+
+
+def test_what_a_hand_has_put_into_a_mart_is_found_by_the_audit(lake: Lake) -> None:
+    before = audited(lake)
+    assert set(before) == MARTS and all(finding.passed for one in before.values() for finding in one.values())
+    assert all(len(one) > 1 for one in before.values()), "its tests"
+    mart = DeltaTable(str(lake.root / "gold" / "vendas_por_pais"))
+    write_deltalake(mart, mart.to_pyarrow_table().slice(0, 1), mode="append")
+    after = audited(lake)
+    wrong = {name for name, finding in after["vendas_por_pais"].items() if not finding.passed}
+    assert any("unique" in name for name in wrong), wrong
+    assert all(finding.passed for table, one in after.items() if table != "vendas_por_pais" for finding in one.values())
+
+
+def test_a_mart_whose_source_has_moved_on_is_left_to_the_next_run(lake: Lake) -> None:
+    lake.silver(VENDAS, [sale(4, pais="Peru")], mode="append")
+    found = audited(lake)["vendas_diarias"]
+    assert [*found] == ["current"] and "silver/vendas has moved on" in str(found["current"].detail)
+
+
+def test_damaged_marts_and_an_empty_lake_are_for_others_to_name(lake: Lake, tmp_path: Path) -> None:
+    folder = lake.root / "gold" / "vendas_diarias"
+    mart = open_existing(str(folder))
+    assert mart is not None
+    (folder / mart.files[0].path).unlink()
+    found = audited(lake)
+    assert "cannot be read" in str(found["vendas_diarias"]["current"].detail) and len(found["vendas_por_pais"]) > 1
+    assert audited(Lake(tmp_path / "none")) == {}
