@@ -144,6 +144,7 @@ def test_the_largest_bombs_are_ingested_in_little_memory(lake: Lake, file: corpu
     check_large(lake, [file])
 
 
+@pytest.mark.stack
 def test_ten_thousand_tiny_files_are_one_batch(lake: Lake) -> None:
     """Every thousandth has one line that is no record, and every next but that is no gzip."""
     ids: Counter[tuple[str]] = Counter()

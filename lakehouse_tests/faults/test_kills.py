@@ -38,6 +38,7 @@ def test_the_places_of_the_campaign_are_all_writes_of_a_run(driver: Driver, tmp_
     assert {place.about for place in places if place.call == "commit" and place.before} == set(commits)
 
 
+@pytest.mark.stack
 def test_kills_between_two_writes_and_at_random(driver: Driver, tmp_path: Path) -> None:
     lane = Layers(driver, tmp_path, seed=3)
     lane.run(BEFORE_COMMIT, [COMMIT_CHAINS[6], COMMIT_CHAINS[8]])

@@ -152,7 +152,13 @@ def test_the_distance_of_a_bus_is_the_sum_of_its_steps(ten):
 
 
 @pytest.mark.parametrize(
-    "order", ["13", pytest.param("3", marks=pytest.mark.stack), "shuffled", pytest.param("1", marks=pytest.mark.slow)]
+    "order",
+    [
+        "shuffled",
+        pytest.param("13", marks=pytest.mark.stack),
+        pytest.param("3", marks=pytest.mark.stack),
+        pytest.param("1", marks=pytest.mark.slow),
+    ],
 )
 def test_every_buffer_and_every_order_gives_the_same_table(order, lake, real_data, tmp_path):
     captures = Captures(landing=str(tmp_path / "feed"), source="brt", stream="brt_gps", field="veiculos")

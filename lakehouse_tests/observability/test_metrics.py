@@ -154,6 +154,7 @@ def test_the_dbt_sources_are_the_tables_that_are_written():
     assert {n: {c["name"]: c["data_type"] for c in columns} for n, columns in tables.items()} == declared
 
 
+@pytest.mark.stack
 def test_rates_percentiles_and_sla_misses_of_500_runs_equal_an_independent_computation(tmp_path):
     chance = random.Random(5)
     past = []
