@@ -112,7 +112,7 @@ retention: setup ## What is older than its table declares, and would go with the
 	@$(BIN)/python -m lakehouse retention $(if $(TABLE),'$(TABLE)')
 
 forget: setup ## Erase one subject from tables, history, landing and backups: TABLE=clientes KEY=12345 REASON='...'
-	@$(BIN)/python -m lakehouse forget '$(TABLE)' "$$KEY" "$$REASON"
+	@$(BIN)/python -m lakehouse forget '$(TABLE)' '$(KEY)' "$$REASON"
 
 backup: setup ## Back up every table and database to LAKEHOUSE_BACKUP_ROOT, and prove it
 	@$(BIN)/python -m lakehouse backup
