@@ -204,6 +204,7 @@ class Settings(BaseSettings):
     holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
     vacuum_hours: Annotated[int, Field(ge=24, le=720)] = 168
     history_days: Annotated[int, Field(ge=7, le=3650)] = 90
+    measurement_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     backup_root: str = "data/backup"
     backup_keep: Annotated[int, Field(ge=1, le=1000)] = 4
     backup_proof: Literal["changed", "whole"] = "changed"

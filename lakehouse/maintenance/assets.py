@@ -191,10 +191,17 @@ def expire_all(
         except (LakehouseError, FailedError) as error:
             left.append(f"{spec.silver}: {error}")
             continue
-        for one in found:
-            if one.rows:
-                tell(instance, lake, one.ref, "retention", str(one))
-                went.append(one)
+        went += [one for one in found if one.rows]
+    if settings.measurement_days:
+        before = now - timedelta(days=settings.measurement_days)
+        for ref in retention.MEASURED:
+            try:
+                with said_of(), lake.duckdb(at_most=MEMORY) as session:
+                    went += [one for one in [retention.expire_measured(session, lake.storage, ref, before=before)] if one.rows]
+            except (LakehouseError, FailedError) as error:
+                left.append(f"{ref}: {error}")
+    for one in went:
+        tell(instance, lake, one.ref, "retention", str(one))
     return went, left
 
 

@@ -73,13 +73,20 @@ def show_retention(table: str = "") -> int:
 
     settings, lake = _lake()
     specs = [spec for spec in retention.declared(settings.tables) if table in ("", spec.name, spec.silver_name)]
-    if not specs:
-        print(f"Nothing expires: {table or 'no table'} declares no Retention(...) in lakehouse/tables/.")
+    measured = [ref for ref in retention.MEASURED if settings.measurement_days and table in ("", str(ref))]
+    if not specs and not measured:
+        print(
+            f"Nothing of {table or 'any table'} expires: no Retention(...) in lakehouse/tables/, no LAKEHOUSE_MEASUREMENT_DAYS."
+        )
         return 0
     for spec in specs:
         with lake.duckdb(landing=landing_of(lake.storage, spec.parts[0])) as session:
             for one in retention.expire(session, lake.storage, spec, now=datetime.now(UTC), dry=True):
                 print(f"{one.ref}: {one}")
+    before = datetime.now(UTC) - timedelta(days=settings.measurement_days)
+    for ref in measured:
+        with lake.duckdb() as session:
+            print(f"{ref}: {retention.expire_measured(session, lake.storage, ref, before=before, dry=True)}")
     print("Nothing was removed: make trigger JOB=maintenance does it.")
     return 0
 

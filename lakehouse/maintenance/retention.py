@@ -3,8 +3,9 @@
     settle ─▶ landing (proven in bronze) ─▶ quarantine ─▶ silver ─▶ bronze (folded into the baseline first) ─▶ ledger, ops/audit
 
 A dry run counts the same rows with the same conditions, and a commit that would remove another number is refused. What was
-removed is `deleted` in the ledger under the operation `expire`. A kill after any arrow leaves a state from which the next run
-goes on. Ages are counted from the event date, in quarantine from when a record was put there. Pure: no dagster.
+removed is `deleted` in the ledger under the operation `expire`; measurements (`ops/table_health`, ...) have no ledger, and one
+age for all, a setting. A kill after any arrow leaves a state from which the next run goes on. Ages are counted from the event
+date, in quarantine from when a record was put there. Pure: no dagster.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ from lakehouse.core.ledger import Entry
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import LandedFile, Storage, hold
 from lakehouse.core.writes import put
+from lakehouse.observability.health import HEALTH_TABLE
+from lakehouse.observability.services import SERVICES_TABLE
+from lakehouse.observability.topics import KAFKA_TABLE
 from lakehouse.silver import baseline, feeds
 from lakehouse.silver.feeds import PLACE, Feed, rows_of
 from lakehouse.silver.judging import ACCEPTED, EXPIRED, Judge, older
@@ -39,6 +43,10 @@ if TYPE_CHECKING:
 LEFT_AT = "left_at"
 #: In a bronze table, under this application id: the instant (seconds since 1970) before which its records have expired.
 FLOOR = baseline.FLOOR
+#: Tables of measurements, which grow with every run of the monitoring.
+MEASURED = (HEALTH_TABLE, SERVICES_TABLE, KAFKA_TABLE)
+#: What a commit says that removes rows of which no ledger tells.
+_ASIDE = {MAINTENANCE: "retention", "operation": "expire"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +91,25 @@ def expire(
             held.enter_context(hold(storage.uri(ref), wait=wait))
         work.settle()
         return list(work.run())
+
+
+def expire_measured(
+    session: DuckDBSession, storage: Storage, ref: TableRef, *, before: datetime, dry: bool = False, wait: float = 60.0
+) -> Expired:
+    """Remove rows of a table of measurements that were measured before an instant, or (`dry`) only count them.
+
+    Raises:
+        BusyError: a writer held the table for `wait` seconds.
+        ConflictError: another writer came first; run it again.
+    """
+    expired = Expired(ref=ref, before=before, column="measured_at")
+    with ExitStack() as held:
+        if not dry and storage.has(ref):
+            held.enter_context(hold(storage.uri(ref), wait=wait))
+        table = open_existing(storage.uri(ref))
+        if table is None:
+            return expired
+        return _remove(session, expired, table, nw.col("measured_at") < nw.lit(before), dry=dry, info=_ASIDE)
 
 
 class _Work:
@@ -205,7 +232,7 @@ class _Work:
         if table is None or not table.files:
             return expired
         old = (nw.col("quarantined_at") < nw.lit(before)) & nw.col("entering").is_null() & nw.col("leaving").is_null()
-        return self._remove(expired, table, old, "quarantined_at", info={"operation": "expire"})
+        return _remove(self.session, expired, table, old, dry=self.dry, info={"operation": "expire"})
 
     # --- silver ------------------------------------------------------------------------------------------------------------
 
@@ -217,10 +244,20 @@ class _Work:
         expired = Expired(ref=self.spec.silver, before=before, column=event)
         base = open_existing(self.storage.uri(baseline_ref(self.spec.silver)))
         if base is not None:
-            self._remove(expired, base, old, event, info={MAINTENANCE: "retention", "operation": "expire"})
+            _remove(self.session, expired, base, old, dry=self.dry, info=_ASIDE)
         read = sum(table.transaction(ledger.read_app(part.bronze)) for part in self.spec.parts)
         floor = {FLOOR: int(before.timestamp())}
-        found = self._remove(expired, table, old, event, info=_info(read), transactions=floor, counted=True)
+        found = _remove(
+            self.session,
+            expired,
+            table,
+            old,
+            dry=self.dry,
+            info=_info(read),
+            transactions=floor,
+            counted=True,
+            sort_by=self.spec.key,
+        )
         if not self.dry:
             self._log(self.spec.silver)
         return found
@@ -310,38 +347,41 @@ class _Work:
         instant = nw.col(self.kept.event).cast(nw.Datetime("us", "UTC"))
         return judged.with_columns(nw.coalesce(instant, nw.col(EXTRACTED_AT)).alias("_date"))
 
-    def _remove(
-        self,
-        expired: Expired,
-        table: Snapshot,
-        old: "nw.Expr",
-        column: str,
-        *,
-        info: Mapping[str, str],
-        transactions: Mapping[str, int] | None = None,
-        counted: bool = False,
-    ) -> Expired:
-        """Remove the rows of a table that the condition selects; files that hold none are not touched."""
-        limit: Any = expired.before
-        if dict(table.columns).get(column) == "date":
-            limit = limit.date()
-        touched = [file for file in table.files if file.lower.get(column) is None or file.lower[column] < limit]
-        frame = self.session.read(table.paths(touched), table.columns)
-        count = rows_of(self.session, frame.filter(old.fill_null(False)))
-        if self.dry or not count:
-            return _with(expired, count)
-        more = _removed(count, table, int(info["batch_to"])) if counted else {}
-        size = _rewrite(
-            self.session,
-            table,
-            touched,
-            frame.filter(~old.fill_null(False)),
-            count,
-            info={**info, **more},
-            transactions=transactions,
-            sort_by=self.spec.key if counted else (),
-        )
-        return _with(expired, count, size)
+
+def _remove(
+    session: "Session",
+    expired: Expired,
+    table: Snapshot,
+    old: "nw.Expr",
+    *,
+    dry: bool,
+    info: Mapping[str, str],
+    transactions: Mapping[str, int] | None = None,
+    counted: bool = False,
+    sort_by: Sequence[str] = (),
+) -> Expired:
+    """Remove the rows of a table that the condition selects; files that hold none are not touched."""
+    limit: Any = expired.before
+    column = expired.column
+    if dict(table.columns).get(column) == "date":
+        limit = limit.date()
+    touched = [file for file in table.files if file.lower.get(column) is None or file.lower[column] < limit]
+    frame = session.read(table.paths(touched), table.columns)
+    count = rows_of(session, frame.filter(old.fill_null(False)))
+    if dry or not count:
+        return _with(expired, count)
+    more = _removed(count, table, int(info["batch_to"])) if counted else {}
+    size = _rewrite(
+        session,
+        table,
+        touched,
+        frame.filter(~old.fill_null(False)),
+        count,
+        info={**info, **more},
+        transactions=transactions,
+        sort_by=sort_by,
+    )
+    return _with(expired, count, size)
 
 
 def remove_places(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from lakehouse.core.delta import open_existing
 from lakehouse.core.names import TableRef
 from lakehouse.definitions import build_defs
 from lakehouse.maintenance import audit, commands, protect
+from lakehouse.maintenance.assets import expire_all
+from lakehouse.observability import health, outbox
 from lakehouse.reports.manutencao_page import ManutencaoFigures, render
+from lakehouse.resources import build_resources
 from lakehouse.settings import load_settings
 from lakehouse.tables.spec import Retention
 from lakehouse.tables.vendas import VENDAS
@@ -226,3 +230,21 @@ def test_gold_is_computed_without_who_was_forgotten(sales: Lake) -> None:
     assert {row["cliente_id"] for row in sales.rows(gold, "cliente_id")} == {1, 2}
     lake = sales.folder / "lake"
     assert [path for path in holding(sales, "987654321") if path.startswith((str(lake), str(sales.folder / "landing")))] == []
+
+
+def test_old_measurements_go_when_a_setting_says_so(sales: Lake, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    now = datetime.now(UTC)
+    ages = [timedelta(days=days) for days in (1, 31, 32, 400)]
+    rows = [{"measured_at": now - age, "layer": "silver", "table": "vendas", "outcome": "ok"} for age in ages]
+    outbox.record(sales.storage, health.HEALTH_TABLE, columns=health.COLUMNS, rows=rows)
+    assert commands.show_retention() == 0 and "expires" in capsys.readouterr().out
+    monkeypatch.setenv("LAKEHOUSE_MEASUREMENT_DAYS", "30")
+    assert commands.show_retention("ops/table_health") == 0 and "3 rows with measured_at before" in capsys.readouterr().out
+    assert len(sales.rows(health.HEALTH_TABLE)) == 4, "a dry run"
+    with dg.DagsterInstance.ephemeral() as instance:
+        lake = build_resources(load_settings())["lake"]
+        went, left = expire_all(load_settings(), lake, instance, now=now)
+        again, _ = expire_all(load_settings(), lake, instance, now=now)
+    assert [(one.ref, one.rows) for one in went] == [(health.HEALTH_TABLE, 3)] and not left and not again
+    assert [row["measured_at"] for row in sales.rows(health.HEALTH_TABLE)] == [rows[0]["measured_at"]]
+    assert "retention" in {row["name"] for row in sales.rows(audit.TABLE)}
