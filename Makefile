@@ -59,6 +59,7 @@ run: setup ## Sample landing, every table, the report: from nothing to a lakehou
 	@if $(SAMPLE); then $(BIN)/python -m lakehouse trigger pedidos; fi
 	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample.brt write data/brt_simulado; fi
 	@if $(SAMPLE); then LAKEHOUSE_BRT_URL='file://$(CURDIR)/data/brt_simulado' $(BIN)/python -m lakehouse trigger brt_capture --times 10; fi
+	@if $(SAMPLE); then $(MAKE) --no-print-directory trigger JOB=mlops; fi
 	@$(BIN)/python -m lakehouse trigger monitoring
 	@$(BIN)/python -m lakehouse trigger slo
 	@$(BIN)/python -m lakehouse summary
