@@ -8,7 +8,7 @@ partition   replace the rows of one partition; every row of the frame is proven 
 
 import bisect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from lakehouse.core.delta import Candidate, DataFile, Snapshot, discard, open_table
@@ -79,38 +79,6 @@ def stage_write(session: Session, uri: str, write: Write) -> Candidate:
 Staged = tuple[list[DataFile], list[DataFile]]
 #: The path of the file that a stored row is in.
 PATH = "_path"
-
-
-def put(
-    session: Session,
-    frame: "nw.LazyFrame[Any]",
-    uri: str,
-    *,
-    columns: Mapping[str, str],
-    sort_by: Sequence[str],
-    file_mb: int,
-    partition: str = "",
-) -> list[DataFile]:
-    """Write a frame as data files of a table, each with rows of one partition where the table has such a column.
-
-    The column stays in the files as well: Delta's readers take it from the log, and whoever reads the files finds it there.
-    """
-    import narwhals as nw
-
-    if not partition:
-        return session.write(frame, uri, columns=columns, sort_by=sort_by, file_mb=file_mb)
-    kept = session.keep(frame.select(*columns))
-    staged: list[DataFile] = []
-    try:
-        for (value,) in session.rows(kept.select(partition).unique().sort(partition)):
-            rows = kept.filter(nw.col(partition) == nw.lit(value))
-            below = f"{partition}={value}"  # a day: nothing in it needs another spelling in a path
-            files = session.write(rows, uri, columns=columns, sort_by=sort_by, file_mb=file_mb, below=below)
-            staged += [replace(file, partition={partition: str(value)}) for file in files]
-    except BaseException:
-        discard(uri, staged)
-        raise
-    return staged
 
 
 def _put(session: Session, snapshot: Snapshot, write: Write, frame: "nw.LazyFrame[Any]") -> list[DataFile]:
@@ -217,14 +185,14 @@ def replace_keys(
         if large:
             frame = _in_place(session.read(snapshot.paths(large), columns), fate, key=key, columns=columns)
             order = () if session.keeps_order else key
-            add += put(session, frame, snapshot.uri, columns=columns, sort_by=order, file_mb=file_mb, partition=partition)
+            add += session.write(frame, snapshot.uri, columns=columns, sort_by=order, file_mb=file_mb, partition=partition)
         if small or session.rows(inserts.head(1)):
             parts = [inserts.select(*columns)]
             if small:
                 frame = _in_place(session.read(snapshot.paths(small), columns), fate, key=key, columns=columns)
                 parts.append(frame)
             frame = nw.concat(parts, how="vertical")
-            add += put(session, frame, snapshot.uri, columns=columns, sort_by=key, file_mb=file_mb, partition=partition)
+            add += session.write(frame, snapshot.uri, columns=columns, sort_by=key, file_mb=file_mb, partition=partition)
     except BaseException:
         discard(snapshot.uri, add)
         raise

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -29,7 +29,6 @@ from lakehouse.core.errors import BrokenTableError, DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Severity
 from lakehouse.core.storage import hold
-from lakehouse.core.writes import put
 from lakehouse.gold import increments, schema
 from lakehouse.gold.lineage import column_lineage
 from lakehouse.gold.project import DATABASE, invoke, kept, write_profile
@@ -251,8 +250,8 @@ class _Build:
         self.days = {
             mart.unique_id: self._days(mart, published[mart.unique_id], sources) if mart.by_days else None for mart in stale
         }
-        results = self._dbt(stale, sources, published)
         session = self.stack.enter_context(self.lake.duckdb())
+        results = self._dbt(session, stale, sources, published)
         session.connection.execute(f"ATTACH {text(f'{self.scratch}/{DATABASE}.duckdb')} AS {DATABASE} (READ_ONLY)")
         for mart in stale:
             yield from self._publish(mart, published[mart.unique_id], results, versions, session)
@@ -312,14 +311,17 @@ class _Build:
             data_version=dg.DataVersion(str(published.version)),
         )
 
-    def _dbt(self, stale: list[Mart], sources: Mapping[TableRef, Snapshot], own: Mapping[str, Snapshot]) -> dict[str, Any]:
+    def _dbt(
+        self,
+        session: DuckDBSession,
+        stale: list[Mart],
+        sources: Mapping[TableRef, Snapshot],
+        own: Mapping[str, Snapshot],
+    ) -> dict[str, Any]:
         database = write_profile(self.scratch, memory_limit=self.lake.memory_limit, folders=self.storage.folders())
         building = {mart.unique_id for mart in stale}
         referred = {uid for mart in stale for uid in mart.refers_to} - building
-        with self.lake.duckdb() as session:
-            connection = session.connection
-            connection.execute(f"ATTACH {text(str(database))} AS {DATABASE}")
-            connection.execute(f"USE {DATABASE}")
+        with views_in(session, database):
             for ref, snapshot in sources.items():
                 wanted = [self.days[mart.unique_id] for mart in stale if ref in mart.sources]
                 view(session, self.scratch, ref.layer, ref.table, snapshot, files=increments.files_of(ref, snapshot, wanted))
@@ -374,7 +376,7 @@ class _Build:
         order = list(mart.columns)[:1]
         candidate = Candidate(
             snapshot=published,
-            add=put(session, frame, published.uri, columns=mart.columns, sort_by=order, file_mb=64, partition=mart.partition),
+            add=session.write(frame, published.uri, columns=mart.columns, sort_by=order, partition=mart.partition),
             remove=remove,
             columns=None if published.columns == dict(mart.columns) else mart.columns,
             info={
@@ -399,6 +401,16 @@ class _Build:
     def _batches(self, mart: Mart) -> dict[str, str]:
         """How far the sources of a mart that is computed by days have read their deliveries, for the next run."""
         return {"batches": json.dumps({str(ref): self.batches[ref] for ref in mart.sources})} if mart.by_days else {}
+
+
+@contextmanager
+def views_in(session: DuckDBSession, database: Path) -> Iterator[None]:
+    """Views are made in the scratch database, within the block; after it the file is dbt's to open."""
+    session.connection.execute(f"ATTACH {text(str(database))} AS {DATABASE}")
+    session.connection.execute(f"USE {DATABASE}")
+    yield
+    session.connection.execute("USE memory")
+    session.connection.execute(f"DETACH {DATABASE}")
 
 
 def view(

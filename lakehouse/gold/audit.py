@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lakehouse.core.delta import MAINTENANCE, Snapshot, open_existing
-from lakehouse.core.engines.duckdb import text
 from lakehouse.core.errors import LakehouseError, StoreError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
-from lakehouse.gold.assets import Mart, below, finding_of, marts_of, view
-from lakehouse.gold.project import DATABASE, invoke, write_profile
+from lakehouse.gold.assets import Mart, below, finding_of, marts_of, view, views_in
+from lakehouse.gold.project import invoke, write_profile
 from lakehouse.lake import LakeResource, scratch
 
 
@@ -86,9 +85,7 @@ def _test(
     with scratch(lake.spill) as spill:
         folder = Path(spill)
         database = write_profile(folder, memory_limit=lake.memory_limit, folders=lake.storage.folders())
-        with lake.duckdb() as session:
-            session.connection.execute(f"ATTACH {text(str(database))} AS {DATABASE}")
-            session.connection.execute(f"USE {DATABASE}")
+        with lake.duckdb() as session, views_in(session, database):
             for ref in sorted(read, key=str):
                 if (snapshot := tables[ref]) is not None:
                     view(session, folder, ref.layer, ref.table, snapshot)

@@ -7,7 +7,6 @@ order of keys and the statistics that increments prune by, and DuckDB spills whe
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from lakehouse.core import files as stored
@@ -46,14 +45,12 @@ def compact(
     add: list[DataFile] = []
     remove: list[DataFile] = []
     try:
-        for value, group in groups.items():
+        for group in groups.values():
             if len(group) < 2:
                 continue
             group.sort(key=lambda file: (file.lower.get("_batch_id", 0), file.path))
             frame = session.read(snapshot.paths(group), columns)
-            below = f"{partition}={value}" if partition else ""
-            written = session.write(frame, snapshot.uri, columns=columns, sort_by=sort_by, file_mb=file_mb, below=below)
-            add += [replace(file, partition={partition: value}) for file in written] if partition else written
+            add += session.write(frame, snapshot.uri, columns=columns, sort_by=sort_by, file_mb=file_mb, partition=partition)
             remove += group
         _check_same(snapshot.uri, remove, add)
     except BaseException:

@@ -26,7 +26,6 @@ from lakehouse.core.landing.airbyte import ENVELOPE
 from lakehouse.core.ledger import Entry
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import LandedFile, Storage, hold
-from lakehouse.core.writes import put
 from lakehouse.observability.health import HEALTH_TABLE
 from lakehouse.observability.services import SERVICES_TABLE
 from lakehouse.observability.topics import KAFKA_TABLE
@@ -422,7 +421,7 @@ def _rewrite(
     """Commit the touched files without `count` of their rows."""
     partition = next(iter(table.partition_columns), "")
     order = [name for name in sort_by if name in table.columns]
-    add = put(session, rest, table.uri, columns=table.columns, sort_by=order, file_mb=64, partition=partition)
+    add = session.write(rest, table.uri, columns=table.columns, sort_by=order, partition=partition)
     went = sum(file.rows for file in touched) - sum(file.rows for file in add)
     if went != count:
         discard(table.uri, add)

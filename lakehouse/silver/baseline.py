@@ -21,7 +21,6 @@ from lakehouse.core.engines import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
-from lakehouse.core.writes import put
 from lakehouse.silver.newest import baseline_ref, delete_columns, silver_columns, tombstones_ref
 from lakehouse.tables.spec import TableSpec
 
@@ -57,7 +56,7 @@ def make_baseline(session: Session, storage: Storage, spec: TableSpec) -> Baseli
     rows = open_table(storage.uri(ref), columns, partition_by=[spec.partition] if spec.partition else [])
     if rows.columns != columns:
         frame = session.read(rows.paths(), columns)
-        add = put(session, frame, rows.uri, columns=columns, sort_by=spec.key, file_mb=spec.file_mb, partition=spec.partition)
+        add = session.write(frame, rows.uri, columns=columns, sort_by=spec.key, file_mb=spec.file_mb, partition=spec.partition)
         Candidate(snapshot=rows, add=add, remove=rows.files, columns=columns, info={"operation": "evolve"}).commit()
         rows = open_table(rows.uri, columns)
     return Baseline(rows, open_table(storage.uri(tombstones_ref(ref)), delete_columns(spec)))

@@ -19,7 +19,7 @@ from lakehouse.core.delta import Candidate, Snapshot
 from lakehouse.core.engines import Session
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.names import TableRef
-from lakehouse.core.writes import PATH, files_near, put, replace_keys
+from lakehouse.core.writes import PATH, files_near, replace_keys
 from lakehouse.silver.feeds import PLACE, rows_of
 from lakehouse.silver.judging import ACCEPTED, DELETED, Judge
 from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
@@ -104,8 +104,7 @@ class Merge:
         rows = self._judge.accepted(records.join(losers, on=list(PLACE), how="anti")).select(*self._columns)
         if self._observed:
             rows = self._with_seen(rows, self._seen(accepted))
-        add = put(
-            session,
+        add = session.write(
             rows,
             self._silver.uri,
             columns=self._columns,
@@ -200,8 +199,7 @@ class Merge:
         found = nw.concat([part.select(*self._columns) for part in parts], how="vertical")
         if self._observed:
             found = self._with_seen(found, self._seen(accepted, rows))
-        add = put(
-            session,
+        add = session.write(
             found,
             self._silver.uri,
             columns=self._columns,
@@ -224,8 +222,7 @@ class Merge:
         batch = self._session.sift(judged, ACCEPTED).select(*self._columns)
         carried = rows_of(self._session, rows) if rows is not None else 0
         rows = batch if rows is None else nw.concat([batch, rows.select(*self._columns)], how="vertical")
-        add = put(
-            self._session,
+        add = self._session.write(
             rows,
             self._silver.uri,
             columns=self._columns,

@@ -134,16 +134,16 @@ def warehouse_check(targets: Sequence[Listed]) -> dg.AssetChecksDefinition:
     def compare(
         context: dg.AssetCheckExecutionContext, lake: LakeResource, warehouse: dg.ResourceParam[Warehouse]
     ) -> Iterator[dg.AssetCheckResult]:
-        for check in sorted(context.selected_asset_check_keys):
-            with failures(), lake.duckdb() as session:
+        with failures(), lake.duckdb() as session:
+            for check in sorted(context.selected_asset_check_keys):
                 there, here = _both(session, warehouse, by_key[check.asset_key], lake.storage)
-            yield dg.AssetCheckResult(
-                passed=there == here,
-                asset_key=check.asset_key,
-                check_name=EQUALS,
-                severity=dg.AssetCheckSeverity.ERROR,
-                metadata={"warehouse": there, "lake": here},
-            )
+                yield dg.AssetCheckResult(
+                    passed=there == here,
+                    asset_key=check.asset_key,
+                    check_name=EQUALS,
+                    severity=dg.AssetCheckSeverity.ERROR,
+                    metadata={"warehouse": there, "lake": here},
+                )
 
     return compare
 

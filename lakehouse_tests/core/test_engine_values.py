@@ -5,12 +5,14 @@ The texts are those that break casts elsewhere; the list is the contract that an
 
 import datetime as dt
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import narwhals as nw
 import pytest
 
 from lakehouse.core.engines.duckdb import DuckDBSession
+from lakehouse.core.errors import RefusedWriteError
 from lakehouse.core.expressions import parse
 
 MAX = 9_223_372_036_854_775_807
@@ -215,6 +217,25 @@ def test_a_failed_write_leaves_nothing_behind(session: DuckDBSession, tmp_path_f
     with pytest.raises(Exception, match="Could not convert"):
         session.write(frame, str(folder), columns={"a": "bigint"})
     assert list(folder.iterdir()) == []
+
+
+def test_a_partition_has_files_of_its_own_in_order_and_a_row_of_none_is_refused(
+    session: DuckDBSession, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    columns = {"data": "date", "n": "bigint"}
+    days = [dt.date(2025, 10, 26) + dt.timedelta(days=n) for n in range(3)]
+    rows = [{"data": days[n % 3], "n": n * 7919 % 1000} for n in range(1000)]
+    files = session.write(session.table(rows, columns), str(folder), columns=columns, sort_by=["n"], partition="data")
+    assert [file.partition for file in files] == [{"data": str(day)} for day in days]
+    for day, file in zip(days, files, strict=True):
+        assert Path(file.path).parent.name == f"data={day}"
+        there = session.rows(session.read([str(folder / file.path)], columns))
+        assert there == sorted((row["data"], row["n"]) for row in rows if row["data"] == day)
+    some = session.table([{"data": days[0], "n": 1}, {"n": 2}], columns)
+    with pytest.raises(RefusedWriteError, match="have no 'data'"):
+        session.write(some, str(folder), columns=columns, partition="data")
+    assert len([*folder.rglob("*.parquet")]) == len(files)
 
 
 def test_sorted_files_hardly_overlap(session: DuckDBSession, tmp_path_factory: pytest.TempPathFactory) -> None:

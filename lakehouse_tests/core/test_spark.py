@@ -33,6 +33,7 @@ from lakehouse_tests.core.test_engine_values import (  # noqa: F401 - collected 
     test_a_column_that_a_file_lacks_is_null_and_files_may_differ,
     test_a_comparison_that_cannot_be_made_is_marked_too,
     test_a_failed_write_leaves_nothing_behind,
+    test_a_partition_has_files_of_its_own_in_order_and_a_row_of_none_is_refused,
     test_a_record_becomes_one_json_object,
     test_casts,
     test_columns_may_be_called_like_keywords,

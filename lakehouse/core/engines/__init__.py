@@ -112,11 +112,15 @@ class Session(Protocol):
         columns: Mapping[str, str],
         sort_by: Sequence[str] = (),
         file_mb: int = 64,
-        below: str = "",
+        partition: str = "",
     ) -> list[DataFile]:
         """Write a frame, cast to these columns, as Parquet data files with Delta statistics. Writes no file for no rows.
 
-        `below` names a folder inside the table's, for files of one partition; the files' paths begin with it.
+        Each file has rows of one value of the column `partition`, where one is named. The column stays in the files as well:
+        Delta's readers take it from the log, and whoever reads the files finds it there.
+
+        Raises:
+            RefusedWriteError: a row has no value of `partition`.
         """
         ...
 

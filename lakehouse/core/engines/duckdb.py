@@ -21,7 +21,7 @@ import narwhals as nw
 
 from lakehouse.core.delta import DataFile
 from lakehouse.core.engines.copies import Copies
-from lakehouse.core.engines.statistics import MILLIS, column_statistic, data_file, file_name
+from lakehouse.core.engines.statistics import MILLIS, column_statistic, data_file, parts
 from lakehouse.core.expressions import Expression
 from lakehouse.core.files import is_remote
 
@@ -229,36 +229,51 @@ class DuckDBSession:
         columns: Mapping[str, str],
         sort_by: Sequence[str] = (),
         file_mb: int = 64,
-        below: str = "",
+        partition: str = "",
     ) -> list[DataFile]:
-        relation = _relation(frame).select(
-            *[duckdb.SQLExpression(f"CAST({quoted(name)} AS {sql_type(kind)})").alias(name) for name, kind in columns.items()]
-        )
-        if sort_by:
-            relation = relation.sort(*[duckdb.ColumnExpression(name) for name in sort_by])
         name = f"staged_{uuid.uuid4().hex}"
-        relation.create_view(name)
+        casts = ", ".join(f"CAST({quoted(column)} AS {sql_type(of)}) AS {quoted(column)}" for column, of in columns.items())
+        order = [*([partition] if partition else []), *sort_by] if sort_by else []
+        rows = f"SELECT {casts} FROM {name}_frame" + (f" ORDER BY {', '.join(map(quoted, order))}" if order else "")
+        _relation(frame).create_view(f"{name}_frame")
+        kind = "TABLE" if partition else "VIEW"  # a table holds what is read again for every partition, in order
         try:
+            self.connection.execute(f"CREATE TEMP {kind} {name} AS {rows}")
             with self._copies.staging(folder) as place:
-                result = self.connection.execute(
-                    f"COPY {name} TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_STATS, "
-                    f"FILE_SIZE_BYTES {file_mb * 1_000_000:d}, ROW_GROUP_SIZE {_ROW_GROUP:d}, WRITE_EMPTY_FILE false)",
-                    [str(place / "data")],
-                )
-                names = [column[0] for column in result.description]
-                written = [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-                # Described before the first is moved: whatever fails here leaves no file behind.
-                files = {entry["filename"]: _describe(entry, columns, below) for entry in written if entry["count"]}
+                files: dict[str, DataFile] = {}  # described before the first is moved: what fails here leaves no file behind
+                for number, (value, part) in enumerate(self._parts(name, folder, partition).items()):
+                    written = self._copy(name, place / f"{number}", partition=partition, value=value, file_mb=file_mb)
+                    files |= {entry["filename"]: _describe(entry, columns, part) for entry in written if entry["count"]}
                 self._copies.place({staged: f"{folder}/{file.path}" for staged, file in files.items()})
                 return list(files.values())
         finally:
-            self.connection.execute(f"DROP VIEW {name}")
+            self.connection.execute(f"DROP {kind} IF EXISTS {name}")
+            self.connection.execute(f"DROP VIEW {name}_frame")
+
+    def _parts(self, name: str, folder: str, partition: str) -> dict[Any, dict[str, str]]:
+        """The values of a table's partition column, each as the log says it; one that is all rows where there is no column."""
+        if not partition:
+            return {None: {}}
+        found = self.connection.execute(f"SELECT DISTINCT {quoted(partition)} FROM {name} ORDER BY 1").fetchall()
+        return parts([value for (value,) in found], folder=folder, partition=partition)
+
+    def _copy(self, name: str, target: Path, *, partition: str, value: Any, file_mb: int) -> list[dict[str, Any]]:
+        """Write a view's rows, or those of a partition, as files in `target`: what DuckDB says of each."""
+        rows, values = (f"(FROM {name} WHERE {quoted(partition)} = $2)", [value]) if partition else (name, [])
+        result = self.connection.execute(
+            f"COPY {rows} TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_STATS, "
+            f"FILE_SIZE_BYTES {file_mb * 1_000_000:d}, ROW_GROUP_SIZE {_ROW_GROUP:d}, WRITE_EMPTY_FILE false)",
+            [str(target), *values],
+        )
+        names = [column[0] for column in result.description]
+        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 
     def _add(self, frame: "nw.LazyFrame[Any]", values: Mapping[str, str]) -> "nw.LazyFrame[Any]":
         relation = _relation(frame)
-        kept = [duckdb.ColumnExpression(name) for name in relation.columns if name not in values]
+        # One star instead of every column: DuckDB compares each expression of a select with the name of each column.
+        kept = duckdb.StarExpression(exclude=[name for name in relation.columns if name in values])
         added = [duckdb.SQLExpression(text).alias(name) for name, text in values.items()]
-        return _frame(relation.select(*kept, *added))
+        return _frame(relation.select(kept, *added))
 
 
 def _relation(frame: "nw.LazyFrame[Any]") -> duckdb.DuckDBPyRelation:
@@ -301,7 +316,7 @@ def bounded(value: str, kind: str) -> str:
     return f"CASE WHEN {value} BETWEEN {low} AND {high} THEN {value} END"
 
 
-def _describe(entry: Mapping[str, Any], columns: Mapping[str, str], below: str) -> DataFile:
+def _describe(entry: Mapping[str, Any], columns: Mapping[str, str], part: Mapping[str, str]) -> DataFile:
     """A staged file under its final name, as the log will know it."""
     size = Path(entry["filename"]).stat().st_size
     statistics = {
@@ -309,7 +324,7 @@ def _describe(entry: Mapping[str, Any], columns: Mapping[str, str], below: str) 
         for column, stat in entry["column_statistics"].items()
         if column.strip('"') in columns
     }
-    return data_file(file_name(below), size=size, rows=entry["count"], statistics=statistics)
+    return data_file(part, size=size, rows=entry["count"], statistics=statistics)
 
 
 def _statistic(stat: Mapping[str, str], kind: str) -> dict[str, Any]:

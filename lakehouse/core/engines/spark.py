@@ -35,7 +35,7 @@ from lakehouse.core.delta import DataFile
 from lakehouse.core.engines import Spark
 from lakehouse.core.engines.copies import Copies
 from lakehouse.core.engines.spark_sql import attempt, must_convert, quoted, text_cast
-from lakehouse.core.engines.statistics import column_statistic, data_file, file_name
+from lakehouse.core.engines.statistics import column_statistic, data_file, parts
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.expressions import Expression
 from lakehouse.core.storage import hold
@@ -263,22 +263,32 @@ class SparkSession:
         columns: Mapping[str, str],
         sort_by: Sequence[str] = (),
         file_mb: int = 64,
-        below: str = "",
+        partition: str = "",
     ) -> list[DataFile]:
         native = _native(frame)
         types = {field.name: field.dataType.simpleString() for field in native.schema.fields}
         values = {name: must_convert(quoted(name), types[name], kind) for name, kind in columns.items()}
         native = native.select(*[F.expr(text).cast(_type(columns[name])).alias(name) for name, text in values.items()])
-        if sort_by:
-            native = native.orderBy(*[F.col(quoted(name)).asc_nulls_last() for name in sort_by])
         most = max(file_mb * 1_000_000 // sum(_WIDTHS.get(kind, 6) for kind in columns.values()), 1)
         with self._copies.staging(folder) as place:
-            data = place / "data"
-            native.write.option("maxRecordsPerFile", most).parquet(f"file://{data}")
-            # Described before the first is moved: whatever fails here leaves no file behind.
-            written = [(staged, _describe(staged, columns, below)) for staged in sorted(data.glob("*.parquet"))]
-            self._copies.place({str(staged): f"{folder}/{file.path}" for staged, file in written if file.rows})
-            return [file for _, file in written if file.rows]
+            files: dict[str, DataFile] = {}  # described before the first is moved: what fails here leaves no file behind
+            for number, (rows, part) in enumerate(self._parts(native, folder, partition)):
+                ordered = rows.orderBy(*[F.col(quoted(name)).asc_nulls_last() for name in sort_by]) if sort_by else rows
+                data = place / f"{number}"
+                ordered.write.option("maxRecordsPerFile", most).parquet(f"file://{data}")
+                written = [(staged, _describe(staged, columns, part)) for staged in sorted(data.glob("*.parquet"))]
+                files |= {str(staged): file for staged, file in written if file.rows}
+            self._copies.place({staged: f"{folder}/{file.path}" for staged, file in files.items()})
+            return list(files.values())
+
+    def _parts(self, rows: DataFrame, folder: str, partition: str) -> list[tuple[DataFrame, dict[str, str]]]:
+        """The rows of each value of the partition column, and the value as the log says it; all rows where there is none."""
+        if not partition:
+            return [(rows, {})]
+        kept, column = _native(self.keep(_frame(rows))), F.col(quoted(partition))
+        values = [value for (value,) in kept.select(column).distinct().orderBy(column).collect()]
+        found = parts(values, folder=folder, partition=partition)
+        return [(kept.where(column == F.lit(value)), part) for value, part in found.items()]
 
     def _parquet(self, paths: Sequence[str], columns: Mapping[str, str]) -> DataFrame:
         return self._reader().schema(_schema(columns)).parquet(*[f"file://{path}" for path in self._copies.local(paths)])
@@ -352,7 +362,7 @@ def _uri(path: str) -> str:
     return "file:" + re.sub(r"[\x00-\x7f]+", lambda part: quote(part[0], safe="/-_.~!$&'()*+,;=:@"), path)
 
 
-def _describe(path: Path, columns: Mapping[str, str], below: str) -> DataFile:
+def _describe(path: Path, columns: Mapping[str, str], part: Mapping[str, str]) -> DataFile:
     """A staged file under its final name, as the log will know it."""
     footer = pq.read_metadata(path)
     position = {footer.schema.column(n).path: n for n in range(footer.num_columns)}
@@ -361,7 +371,7 @@ def _describe(path: Path, columns: Mapping[str, str], below: str) -> DataFile:
         name: _statistic([group.column(position[name]).statistics for group in groups], kind, footer.num_rows)
         for name, kind in columns.items()
     }
-    return data_file(file_name(below), size=path.stat().st_size, rows=footer.num_rows, statistics=statistics)
+    return data_file(part, size=path.stat().st_size, rows=footer.num_rows, statistics=statistics)
 
 
 def _statistic(groups: Sequence[Any], kind: str, rows: int) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import datetime as dt
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lakehouse.core.delta import DataFile, stats_json
+from lakehouse.core.errors import RefusedWriteError
 
 _TEXT_STAT = 32
 #: The first and last millisecond, since 1970, that Delta's readers can hold: of the years 1 and 9999.
@@ -14,16 +15,31 @@ MILLIS = (-62_135_596_800_000, 253_402_300_799_999)
 LAST_CODE_POINT = "\U0010ffff"
 
 
-def file_name(below: str) -> str:
-    """A name for a data file that no other has, in the table's folder or in one `below` it."""
-    return f"{below}/part-{uuid.uuid4()}.zstd.parquet".lstrip("/")
+def data_file(partition: Mapping[str, str], *, size: int, rows: int, statistics: Mapping[str, Mapping[str, Any]]) -> DataFile:
+    """A file as the log will know it, with a name that no other has. `statistics` is `{column: column_statistic(...)}`.
 
-
-def data_file(name: str, *, size: int, rows: int, statistics: Mapping[str, Mapping[str, Any]]) -> DataFile:
-    """A file as the log will know it. `statistics` is `{column: column_statistic(...)}`."""
+    Args:
+        partition: column and value; a day, in which nothing needs another spelling in a path. Empty in a table without.
+    """
+    below = "".join(f"{column}={value}/" for column, value in partition.items())
+    name = f"{below}part-{uuid.uuid4()}.zstd.parquet"
     nulls = {column: stat["nulls"] for column, stat in statistics.items() if stat["nulls"] is not None}
     low, high = ({c: s[end] for c, s in statistics.items() if s.get(end) is not None} for end in ("low", "high"))
-    return DataFile(name, size, rows, low, high, stats_json(rows, statistics), nulls)
+    return DataFile(name, size, rows, low, high, stats_json(rows, statistics), nulls, dict(partition) or None)
+
+
+def parts(values: Sequence[Any], *, folder: str, partition: str) -> dict[Any, dict[str, str]]:
+    """`{value: {column: text}}` of the values of a partition column.
+
+    Raises:
+        RefusedWriteError: one is null: its rows would be in no partition.
+    """
+    if None in values:
+        raise RefusedWriteError(
+            f"Rows for {folder} have no {partition!r}, by which the table is partitioned.",
+            remedy="Let a rule of the table, or a condition of the mart, keep them out.",
+        )
+    return {value: {partition: str(value)} for value in values}
 
 
 def column_statistic(
