@@ -38,6 +38,8 @@ _RECORDED = re.compile(r"(\d{13})\.json(\.gz)?")
 _CSV = re.compile(r"(\d{13})_(\d{13})\.csv")
 #: The field of an element that is no object; its text says what was there.
 NO_RECORD = "no_record"
+#: Of gzip: 9 takes four times as long for 7 % less.
+_LEVEL = 6
 #: How much of a refused answer is kept with the reason.
 _HEAD = 2_000
 #: More fields are no fields: an object used as a map, which no table should follow.
@@ -111,8 +113,8 @@ class Captures:
 
     def keep(self, answer: Answer) -> int:
         """Make an answer durable in the buffer. Returns its instant: a millisecond later than asked where one is there."""
-        at = answer.at
-        while _exists(self._exported(at)) or not files.put(self._pending(at), gzip.compress(answer.body, mtime=0), new=True):
+        at, body = answer.at, gzip.compress(answer.body, _LEVEL, mtime=0)
+        while _exists(self._exported(at)) or not files.put(self._pending(at), body, new=True):
             at += 1
         return at
 
