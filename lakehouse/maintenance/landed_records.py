@@ -115,14 +115,16 @@ def _csv(content: IO[bytes], naming: Naming) -> Iterator[tuple[bytes, bool]]:
 
 def _csv_records(content: IO[bytes]) -> Iterator[bytes]:
     """Records of a CSV file; a line break within quotes does not end one."""
-    raw = b""
+    lines: list[bytes] = []
+    quotes = 0
     for line in content:
-        raw += line
-        if raw.count(b'"') % 2 == 0:
-            yield raw
-            raw = b""
-    if raw:
-        yield raw
+        lines.append(line)
+        quotes += line.count(b'"')
+        if quotes % 2 == 0:
+            yield b"".join(lines)
+            lines = []
+    if lines:
+        yield b"".join(lines)
 
 
 def _parquet(source: Path, target: Path, naming: Naming) -> int:
