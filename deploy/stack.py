@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lakehouse.core.processes import alive, end, family
+from lakehouse.core.processes import alive, end, family, why_taken
 
 PROJECT = Path(__file__).resolve().parents[1]
 EXAMPLE = PROJECT / "deploy" / "stack.env.example"
@@ -399,12 +399,8 @@ def _ends_with_parent(*, outlive: bool) -> list[str]:
 
 
 def _refuse_taken(variable: str, port: int, home: Path) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise StackError(f"Port {port} is taken: set another {variable} in {home}/env.") from None
+    if why_taken(port):
+        raise StackError(f"Port {port} is taken: set another {variable} in {home}/env.")
 
 
 def _wait(home: Path, parts: Sequence[str], env: Env, *, ended: Callable[[], bool] = lambda: False) -> None:

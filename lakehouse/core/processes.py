@@ -1,4 +1,4 @@
-"""Processes by their ids, from Linux's /proc: who lives, who descends from whom, and how all of them are ended.
+"""Processes by their ids, from Linux's /proc: who lives, who descends from whom, how all of them are ended, which port is free.
 
 Standard library only: `deploy/stack.py` uses it too. A process is known by its id and by when it started, which tells it from
 a later one that got the same number.
@@ -7,12 +7,24 @@ a later one that got the same number.
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 #: Seconds that those have who are told to end after the one that began them has not passed it on.
 _REST_SECONDS = 5.0
+
+
+def why_taken(port: int) -> str:
+    """Why nothing can listen on a port of 127.0.0.1; empty when something can."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 def alive() -> dict[int, tuple[int, int]]:

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.core.errors import LakehouseError
-from lakehouse.core.processes import alive, end, family
+from lakehouse.core.processes import alive, end, family, why_taken
 from lakehouse.manage import graphql
 from lakehouse.manage.show import busy, said
 from lakehouse.observability.text import one_line, span
@@ -120,7 +119,10 @@ def begin(port: int) -> Started:
             names = " and ".join(f"{name} (process {pid})" for name, pid in lives.items())
             raise ProcessError(f"{names} run already, at {before.url}.", remedy="make status shows them, make stop stops them.")
         _refuse_stack(home)
-        _refuse_taken(port)
+        if why_taken(port):
+            raise ProcessError(
+                f"Port {port} is taken, perhaps by make dev or make stack.", remedy="Stop that, or give another PORT."
+            )
         if not (home / "dagster.yaml").exists():
             shutil.copyfile(shipped("dagster.yaml"), home / "dagster.yaml")
         with DagsterInstance.get() as instance:  # makes its databases, which two processes must not do at once
@@ -224,17 +226,6 @@ def stack_parts(home: Path) -> list[str]:
     if not (pids.exists() and parts.exists()):
         return []
     return parts.read_text().split() if family({int(pid): at for pid, at in json.loads(pids.read_text()).items()}) else []
-
-
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise ProcessError(
-                f"Port {port} is taken, perhaps by make dev or make stack.", remedy="Stop that, or give another PORT."
-            ) from None
 
 
 def _refuse_other_daemon(instance: "DagsterInstance", before: Started) -> None:
