@@ -74,7 +74,7 @@ dev: setup ## Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
 dashboard: setup $(VENV)/.dashboard ## Pages for people on http://127.0.0.1:8501: [PORT=8502]
-	@$(BIN)/python -m lakehouse.dashboard $(if $(PORT),--port '$(PORT)')
+	@$(BIN)/python -m lakehouse dashboard $(if $(PORT),--port '$(PORT)')
 
 connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
 	@$(BIN)/python -m lakehouse connector '$(NAME)' '$(PACKAGE)' $(if $(WITH),--python '$(WITH)')
@@ -214,7 +214,7 @@ sync: setup ## Regenerate what derives from the specs: dbt sources, golden asset
 
 .PHONY: impact
 impact: setup ## What a change does to the graph, and what it breaks: [BASE=main] [HEAD=branch] [FORM=markdown]
-	@$(BIN)/python -m lakehouse.impact $(if $(BASE),--base '$(BASE)') $(if $(HEAD),--head '$(HEAD)') $(if $(FORM),--'$(FORM)')
+	@$(BIN)/python -m lakehouse impact $(if $(BASE),--base '$(BASE)') $(if $(HEAD),--head '$(HEAD)') $(if $(FORM),--'$(FORM)')
 
 lock: $(VENV)/.dev ## Resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 --no-header pyproject.toml --output-file requirements.lock

@@ -9,6 +9,8 @@
     compare TABLE URI     whether another Delta table says the same, by key and column
     pin TABLE REASON      keep a version of a table readable; `unpin TABLE` lets it go
     vacuum [TABLE]        what the next maintenance would remove, and what it keeps and why
+    retention [TABLE]     what has expired and would go with the next maintenance
+    forget TABLE KEY REASON  erase all that is kept of one subject
     backup                back up every table and database, and prove it; `prove` does the latter for all of a backup
     restore TABLE         put a table back as it was in a backup; `restore-all` all of them
     rollback TABLE REASON let a table be what it was at a version
@@ -23,6 +25,8 @@
     init                  switch on the schedules and sensors of this environment
     schedules [NAME]      list them, or switch one with --on 1 or --on 0
     logs [RUN]            what a run's event log says, and what its steps printed
+    dashboard             pages for people, on 127.0.0.1
+    impact                what a change does to the graph, and what it breaks
 
 Errors are one sentence with the remedy, and exit code 2; `LAKEHOUSE_LOG_FORMAT=json` makes the logs machine-readable.
 """
@@ -320,6 +324,29 @@ def logs(
     from lakehouse.manage import runlog
 
     raise typer.Exit(runlog.logs(run, as_json=as_json))
+
+
+@app.command()
+def dashboard(port: Annotated[int, typer.Option(min=1, max=65535, help="on 127.0.0.1")] = 8501) -> None:
+    """Serve pages for people: what ran, quality, tables, sales, buses, models, alerts."""
+    from lakehouse.dashboard.server import serve
+
+    serve(port)
+
+
+@app.command()
+def impact(
+    base: Annotated[str, typer.Option(metavar="REF", help="what is there")] = "main",
+    head: Annotated[str, typer.Option(metavar="REF", help="what is to come; the working tree without it")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="for a pull request")] = False,
+    as_json: Json = False,
+    fail_on_breaking: Annotated[bool, typer.Option("--fail-on-breaking", help="exit code 1 when something breaks")] = False,
+) -> None:
+    """Compare two git refs: what of the graph is added, removed or changed, what is downstream of that, and what breaks."""
+    from lakehouse.impact.command import impact as run
+
+    code = run(base=base, head=head, markdown=markdown, as_json=as_json, fail_on_breaking=fail_on_breaking)
+    raise typer.Exit(code)
 
 
 @app.command()

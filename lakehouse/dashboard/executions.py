@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import narwhals as nw
 
 from lakehouse.core.names import TableRef
-from lakehouse.dashboard.overview import METRICS_TABLE, RUN
-from lakehouse.dashboard.reading import Lake, Row, since
+from lakehouse.dashboard.overview import RUN, runs_since
+from lakehouse.dashboard.reading import Lake, Row
 
 SLO_TABLE = TableRef("gold", "slo_jobs")
 #: The windows of `gold/slo_jobs`, and what the page calls them.
@@ -37,22 +37,16 @@ class Executions:
 def read(lake: Lake, window: str, jobs: tuple[str, ...] = (), outcomes: tuple[str, ...] = ()) -> Executions:
     """The runs of a window of `WINDOWS`, of some jobs and with some outcomes, or of all."""
     levels = [row for row in lake.rows(SLO_TABLE) if row["time_window"] == window and (not jobs or row["job"] in jobs)]
-    table = lake.opened(METRICS_TABLE)
-    if table is None or not table.files:
+    every = runs_since(lake)
+    until: datetime | None = lake.session.rows(every.select(nw.col("finished_at").max()))[0][0] if every is not None else None
+    frame = runs_since(lake, until - WINDOWS[window][1]) if until is not None else None
+    if until is None or frame is None:
         return Executions(None, [], [], 0, levels)
-    every = lake.session.read(table.paths(), {"kind": "string", "finished_at": "timestamp"}).filter(nw.col("kind") == "run")
-    until: datetime | None = lake.session.rows(every.select(nw.col("finished_at").max()))[0][0]
-    if until is None:
-        return Executions(None, [], [], 0, levels)
-    after = until - WINDOWS[window][1]
-    frame = lake.session.read(table.paths(since(table, "finished_at", after)), table.columns)
-    frame = frame.filter((nw.col("kind") == "run") & (nw.col("finished_at") > after))
     known = sorted(row[0] for row in lake.session.rows(frame.select("job").unique()))
     if jobs:
         frame = frame.filter(nw.col("job").is_in(list(jobs)))
     if outcomes:
         frame = frame.filter(nw.col("outcome").is_in(list(outcomes)))
     total = int(lake.session.rows(frame.select(nw.len()))[0][0])
-    rows = lake.session.rows(frame.sort("finished_at", descending=True).head(MOST).select(*RUN))
-    runs = [dict(zip(RUN, row, strict=True)) for row in rows]
+    runs = lake.select(frame.sort("finished_at", descending=True).head(MOST), *RUN)
     return Executions(until, known, runs, total, sorted(levels, key=lambda row: row["job"]))

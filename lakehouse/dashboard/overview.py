@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import narwhals as nw
 
@@ -17,6 +18,7 @@ METRICS_TABLE = TableRef("ops", "run_metrics")
 RUN = ("run_id", "job", "requested_at", "started_at", "finished_at", "duration_seconds", "outcome", "retries", "rows", "sla_met")
 #: A job that did not run for so long is not shown.
 _LOOK_BACK = timedelta(days=30)
+_BEGINNING = datetime.fromtimestamp(0, tz=UTC)
 
 
 @dataclass(frozen=True)
@@ -58,24 +60,31 @@ def read(lake: Lake) -> Overview:
     )
 
 
-def _last_runs(lake: Lake) -> list[Row]:
+def is_bad(run: Row) -> bool:
+    """Whether a run failed, or took longer than its SLA allows."""
+    return run["outcome"] == "failure" or run["sla_met"] is False
+
+
+def runs_since(lake: Lake, after: datetime = _BEGINNING) -> "nw.LazyFrame[Any] | None":
+    """The runs that have finished since an instant, of all jobs; None when none was ever measured."""
     table = lake.opened(METRICS_TABLE)
     if table is None or not table.files:
+        return None
+    frame = lake.session.read(table.paths(since(table, "finished_at", after)), table.columns)
+    return frame.filter((nw.col("kind") == "run") & (nw.col("finished_at") >= after))
+
+
+def _last_runs(lake: Lake) -> list[Row]:
+    frame = runs_since(lake, datetime.now(UTC) - _LOOK_BACK)
+    if frame is None:
         return []
-    near = since(table, "finished_at", datetime.now(UTC) - _LOOK_BACK)
-    frame = lake.session.read(table.paths(near), table.columns).filter(nw.col("kind") == "run")
     newest = frame.group_by("job").agg(nw.col("finished_at").max().alias("last"))
-    last = frame.join(newest, left_on=["job", "finished_at"], right_on=["job", "last"]).sort("job").select(*RUN)
-    found = {row[RUN.index("job")]: dict(zip(RUN, row, strict=True)) for row in lake.session.rows(last)}
-    return list(found.values())
+    last = frame.join(newest, left_on=["job", "finished_at"], right_on=["job", "last"]).sort("job")
+    return list({row["job"]: row for row in lake.select(last, *RUN)}.values())
 
 
 def _failed(lake: Lake) -> list[Row]:
-    table = lake.opened(METRICS_TABLE)
-    if table is None or not table.files:
+    frame = runs_since(lake, datetime.now(UTC) - timedelta(hours=24))
+    if frame is None:
         return []
-    after = datetime.now(UTC) - timedelta(hours=24)
-    frame = lake.session.read(table.paths(since(table, "finished_at", after)), table.columns)
-    frame = frame.filter((nw.col("kind") == "run") & (nw.col("outcome") == "failure") & (nw.col("finished_at") >= after))
-    rows = lake.session.rows(frame.sort("finished_at", descending=True).select(*RUN))
-    return [dict(zip(RUN, row, strict=True)) for row in rows]
+    return lake.select(frame.filter(nw.col("outcome") == "failure").sort("finished_at", descending=True), *RUN)

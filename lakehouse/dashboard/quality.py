@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import narwhals as nw
 
-from lakehouse.core.names import TableRef
 from lakehouse.dashboard.reading import Lake, Row
+from lakehouse.maintenance import audit as audits
 from lakehouse.reports.vendas import ledger_of, rules_of
 
-AUDIT_TABLE = TableRef("ops", "audit")
 _COUNTED = ("layer", "rules", "records", "last_at")
 _SHOWN = ("layer", "rules", "reason", "source_file", "batch_id", "quarantined_at")
 _NEWEST = 10
@@ -47,18 +46,17 @@ def read(lake: Lake) -> Quality:
             continue
         frame = lake.session.read(snapshot.paths(), snapshot.columns)
         counts = frame.group_by("layer", "rules").agg(nw.len().alias("records"), nw.col("quarantined_at").max().alias("last_at"))
-        found = lake.session.rows(counts.sort("records", descending=True).select(*_COUNTED))
-        held += [{"table": ref.table, **dict(zip(_COUNTED, row, strict=True))} for row in found]
-        found = lake.session.rows(frame.sort("quarantined_at", "source_file", descending=True).head(_NEWEST).select(*_SHOWN))
-        newest += [{"table": ref.table, **dict(zip(_SHOWN, row, strict=True))} for row in found]
+        held += [{"table": ref.table, **row} for row in lake.select(counts.sort("records", descending=True), *_COUNTED)]
+        last = frame.sort("quarantined_at", "source_file", descending=True).head(_NEWEST)
+        newest += [{"table": ref.table, **row} for row in lake.select(last, *_SHOWN)]
     newest.sort(key=lambda row: row["quarantined_at"], reverse=True)
-    audit = lake.rows(AUDIT_TABLE)
-    last = max((row["at"] for row in audit if row["kind"] != "act"), default=None)
+    audit = lake.rows(audits.TABLE)
+    audited = max((row["at"] for row in audit if row["kind"] != "act"), default=None)
     return Quality(
         rules=rules,
         held=held,
         newest=newest[:_NEWEST],
         ledger=ledger_of(lake.session, lake.storage, refs),
-        audit=[row for row in audit if row["at"] == last and not row["passed"]],
-        audited=last is not None,
+        audit=[row for row in audit if row["at"] == audited and not row["passed"]],
+        audited=audited is not None,
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakehouse.core import files
 from lakehouse.core.delta import DataFile, Snapshot, open_existing
@@ -19,6 +19,9 @@ from lakehouse.core.storage import Storage
 from lakehouse.observability import outbox
 from lakehouse.reports.publish import rows
 from lakehouse.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import narwhals as nw
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -43,6 +46,10 @@ class Lake:
     def rows(self, ref: TableRef) -> list[Row]:
         """All rows of a small table; none of one that is not there."""
         return rows(self.session, self.opened(ref))
+
+    def select(self, frame: "nw.LazyFrame[Any]", *names: str) -> list[Row]:
+        """These columns of a small frame."""
+        return [dict(zip(names, row, strict=True)) for row in self.session.rows(frame.select(*names))]
 
     def once(self, name: str, snapshots: Sequence[Snapshot | None], make: Callable[[], T]) -> T:
         """What is made of tables, made again when one of them has changed."""

@@ -63,8 +63,7 @@ def _growth(lake: Lake, ref: TableRef) -> list[Row]:
     few = {file.path: file for file in [*ordered[:: -(-len(ordered) // _POINTS)], ordered[-1]]}
     frame = lake.session.read(measured.paths(list(few.values())), measured.columns)
     mine = frame.filter((nw.col("layer") == ref.layer) & (nw.col("table") == ref.table) & ~nw.col("rows").is_null())
-    rows = [dict(zip(_GROWTH, row, strict=True)) for row in lake.session.rows(mine.sort("measured_at").select(*_GROWTH))]
-    return rows
+    return lake.select(mine.sort("measured_at"), *_GROWTH)
 
 
 def _versions(lake: Lake, ref: TableRef) -> list[Version]:

@@ -82,6 +82,11 @@ def percent(share: float | None, places: int = 1) -> str:
     return page.DASH if share is None else f"{page.number(100 * share, places)} %"
 
 
+def sla(met: bool | None) -> str:
+    """Whether a run ended in time; a dash where nothing is promised."""
+    return page.DASH if met is None else "cumprido" if met else "perdido"
+
+
 def named(words: dict[str, str], value: str | None) -> str:
     """A word of ours for a value, or the value as a text that may be shown."""
     return words.get(value or "", page.text(value))

@@ -33,7 +33,7 @@ def address(filled, tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "LAKEHOUSE_ROOT": filled.storage.root, "LAKEHOUSE_LANDING": "", "DAGSTER_HOME": str(work)}
-    command = with_parent(sys.executable, "-m", "lakehouse.dashboard", "--port", str(port))
+    command = with_parent(sys.executable, "-m", "lakehouse", "dashboard", "--port", str(port))
     server = subprocess.Popen(command, cwd=work, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120

@@ -100,7 +100,7 @@ def test_the_app_begins_with_the_overview_and_lists_every_page():
 def test_the_server_listens_here_only_and_tells_nobody():
     from streamlit import config
 
-    from lakehouse.dashboard.__main__ import options
+    from lakehouse.dashboard.server import options
 
     given = options(8502)
     names = {name.replace(".", "_") for name in config.get_config_options()}
@@ -112,7 +112,7 @@ def test_the_server_listens_here_only_and_tells_nobody():
 def test_make_passes_the_port_on():
     command = ["make", "-n", "--assume-old=.venv/.base", "dashboard", "PORT=8502"]
     done = subprocess.run(command, cwd=project_folder(), capture_output=True, text=True, check=True)
-    assert "-m lakehouse.dashboard --port '8502'" in done.stdout
+    assert "-m lakehouse dashboard --port '8502'" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_make_passes_the_port_on():
     [({"LAKEHOUSE_ENV": "moon"}, "LAKEHOUSE_ENV"), ({"DAGSTER_HOME": "/nowhere"}, "DAGSTER_HOME"), ({}, "[dashboard]")],
 )
 def test_what_keeps_it_from_starting_is_one_sentence_with_the_remedy(broken, remedy, monkeypatch, tmp_path, capsys):
-    from lakehouse.dashboard import __main__ as command
+    from lakehouse import __main__ as command
 
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "streamlit.web", None)
     for name, value in broken.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "argv", ["dashboard"])
+    monkeypatch.setattr(sys, "argv", ["lakehouse", "dashboard"])
     assert command.main() == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
@@ -134,14 +134,14 @@ def test_what_keeps_it_from_starting_is_one_sentence_with_the_remedy(broken, rem
 
 
 def test_a_port_that_is_taken_is_named_before_anything_is_started(monkeypatch, tmp_path, capsys):
-    from lakehouse.dashboard import __main__ as command
+    from lakehouse import __main__ as command
 
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        monkeypatch.setattr(sys, "argv", ["dashboard", "--port", str(port)])
+        monkeypatch.setattr(sys, "argv", ["lakehouse", "dashboard", "--port", str(port)])
         assert command.main() == 2
     said = capsys.readouterr().err
     assert f"port {port} of 127.0.0.1" in said and "make dashboard PORT=" in said

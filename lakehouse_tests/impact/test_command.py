@@ -1,6 +1,7 @@
-"""`python -m lakehouse.impact` over a git repository of its own: what a branch that renames a silver column breaks."""
+"""`lakehouse impact` over a git repository of its own: what a branch that renames a silver column breaks."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -41,8 +42,9 @@ def _edit(repository: Path, path: str, old: str, new: str) -> None:
 
 
 def _impact(repository: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lakehouse.impact", *words]
-    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "lakehouse", "impact", *words]
+    environment = {**os.environ, "DAGSTER_HOME": str(repository.parent)}  # as make setup writes it to .env
+    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, check=False)
 
 
 def _rename(repository: Path) -> None:

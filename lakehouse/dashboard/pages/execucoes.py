@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from lakehouse.dashboard import executions, markup, words
+from lakehouse.dashboard import executions, markup, overview, words
 from lakehouse.dashboard.executions import Executions
 from lakehouse.dashboard.pages import show
 from lakehouse.dashboard.reading import Row
@@ -109,7 +109,7 @@ def _history(rows: list[Row]) -> page.Table:
                 words.named(words.OUTCOMES, row["outcome"]),
                 words.instant(row["started_at"] or row["finished_at"]),
                 words.length(row["duration_seconds"]),
-                page.DASH if row["sla_met"] is None else "cumprido" if row["sla_met"] else "perdido",
+                words.sla(row["sla_met"]),
                 page.number(row["retries"]),
                 page.number(row["rows"]),
                 row["run_id"][:8],
@@ -117,7 +117,7 @@ def _history(rows: list[Row]) -> page.Table:
             for row in rows
         ],
         numeric=frozenset({3, 5, 6}),
-        alarm=frozenset(n for n, row in enumerate(rows) if row["outcome"] == "failure" or row["sla_met"] is False),
+        alarm=frozenset(n for n, row in enumerate(rows) if overview.is_bad(row)),
     )
 
 

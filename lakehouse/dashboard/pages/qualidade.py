@@ -21,8 +21,8 @@ def _parts() -> None:
     if not found.rules:
         show.empty("Nenhuma regra julgou nada ainda.", "make run")
         return
-    show.totals(_totals(found))
     broken = [row for row in found.rules if not row["passed"]]
+    show.totals(_totals(found, broken))
     st.markdown("##### Regras que acharam algo")
     show.table(rules_table(broken), nothing="Todas as regras passaram.", title=False)
     with st.expander(f"As {len(found.rules) - len(broken)} regras que passaram"):
@@ -36,8 +36,7 @@ def _parts() -> None:
         show.table(_audit(found.audit), nothing="A última auditoria não achou nada.")
 
 
-def _totals(found: Quality) -> list[tuple[str, str, str]]:
-    broken = [row for row in found.rules if not row["passed"]]
+def _totals(found: Quality, broken: list[Row]) -> list[tuple[str, str, str]]:
     stops = sum(row["action"] == "fail" for row in broken)
     held = sum(row["records"] for row in found.held)
     came = sum(row["in_rows"] for row in found.ledger if row["layer"] == "bronze")

@@ -65,13 +65,13 @@ def _runs(rows: list[Row]) -> page.Table:
                 words.instant(row["finished_at"]),
                 words.ago(row["finished_at"]),
                 words.length(row["duration_seconds"]),
-                page.DASH if row["sla_met"] is None else "cumprido" if row["sla_met"] else "perdido",
+                words.sla(row["sla_met"]),
                 page.number(row["rows"]),
             )
             for row in rows
         ],
         numeric=frozenset({4, 6}),
-        alarm=frozenset(n for n, row in enumerate(rows) if row["outcome"] == "failure" or row["sla_met"] is False),
+        alarm=frozenset(n for n, row in enumerate(rows) if overview.is_bad(row)),
     )
 
 

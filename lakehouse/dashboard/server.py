@@ -1,16 +1,14 @@
-"""`python -m lakehouse.dashboard`: check the settings, then serve the pages on 127.0.0.1 until the process ends.
+"""`lakehouse dashboard`: check the settings, then serve the pages on 127.0.0.1 until the process ends.
 
 The dashboard has no login, and whoever sees it can silence alerts, so it listens on this machine only.
 """
 
-import argparse
-import socket
-import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 
 from lakehouse.core.errors import DeclarationError, LakehouseError, install
+from lakehouse.core.processes import why_taken
 
 ADDRESS, PORT = "127.0.0.1", 8501
 
@@ -42,37 +40,28 @@ def options(port: int) -> dict[str, object]:
     }
 
 
-def serve(port: int) -> None:
-    """Serve the pages.
+def serve(port: int = PORT) -> None:
+    """Serve the pages until the process ends.
 
     Raises:
         DeclarationError: a setting is wrong, Streamlit is not installed, or the port is taken.
     """
-    from lakehouse.settings import load_env_file, load_settings
+    from lakehouse.settings import load_settings
 
-    load_env_file()
     load_settings()
     try:
         from streamlit.web import bootstrap
     except ModuleNotFoundError:
         raise DeclarationError("Streamlit is not installed.", remedy=f"{install('dashboard')}.") from None
-    _check_free(port)
+    if why := why_taken(port):
+        raise DeclarationError(
+            f"Nothing can listen on port {port} of {ADDRESS} ({why}).",
+            remedy=f"End what listens there, or use another: make dashboard PORT={PORT + 1}.",
+        )
     given = options(port)
     threading.Thread(target=_warm).start()
     bootstrap.load_config_options(given)
     bootstrap.run(str(Path(__file__).parent / "pages" / "app.py"), False, [], given)
-
-
-def _check_free(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((ADDRESS, port))
-        except (OSError, OverflowError) as error:
-            raise DeclarationError(
-                f"Nothing can listen on port {port} of {ADDRESS} ({getattr(error, 'strerror', None) or error}).",
-                remedy=f"End what listens there, or use another: make dashboard PORT={PORT + 1}.",
-            ) from None
 
 
 def _warm() -> None:
@@ -87,18 +76,3 @@ def _warm() -> None:
     with suppress(LakehouseError):  # the page says it
         for query in (overview.read, alerts.read, business.sales, business.fleet, business.model):
             reading.reader().ask(query)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m lakehouse.dashboard", description="Serve the dashboard on 127.0.0.1.")
-    parser.add_argument("--port", type=int, default=PORT, help=f"where to listen (default {PORT})")
-    try:
-        serve(parser.parse_args().port)
-    except LakehouseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,11 +1,9 @@
-"""Command line of the impact: `python -m lakehouse.impact [--base REF] [--head REF] [--markdown | --json]`.
+"""`lakehouse impact`: what a change does to the graph.
 
 Compares with the commit at which head left base, as a pull request does. Each side is described by a process of its own, which
-sees nothing of this one's environment. Exit code 0 when the comparison could be made; with --fail-on-breaking 1 when something
-breaks; 2 when there is no such ref, or a side cannot be described at all.
+sees nothing of this one's environment.
 """
 
-import argparse
 import io
 import json
 import shutil
@@ -17,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lakehouse.core.errors import DeclarationError, LakehouseError
+from lakehouse.core.errors import DeclarationError
 from lakehouse.impact import describe
 from lakehouse.impact.compare import Impact, compare, needs_trial
 from lakehouse.impact.text import render
@@ -27,28 +25,22 @@ from lakehouse.settings import project_folder
 _SECONDS = 600
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m lakehouse.impact", description=(__doc__ or "").split("\n")[2])
-    parser.add_argument("--base", default="main", metavar="REF", help="what is there (default: main)")
-    parser.add_argument("--head", default="", metavar="REF", help="what is to come (default: the working tree)")
-    parser.add_argument("--fail-on-breaking", action="store_true", help="exit code 1 when something breaks")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--markdown", action="store_true", help="for a pull request")
-    form.add_argument("--json", action="store_true", help="for programs")
-    arguments = parser.parse_args()
-    try:
-        project = project_folder()
-        fork, name = _fork(project, arguments.base, arguments.head)
-        impact = between(project, fork, arguments.head)
-    except LakehouseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    head = arguments.head or "the working tree"
-    if arguments.json:
-        print(json.dumps({"base": name, "head": head, "breaking": impact.breaking, **asdict(impact)}, indent=1))
+def impact(*, base: str, head: str, markdown: bool, as_json: bool, fail_on_breaking: bool) -> int:
+    """Print what one ref does to another; an empty `head` is the working tree. The exit code: 1 when it may not break anything
+    and does.
+
+    Raises:
+        DeclarationError: there is no such ref, or a side cannot be described.
+    """
+    project = project_folder()
+    fork, name = _fork(project, base, head)
+    found = between(project, fork, head)
+    to = head or "the working tree"
+    if as_json:
+        print(json.dumps({"base": name, "head": to, "breaking": found.breaking, **asdict(found)}, indent=1))
     else:
-        print(render(impact, base=name, head=head, markdown=arguments.markdown), end="")
-    return 1 if arguments.fail_on_breaking and impact.breaking else 0
+        print(render(found, base=name, head=to, markdown=markdown), end="")
+    return 1 if fail_on_breaking and found.breaking else 0
 
 
 def between(project: Path, base: str, head: str) -> Impact:
@@ -117,7 +109,3 @@ def _described(checkout: Path, out: Path, ref: str, *given: Path) -> dict[str, A
         )
     found: dict[str, Any] = json.loads(out.read_text())
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())
