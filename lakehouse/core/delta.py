@@ -85,8 +85,9 @@ class Snapshot:
         """The data files with their key statistics, in path order."""
         if self._files is None:
             with _explained(self.uri, self.version):
-                rows = self.table.get_add_actions(flatten=True).to_struct_array().to_pylist()
-            self._files = tuple(sorted((_data_file(row) for row in rows), key=lambda file: file.path))
+                actions = self.table.get_add_actions(flatten=True).to_struct_array()
+                rows = cast("list[dict[str, Any]]", actions.to_pylist())
+            self._files = tuple(sorted(_data_files(rows), key=lambda file: file.path))
         return self._files
 
     @property
@@ -429,26 +430,26 @@ def redo_on_conflict(work: Callable[[], T], *, attempts: int = 5) -> T:
     return retrying(work)
 
 
-def _data_file(row: Mapping[str, Any]) -> DataFile:
-    def bounds(prefix: str) -> dict[str, Any]:
-        return {key[len(prefix) :]: value for key, value in row.items() if key.startswith(prefix)}
-
-    partition = {key: None if value is None else str(value) for key, value in bounds("partition.").items()}
-    rows = row["num_records"]
-    if rows is None:
-        raise BrokenTableError(
-            f"The data file {row['path']} has no record count in the log.",
-            remedy="Rewrite it with a writer that keeps statistics (delta.dataSkippingNumIndexedCols).",
+def _data_files(rows: Sequence[Mapping[str, Any]]) -> Iterator[DataFile]:
+    """What the log says of each file. All rows have the same names, `<kind>.<column>`; a table may have thousands of rows."""
+    kinds = ("min.", "max.", "null_count.", "partition.")
+    names = [[(key, key.removeprefix(kind)) for key in (rows[0] if rows else ()) if key.startswith(kind)] for kind in kinds]
+    for row in rows:
+        if row["num_records"] is None:
+            raise BrokenTableError(
+                f"The data file {row['path']} has no record count in the log.",
+                remedy="Rewrite it with a writer that keeps statistics (delta.dataSkippingNumIndexedCols).",
+            )
+        lower, upper, nulls, partition = ({name: row[key] for key, name in of_kind} for of_kind in names)
+        yield DataFile(
+            row["path"],
+            row["size_bytes"],
+            row["num_records"],
+            lower,
+            upper,
+            nulls=nulls,
+            partition={name: None if value is None else str(value) for name, value in partition.items()} or None,
         )
-    return DataFile(
-        row["path"],
-        row["size_bytes"],
-        rows,
-        bounds("min."),
-        bounds("max."),
-        nulls=bounds("null_count."),
-        partition=partition or None,
-    )
 
 
 def stats_json(rows: int, columns: Mapping[str, Mapping[str, Any]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from lakehouse.core.clock import zone
-from lakehouse.core.delta import Snapshot
+from lakehouse.core.delta import DataFile, Snapshot
 from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource
@@ -53,33 +53,34 @@ def collect(session: Session, snapshots: Snapshots, *, environment: str) -> Any:
     if captured_at is not None:
         since = captured_at - _SHOWN
         local = since.astimezone(zone())
-        minutes = [row for row in _since(session, snapshots[MINUTES], local) if row["minuto"] > since]
-        shown = _since(session, snapshots[HOURS], local)
+        minutes = _by_minute(session, snapshots[MINUTES], since)
+        shown = rows(session, snapshots[HOURS], chosen=_files_since(snapshots[HOURS], local))
         hours = [row for row in shown if (row["data"], row["hora"]) > (local.date(), local.hour)]
     return BrtFigures(
         environment=environment,
         captured_at=captured_at,
         fleet=[row for row in fleet if row["visto_em"] == captured_at],
-        minutes=_by_minute(minutes),
+        minutes=minutes,
         hours=hours,
         tables=states(snapshots),
     )
 
 
-def _by_minute(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _by_minute(session: Session, snapshot: Snapshot | None, since: datetime) -> list[dict[str, Any]]:
     """Summed over services. Every capture has vehicles of some service, not of every one: the most is their number."""
-    found: dict[datetime, dict[str, Any]] = {}
-    for row in rows:
-        into = found.setdefault(row["minuto"], {"minuto": row["minuto"], "capturas": 0, **dict.fromkeys(_SUMMED, 0)})
-        into["capturas"] = max(into["capturas"], row["capturas"])
-        for name in _SUMMED:
-            into[name] += row[name]
-    return [found[minute] for minute in sorted(found)]
+    import narwhals as nw
 
-
-def _since(session: Session, snapshot: Snapshot | None, day: datetime) -> list[dict[str, Any]]:
-    """The rows of a mart that is partitioned by `data`, from a day on."""
     if snapshot is None:
         return []
-    chosen = [file for file in snapshot.files if str((file.partition or {})["data"]) >= f"{day:%Y-%m-%d}"]
-    return rows(session, snapshot, chosen=chosen)
+    paths = snapshot.paths(_files_since(snapshot, since.astimezone(zone())))
+    frame = session.read(paths, snapshot.columns).filter(nw.col("minuto") > nw.lit(since))
+    sums = [nw.col(name).sum().cast(nw.Int64).alias(name) for name in _SUMMED]
+    frame = frame.group_by("minuto").agg(nw.col("capturas").max().alias("capturas"), *sums).sort("minuto")
+    names = ("minuto", "capturas", *_SUMMED)
+    return [dict(zip(names, row, strict=True)) for row in session.rows(frame.select(*names))]
+
+
+def _files_since(snapshot: Snapshot | None, day: datetime) -> list[DataFile]:
+    """The files of a mart that is partitioned by `data`, from a day on."""
+    files = snapshot.files if snapshot is not None else ()
+    return [file for file in files if str((file.partition or {})["data"]) >= f"{day:%Y-%m-%d}"]

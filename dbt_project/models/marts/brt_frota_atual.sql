@@ -28,11 +28,22 @@ with positions as (
     from {{ published() }}
 ),
 
-newest as (
-    -- Of the same position the one in silver stands: its content may have been corrected.
-    select *
+latest as (
+    select
+        id_veiculo,
+        max(timestamp_gps) as timestamp_gps
     from positions
-    qualify row_number() over (partition by id_veiculo order by timestamp_gps desc, publicada) = 1
+    group by id_veiculo
+),
+
+newest as (
+    -- Of the same position the one in silver stands: its content may have been corrected. Joined, since putting a day's
+    -- positions of every vehicle in order takes four times as long.
+    select positions.*
+    from positions
+    inner join latest
+        on positions.id_veiculo = latest.id_veiculo and positions.timestamp_gps = latest.timestamp_gps
+    qualify row_number() over (partition by positions.id_veiculo order by positions.publicada) = 1
 ),
 
 captured as (
