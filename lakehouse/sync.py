@@ -4,6 +4,7 @@ python -m lakehouse.sync [--check]
 """
 
 import sys
+from collections import Counter
 from pathlib import Path
 
 from lakehouse.settings import load_settings, project_folder
@@ -28,6 +29,12 @@ def derived() -> dict[Path, str]:
     return {place: sources, project_folder() / GOLDEN: "\n".join([*keys, "", *checks, ""])}
 
 
+def _differs(path: Path, content: str) -> str:
+    """How many lines a file will have that it has not now, and the reverse."""
+    before, after = (Counter(text.splitlines()) for text in (path.read_text() if path.is_file() else "", content))
+    return f"{(after - before).total()} new lines, {(before - after).total()} gone"
+
+
 def main() -> int:
     check = sys.argv[1:] == ["--check"]
     for _ in range(2):
@@ -36,6 +43,7 @@ def main() -> int:
             if not path.is_file() or path.read_text() != content:
                 stale.append(path)
                 if not check:
+                    print(f"{path.relative_to(project_folder())}: {_differs(path, content)}")
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_text(content)
         if check and stale:

@@ -14,6 +14,7 @@ import dagster as dg
 import pytest
 
 import lakehouse.tables
+from lakehouse import sync
 from lakehouse.core.delta import open_existing
 from lakehouse.definitions import AROUND, FLOW, build_defs
 from lakehouse.gold.sources import render_sources
@@ -168,6 +169,26 @@ def test_the_golden_file_and_the_dbt_sources_are_what_the_specs_give():
         assert path.read_text() == content, f"{path} is stale: make sync"
 
 
+def test_a_stale_file_is_said_and_mended(tmp_path, monkeypatch, capsys):
+    place = tmp_path / "models" / "_sources.yml"
+    monkeypatch.setattr(sync, "project_folder", lambda: tmp_path)
+    monkeypatch.setattr(sync, "derived", lambda: {place: "one\ntwo\n"})
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sync", *arguments])
+        return sync.main()
+
+    assert run("--check") == 1
+    assert capsys.readouterr().err == "models/_sources.yml is not what the specs say. Run make sync.\n"
+    assert not place.exists(), "a check writes nothing"
+    assert run() == 0
+    assert capsys.readouterr().out == "models/_sources.yml: 2 new lines, 0 gone\n"
+    assert run("--check") == run() == 0
+    assert capsys.readouterr().out == ""
+    place.write_text("one\ntwo\n# edited\n")
+    assert run("--check") == 1
+
+
 def test_the_golden_file_lists_every_asset_and_every_check(graph):
     keys, checks = (part.splitlines() for part in (PROJECT / GOLDEN).read_text().split("\n\n"))
     assert keys == sorted(key.to_user_string() for key in graph.get_all_asset_keys())
@@ -266,7 +287,7 @@ def test_one_more_record_is_one_more_table_in_every_layer_with_a_check_per_rule(
         "silver/devolucoes",
     }
     checks = {key.name for key in more.asset_check_keys - graph.asset_check_keys if key.asset_key.path[0] == "silver"}
-    rules = {"not_null_id", "not_null_valor", "range_valor", "unique_id", "min_rows_100"}
+    rules = {"not_null_id", "not_null_valor", "range_valor", "matches_nota", "unique_id", "min_rows_100"}
     assert checks == rules | {"castable", "ledger", "complete"}
     assert {key.name for key in more.asset_check_keys - graph.asset_check_keys if key.asset_key.path[0] == "bronze"} == {
         "readable_files", "readable_records", "schema_drift", "changed_by_airbyte", "ledger",
@@ -285,7 +306,7 @@ def test_one_more_record_reaches_the_dbt_sources_and_the_golden_file(one_more, m
     text = render_sources(lakehouse.tables.ALL)
     tables = yaml.safe_load(text)["sources"][0]["tables"]
     (source,) = [table for table in tables if table["name"] == "devolucoes"]
-    assert [column["name"] for column in source["columns"]] == ["id", "valor", "quantidade", "total", "updated_at"]
+    assert [column["name"] for column in source["columns"]] == ["id", "valor", "quantidade", "total", "nota", "updated_at"]
     assert source["config"]["meta"]["dagster"]["asset_key"] == ["silver", "devolucoes"]
 
     written = tmp_path / "_sources.yml"
@@ -312,4 +333,4 @@ def test_one_more_record_is_all_that_its_files_need_to_become_silver(one_more, t
     assert result.success
     silver = open_existing(str(tmp_path / "silver" / "devolucoes"))
     assert silver.rows == sum(1 for record in records if record["quantidade"])
-    assert list(silver.columns) == ["id", "valor", "quantidade", "total", "updated_at", "_extracted_at"]
+    assert list(silver.columns) == ["id", "valor", "quantidade", "total", "nota", "updated_at", "_extracted_at"]

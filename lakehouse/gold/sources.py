@@ -1,24 +1,18 @@
 """The dbt sources, derived from the specs: `dbt_project/models/staging/_sources.yml`.
 
-What belongs here: TableSpec to YAML, and the command that writes or checks the file. What does not: models, tests, anything
-that a person decides about gold; reading tables.
-
-    make sync                                  (python -m lakehouse.gold.sources)
-    python -m lakehouse.gold.sources --check   exits 1 when the file is not what the specs say
+What belongs here: TableSpec to YAML. What does not: models, tests, anything that a person decides about gold; reading tables.
+`make sync` (`lakehouse/sync.py`) writes the file.
 
 The source `silver` has the silver tables without the columns that the lake keeps for itself, in the spec's types. The source
 `bronze` has what was delivered, as text, with the instant of its extraction: for marts that are about the deliveries
 themselves. Its `asset_key` ties a table of the dbt graph to Dagster's.
 """
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lakehouse.settings import shipped
-from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
 
 SOURCE, DELIVERED = "silver", "bronze"
@@ -56,24 +50,6 @@ def render_sources(specs: Sequence[TableSpec]) -> str:
     return _HEADER + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the file, or with `--check` only compare it. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lakehouse.gold.sources", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the file is stale")
-    check = parser.parse_args(arguments).check
-    path, text = sources_path(), render_sources(ALL)
-    current = path.read_text(encoding="utf-8") if path.is_file() else None
-    if current == text:
-        return 0
-    if check:
-        print(f"{path} is not what lakehouse/tables declares. Run make sync and commit the result.", file=sys.stderr)
-        return 1
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    print(f"Wrote {path}.")
-    return 0
-
-
 def _table(spec: TableSpec) -> dict[str, Any]:
     dagster = {"asset_key": spec.silver.key, "group": spec.silver.layer, "owners": list(spec.owners)}
     table: dict[str, Any] = {"name": spec.silver_name}
@@ -106,7 +82,3 @@ def _delivered(part: TableSpec) -> dict[str, Any]:
         "config": {"meta": {"dagster": dagster}},
         "columns": [*envelope, *({"name": name, "data_type": "string"} for name in fields)],
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

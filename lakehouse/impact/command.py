@@ -19,6 +19,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.impact import describe
 from lakehouse.impact.compare import Impact, compare, needs_trial
 from lakehouse.impact.text import render
+from lakehouse.manage.show import busy
 from lakehouse.settings import project_folder
 
 #: A description takes a quarter of a minute on two cores.
@@ -34,8 +35,9 @@ def impact(*, base: str, head: str, markdown: bool, as_json: bool, fail_on_break
     """
     project = project_folder()
     fork, name = _fork(project, base, head)
-    found = between(project, fork, head)
     to = head or "the working tree"
+    with busy(f"Reading {name} and {to}"):
+        found = between(project, fork, head)
     if as_json:
         print(json.dumps({"base": name, "head": to, "breaking": found.breaking, **asdict(found)}, indent=1))
     else:
@@ -68,7 +70,8 @@ def _fork(project: Path, base: str, head: str) -> tuple[str, str]:
         _commit(project, ref)
     done = _git(project, "merge-base", base, head or "HEAD")
     fork = done.stdout.decode().strip() or _commit(project, base)  # without a common commit: base itself
-    return fork, f"{base} ({fork[:9]})"
+    where = ", where HEAD is" if not head and _commit(project, "HEAD") == _commit(project, base) else ""
+    return fork, f"{base} ({fork[:9]}{where})"
 
 
 def _commit(project: Path, ref: str) -> str:

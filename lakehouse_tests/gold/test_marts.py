@@ -480,17 +480,3 @@ def test_a_source_is_the_declared_silver_table() -> None:
         assert {column["name"]: column["data_type"] for column in table["columns"]} == {
             column.name: column.type for column in spec.columns
         }
-
-
-def test_a_stale_sources_file_is_said_and_mended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    place = tmp_path / "models" / "_sources.yml"
-    monkeypatch.setattr(sources, "sources_path", lambda: place)
-    assert sources.main(["--check"]) == 1
-    assert "make sync" in capsys.readouterr().err
-    assert not place.exists(), "a check writes nothing"
-    assert sources.main([]) == 0
-    assert sources.main(["--check"]) == 0
-    place.write_text(place.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
-    assert sources.main(["--check"]) == 1

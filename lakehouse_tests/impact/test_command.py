@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lakehouse.impact.command import _fork
 from lakehouse.settings import project_folder
 
 PROJECT = project_folder()
@@ -90,6 +91,15 @@ def test_so_it_does_when_the_dbt_project_does_not_parse_and_the_change_is_not_co
     assert "`vendas_diarias_equals_silver`" in page
     assert "- **~** `silver/vendas.total` is now `` valor_total (decimal(18,4)) ``" in page
     assert "removed" not in page.split("### Columns")[0]  # what did not load is not said to be gone
+
+
+def test_a_branch_that_is_its_own_base_is_said_to_be(repository):
+    assert _fork(repository, "main", "")[1].endswith(", where HEAD is)")
+    _git(repository, "checkout", "--quiet", "-b", "other")
+    _rename(repository)
+    _git(repository, "commit", "--quiet", "--all", "--message", "rename")
+    assert "HEAD" not in _fork(repository, "main", "")[1]
+    assert "HEAD" not in _fork(repository, "main", "other")[1]
 
 
 def test_a_ref_that_is_not_there_is_one_sentence(repository):

@@ -234,7 +234,8 @@ class DuckDBSession:
         name = f"staged_{uuid.uuid4().hex}"
         casts = ", ".join(f"CAST({quoted(column)} AS {sql_type(of)}) AS {quoted(column)}" for column, of in columns.items())
         order = [*([partition] if partition else []), *sort_by] if sort_by else []
-        rows = f"SELECT {casts} FROM {name}_frame" + (f" ORDER BY {', '.join(map(quoted, order))}" if order else "")
+        rows = f"SELECT {casts} FROM {name}_frame"  # nosec B608 # names are quoted
+        rows += f" ORDER BY {', '.join(map(quoted, order))}" if order else ""
         _relation(frame).create_view(f"{name}_frame")
         kind = "TABLE" if partition else "VIEW"  # a table holds what is read again for every partition, in order
         try:
@@ -254,7 +255,7 @@ class DuckDBSession:
         """The values of a table's partition column, each as the log says it; one that is all rows where there is no column."""
         if not partition:
             return {None: {}}
-        found = self.connection.execute(f"SELECT DISTINCT {quoted(partition)} FROM {name} ORDER BY 1").fetchall()
+        found = self.connection.table(name).select(duckdb.ColumnExpression(partition)).distinct().order("1").fetchall()
         return parts([value for (value,) in found], folder=folder, partition=partition)
 
     def _copy(self, name: str, target: Path, *, partition: str, value: Any, file_mb: int) -> list[dict[str, Any]]:
