@@ -32,7 +32,8 @@ def derived() -> dict[Path, str]:
 def _differs(path: Path, content: str) -> str:
     """How many lines a file will have that it has not now, and the reverse."""
     before, after = (Counter(text.splitlines()) for text in (path.read_text() if path.is_file() else "", content))
-    return f"{(after - before).total()} new lines, {(before - after).total()} gone"
+    new, gone = (after - before).total(), (before - after).total()
+    return f"{new} new lines, {gone} gone" if new or gone else "lines in another order"
 
 
 def main() -> int:

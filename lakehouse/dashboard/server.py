@@ -3,6 +3,7 @@
 The dashboard has no login, and whoever sees it can silence alerts, so it listens on this machine only.
 """
 
+import gc
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +60,7 @@ def serve(port: int = PORT) -> None:
             remedy=f"End what listens there, or use another: make dashboard PORT={PORT + 1}.",
         )
     given = options(port)
+    gc.set_threshold(700, 10, 10)  # Python's own; what short commands are given would let a server grow
     threading.Thread(target=_warm).start()
     bootstrap.load_config_options(given)
     bootstrap.run(str(Path(__file__).parent / "pages" / "app.py"), False, [], given)

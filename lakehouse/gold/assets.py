@@ -164,6 +164,11 @@ def _check_parts(marts: Mapping[str, Mart]) -> None:
                 f"{mart.ref} is to be published by {mart.partition!r}, which is no date column of it.",
                 remedy=f"Mend meta.lakehouse.partition in models/marts/{mart.name}.yml.",
             )
+        if mart.partition and f"not_null_{mart.name}_{mart.partition}" not in {check.name for check in mart.checks.values()}:
+            raise DeclarationError(
+                f"{mart.ref} is published by {mart.partition!r}, and nothing tests that every row has one.",
+                remedy=f"Give that column the test not_null in models/marts/{mart.name}.yml.",
+            )
         for uid in mart.refers_to:
             if marts[uid].partition:
                 raise DeclarationError(

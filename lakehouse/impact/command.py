@@ -31,8 +31,10 @@ def impact(*, base: str, head: str, markdown: bool, as_json: bool, fail_on_break
     and does.
 
     Raises:
-        DeclarationError: there is no such ref, or a side cannot be described.
+        DeclarationError: there is no such ref, a side cannot be described, or two forms are asked for.
     """
+    if markdown and as_json:
+        raise DeclarationError("The impact is printed as Markdown or as JSON.", remedy="Give one of --markdown and --json.")
     project = project_folder()
     fork, name = _fork(project, base, head)
     to = head or "the working tree"

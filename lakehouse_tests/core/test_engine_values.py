@@ -225,13 +225,15 @@ def test_a_partition_has_files_of_its_own_in_order_and_a_row_of_none_is_refused(
     folder = tmp_path_factory.mktemp("files")
     columns = {"data": "date", "n": "bigint"}
     days = [dt.date(2025, 10, 26) + dt.timedelta(days=n) for n in range(3)]
-    rows = [{"data": days[n % 3], "n": n * 7919 % 1000} for n in range(1000)]
+    # More than DuckDB has in a block, so that it would read them side by side.
+    rows = [{"data": days[n % 3], "n": n * 7919 % 300_007} for n in range(300_000)]
     files = session.write(session.table(rows, columns), str(folder), columns=columns, sort_by=["n"], partition="data")
     assert [file.partition for file in files] == [{"data": str(day)} for day in days]
     for day, file in zip(days, files, strict=True):
         assert Path(file.path).parent.name == f"data={day}"
         there = session.rows(session.read([str(folder / file.path)], columns))
         assert there == sorted((row["data"], row["n"]) for row in rows if row["data"] == day)
+    assert session.stretches([str(folder / file.path) for file in files], ["n"]) is not None
     some = session.table([{"data": days[0], "n": 1}, {"n": 2}], columns)
     with pytest.raises(RefusedWriteError, match="have no 'data'"):
         session.write(some, str(folder), columns=columns, partition="data")

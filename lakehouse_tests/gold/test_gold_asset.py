@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from deltalake import DeltaTable, write_deltalake
 from lakehouse import runs
 from lakehouse.core.delta import open_existing
 from lakehouse.core.engines import duckdb_session
+from lakehouse.core.errors import DeclarationError
 from lakehouse.core.rules import Finding
 from lakehouse.core.writes import Write, stage_write
 from lakehouse.definitions import build_defs
@@ -357,3 +358,14 @@ def test_damaged_marts_and_an_empty_lake_are_for_others_to_name(lake: Lake, tmp_
     found = audited(lake)
     assert "cannot be read" in str(found["vendas_diarias"]["current"].detail) and len(found["vendas_por_pais"]) > 1
     assert audited(Lake(tmp_path / "none")) == {}
+
+
+def test_a_mart_that_is_published_by_days_has_a_test_that_every_row_is_of_one():
+    by_days = [mart for mart in gold_module.marts_of(project.ensure_manifest()).values() if mart.partition]
+    assert by_days
+    for mart in by_days:
+        gold_module._check_parts({mart.unique_id: mart})
+        with pytest.raises(DeclarationError, match=f"nothing tests that every row has one.*{mart.name}.yml"):
+            gold_module._check_parts({mart.unique_id: replace(mart, checks={})})
+        with pytest.raises(DeclarationError, match="no date column"):
+            gold_module._check_parts({mart.unique_id: replace(mart, columns={**mart.columns, mart.partition: "string"})})

@@ -260,7 +260,9 @@ class DuckDBSession:
 
     def _copy(self, name: str, target: Path, *, partition: str, value: Any, file_mb: int) -> list[dict[str, Any]]:
         """Write a view's rows, or those of a partition, as files in `target`: what DuckDB says of each."""
-        rows, values = (f"(FROM {name} WHERE {quoted(partition)} = $2)", [value]) if partition else (name, [])
+        # A filtered scan of a table gives its blocks in any order.
+        part = f"(FROM {name} WHERE {quoted(partition)} = $2 ORDER BY rowid)"
+        rows, values = (part, [value]) if partition else (name, [])
         result = self.connection.execute(
             f"COPY {rows} TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_STATS, "
             f"FILE_SIZE_BYTES {file_mb * 1_000_000:d}, ROW_GROUP_SIZE {_ROW_GROUP:d}, WRITE_EMPTY_FILE false)",
