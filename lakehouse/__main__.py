@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
+_OWN_GC = gc.get_threshold()
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
 
 
@@ -250,6 +251,8 @@ def metrics(
     from lakehouse.observability.prometheus import run
     from lakehouse.settings import load_settings
 
+    if port:
+        _long_lived()
     raise typer.Exit(run(load_settings().storage, host=host, port=port))
 
 
@@ -331,6 +334,7 @@ def dashboard(port: Annotated[int, typer.Option(min=1, max=65535, help="on 127.0
     """Serve pages for people: what ran, quality, tables, sales, buses, models, alerts."""
     from lakehouse.dashboard.server import serve
 
+    _long_lived()
     serve(port)
 
 
@@ -359,6 +363,11 @@ def connector(
     from lakehouse.landing.connectors import install
 
     raise typer.Exit(install(name, package, python=python))
+
+
+def _long_lived() -> None:
+    """Python's own garbage collection again: what suits a short command would let a server grow."""
+    gc.set_threshold(*_OWN_GC)
 
 
 def main() -> int:

@@ -42,7 +42,6 @@ def read(lake: Lake, window: str, jobs: tuple[str, ...] = (), outcomes: tuple[st
     frame = runs_since(lake, until - WINDOWS[window][1]) if until is not None else None
     if until is None or frame is None:
         return Executions(None, [], [], 0, levels)
-    frame = frame.filter(nw.col("finished_at") > until - WINDOWS[window][1])  # as gold/slo_jobs has it
     known = sorted(row[0] for row in lake.session.rows(frame.select("job").unique()))
     if jobs:
         frame = frame.filter(nw.col("job").is_in(list(jobs)))

@@ -66,12 +66,12 @@ def is_bad(run: Row) -> bool:
 
 
 def runs_since(lake: Lake, after: datetime = _BEGINNING) -> "nw.LazyFrame[Any] | None":
-    """The runs that have finished since an instant, of all jobs; None when none was ever measured."""
+    """The runs that finished after an instant, as gold/slo_jobs counts them; None when none was ever measured."""
     table = lake.opened(METRICS_TABLE)
     if table is None or not table.files:
         return None
     frame = lake.session.read(table.paths(since(table, "finished_at", after)), table.columns)
-    return frame.filter((nw.col("kind") == "run") & (nw.col("finished_at") >= after))
+    return frame.filter((nw.col("kind") == "run") & (nw.col("finished_at") > after))
 
 
 def _last_runs(lake: Lake) -> list[Row]:

@@ -17,7 +17,7 @@ from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
 from lakehouse.core.storage import Storage
 from lakehouse.observability import outbox
-from lakehouse.reports.publish import rows
+from lakehouse.reports.publish import dicts, rows
 from lakehouse.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Lake:
 
     def select(self, frame: "nw.LazyFrame[Any]", *names: str) -> list[Row]:
         """These columns of a small frame."""
-        return [dict(zip(names, row, strict=True)) for row in self.session.rows(frame.select(*names))]
+        return dicts(self.session, frame, *names)
 
     def once(self, name: str, snapshots: Sequence[Snapshot | None], make: Callable[[], T]) -> T:
         """What is made of tables, made again when one of them has changed."""

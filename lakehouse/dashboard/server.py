@@ -3,7 +3,6 @@
 The dashboard has no login, and whoever sees it can silence alerts, so it listens on this machine only.
 """
 
-import gc
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -60,7 +59,6 @@ def serve(port: int = PORT) -> None:
             remedy=f"End what listens there, or use another: make dashboard PORT={PORT + 1}.",
         )
     given = options(port)
-    gc.set_threshold(700, 10, 10)  # Python's own; what short commands are given would let a server grow
     threading.Thread(target=_warm).start()
     bootstrap.load_config_options(given)
     bootstrap.run(str(Path(__file__).parent / "pages" / "app.py"), False, [], given)

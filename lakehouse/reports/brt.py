@@ -16,7 +16,7 @@ from lakehouse.core.delta import DataFile, Snapshot
 from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource
-from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments, rows, states
+from lakehouse.reports.publish import Page, Snapshots, dicts, publish, report_arguments, rows, states
 from lakehouse.tables.brt import BRT_GPS
 
 REPORT = TableRef("reports", "brt")
@@ -76,8 +76,7 @@ def _by_minute(session: Session, snapshot: Snapshot | None, since: datetime) -> 
     frame = session.read(paths, snapshot.columns).filter(nw.col("minuto") > nw.lit(since))
     sums = [nw.col(name).sum().cast(nw.Int64).alias(name) for name in _SUMMED]
     frame = frame.group_by("minuto").agg(nw.col("capturas").max().alias("capturas"), *sums).sort("minuto")
-    names = ("minuto", "capturas", *_SUMMED)
-    return [dict(zip(names, row, strict=True)) for row in session.rows(frame.select(*names))]
+    return dicts(session, frame, "minuto", "capturas", *_SUMMED)
 
 
 def _files_since(snapshot: Snapshot | None, day: datetime) -> list[DataFile]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -21,6 +21,9 @@ from lakehouse.core.engines import Session
 from lakehouse.core.names import TableRef
 from lakehouse.lake import LakeResource
 from lakehouse.steps import RETRY, code_version, failures
+
+if TYPE_CHECKING:
+    import narwhals as nw
 
 Snapshots = Mapping[TableRef, Snapshot | None]
 #: Beside the pages: what the newest one was made of.
@@ -93,8 +96,12 @@ def rows(session: Session, snapshot: Snapshot | None, *, chosen: Sequence[DataFi
     """The rows of a mart, or of some of its files; none of one that is not there."""
     if snapshot is None:
         return []
-    frame = session.read(snapshot.paths(chosen), snapshot.columns)
-    return [dict(zip(snapshot.columns, row, strict=True)) for row in session.rows(frame)]
+    return dicts(session, session.read(snapshot.paths(chosen), snapshot.columns), *snapshot.columns)
+
+
+def dicts(session: Session, frame: "nw.LazyFrame[Any]", *names: str) -> list[dict[str, Any]]:
+    """These columns of a small frame, row by row."""
+    return [dict(zip(names, row, strict=True)) for row in session.rows(frame.select(*names))]
 
 
 def states(snapshots: Snapshots) -> list[dict[str, Any]]:
