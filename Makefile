@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 export PYTHONUNBUFFERED := 1
 
+# What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
+GIVEN := ACTION AT BASE FORCE FORM FROM HEAD JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE VERSION WITH YES
+$(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+
 # A name without dot and slash is a command, not a file.
 .PHONY: $(shell sed -n 's/^\([a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
-help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
-
 # --- set-up -----------------------------------------------------------------------------------------------------------
+help: ## List the targets
+	@awk -F ':.*## ' '/^# --- / {gsub(/^# --- | -+$$/, ""); part = $$0} /^[a-z-]+:.*## / {if (part) print "\n" part; part = ""; printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
 $(VENV)/.base: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "Python 3.11 to 3.13 is needed, this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -47,6 +51,12 @@ data/dagster/dagster.yaml: dagster.yaml | .env
 
 setup: $(VENV)/.base data/dagster/dagster.yaml ## Make .venv, .env and Dagster's home
 
+doctor: setup ## Are the locations of the settings there, and safe to write?
+	@$(BIN)/python -m lakehouse doctor
+
+connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
+	@$(BIN)/python -m lakehouse connector "$$NAME" "$$PACKAGE" $(if $(WITH),--python "$$WITH")
+
 # Whether nobody has said where landed files are: then the sample is written, and its stubs stand in for the sources.
 SAMPLE := [ -z "$$LAKEHOUSE_LANDING" ] && ! grep -qs '^LAKEHOUSE_LANDING=.' .env
 
@@ -65,7 +75,7 @@ run: setup ## Sample landing, every table, the report: from nothing to a lakehou
 	@$(BIN)/python -m lakehouse summary
 
 brt-feed: setup ## A simulated BRT feed on http://127.0.0.1:8765/gps/brt, for LAKEHOUSE_BRT_URL: [PORT=8765]
-	@$(BIN)/python -m lakehouse.sample.brt serve $(if $(PORT),--port '$(PORT)')
+	@$(BIN)/python -m lakehouse.sample.brt serve $(if $(PORT),--port "$$PORT")
 
 sample: setup ## Write the sample landing zone only
 	@$(BIN)/python -m lakehouse.sample
@@ -74,77 +84,76 @@ dev: setup ## Dagster UI on http://127.0.0.1:3000
 	@$(BIN)/dagster dev --host 127.0.0.1 --port 3000
 
 dashboard: setup $(VENV)/.dashboard ## Pages for people on http://127.0.0.1:8501: [PORT=8502]
-	@$(BIN)/python -m lakehouse dashboard $(if $(PORT),--port '$(PORT)')
-
-connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
-	@$(BIN)/python -m lakehouse connector '$(NAME)' '$(PACKAGE)' $(if $(WITH),--python '$(WITH)')
+	@$(BIN)/python -m lakehouse dashboard $(if $(PORT),--port "$$PORT")
 
 trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TIMES=10] [JSON=1]
-	@$(BIN)/python -m lakehouse trigger '$(JOB)' $(if $(SOURCE),--source-table '$(SOURCE)') $(if $(TARGET),--target-table '$(TARGET)') $(if $(TIMES),--times '$(TIMES)') $(AS_JSON)
+	@$(BIN)/python -m lakehouse trigger "$$JOB" $(if $(SOURCE),--source-table "$$SOURCE") $(if $(TARGET),--target-table "$$TARGET") $(if $(TIMES),--times "$$TIMES") $(AS_JSON)
 
 materialize: setup ## Materialise assets here: SELECT='group:silver'
-	@$(BIN)/python -m lakehouse materialize '$(SELECT)'
-
-rebuild: setup ## Compute a silver table again from all of bronze: TABLE=vendas
-	@$(BIN)/python -m lakehouse rebuild '$(TABLE)' $(if $(REASON),--reason "$$REASON") $(if $(ACTION),--action '$(ACTION)')
-
-quarantine: setup ## What was delivered and is not in the tables: TABLE=vendas [LIMIT=20]
-	@$(BIN)/python -m lakehouse quarantine '$(TABLE)' $(if $(LIMIT),--limit '$(LIMIT)')
-
-redrive: setup ## Judge that again, after a rule, a type or a file was mended: TABLE=vendas
-	@$(BIN)/python -m lakehouse redrive '$(TABLE)'
-
-release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...' [ACTION=accept]
-	@$(BIN)/python -m lakehouse release '$(TABLE)' "$$REASON" $(if $(ACTION),--action '$(ACTION)')
-
-compare: setup ## Does another Delta table say the same as silver? TABLE=vendas WITH=s3://silver/vendas_processed
-	@$(BIN)/python -m lakehouse compare '$(TABLE)' '$(WITH)'
-
-pin: setup ## Keep a version of a table readable: TABLE=vendas VERSION=7 REASON='...'
-	@$(BIN)/python -m lakehouse pin '$(TABLE)' $(if $(VERSION),--version '$(VERSION)') "$$REASON"
-
-unpin: setup ## Let go of a pinned version: TABLE=vendas VERSION=7
-	@$(BIN)/python -m lakehouse unpin '$(TABLE)' $(if $(VERSION),--version '$(VERSION)')
-
-vacuum: setup ## What the next maintenance would remove, and what it keeps and why: [TABLE=vendas]
-	@$(BIN)/python -m lakehouse vacuum $(if $(TABLE),'$(TABLE)')
-
-retention: setup ## What is older than its table declares, and would go with the next maintenance: [TABLE=vendas]
-	@$(BIN)/python -m lakehouse retention $(if $(TABLE),'$(TABLE)')
-
-forget: setup ## Erase one subject from tables, history, landing and backups: TABLE=clientes KEY=12345 REASON='...'
-	@$(BIN)/python -m lakehouse forget '$(TABLE)' '$(KEY)' "$$REASON"
-
-backup: setup ## Back up every table and database to LAKEHOUSE_BACKUP_ROOT, and prove it
-	@$(BIN)/python -m lakehouse backup
-
-prove: setup ## Restore all of a backup to a scratch folder, and compare: [AT=20261121]
-	@$(BIN)/python -m lakehouse prove $(if $(AT),--at '$(AT)')
-
-restore: setup ## Put a table back as it was in a backup: TABLE=vendas [AT=20261121] [FORCE=1]
-	@$(BIN)/python -m lakehouse restore '$(TABLE)' $(if $(AT),--at '$(AT)') $(if $(FORCE),--force '$(FORCE)')
-
-restore-all: setup ## Put every table of a backup back: [AT=20261121] [FORCE=1]
-	@$(BIN)/python -m lakehouse restore-all $(if $(AT),--at '$(AT)') $(if $(FORCE),--force '$(FORCE)')
-
-rollback: setup ## Let a silver or gold table be what it was at a version: TABLE=vendas VERSION=7 REASON='...'
-	@$(BIN)/python -m lakehouse rollback '$(TABLE)' $(if $(VERSION),--version '$(VERSION)') "$$REASON"
-
-rollback-model: setup $(VENV)/.ml ## Let the champion before this one forecast again
-	@$(BIN)/python -m lakehouse rollback-model
+	@$(BIN)/python -m lakehouse materialize "$$SELECT"
 
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary
 
 metrics: setup ## Runs, tables, topics, services as Prometheus text: [PORT=9464] serves them
-	@$(BIN)/python -m lakehouse metrics $(if $(PORT),--port '$(PORT)')
+	@$(BIN)/python -m lakehouse metrics $(if $(PORT),--port "$$PORT")
 
-doctor: setup ## Are the places that the settings name there, and safe to write?
-	@$(BIN)/python -m lakehouse doctor
+# --- tables -----------------------------------------------------------------------------------------------------------
+table: setup ## From anyone's file to a silver table: FROM=vendas.csv [NAME=vendas_loja] [SHEET=Plan1] [YES=1]
+	@$(BIN)/python -m lakehouse table "$$FROM" $(if $(NAME),--name "$$NAME") $(if $(SHEET),--sheet "$$SHEET") $(if $(YES),--yes "$$YES")
 
-# --- Dagster in the background (docs/commands.md) ------------------------------------------------------------------------
+rebuild: setup ## Compute a silver table again from all of bronze: TABLE=vendas
+	@$(BIN)/python -m lakehouse rebuild "$$TABLE" $(if $(REASON),--reason "$$REASON") $(if $(ACTION),--action "$$ACTION")
+
+quarantine: setup ## What was delivered and is not in the tables: TABLE=vendas [LIMIT=20]
+	@$(BIN)/python -m lakehouse quarantine "$$TABLE" $(if $(LIMIT),--limit "$$LIMIT")
+
+redrive: setup ## Validate that again, after a rule or a file was corrected: TABLE=vendas
+	@$(BIN)/python -m lakehouse redrive "$$TABLE"
+
+release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...' [ACTION=accept]
+	@$(BIN)/python -m lakehouse release "$$TABLE" "$$REASON" $(if $(ACTION),--action "$$ACTION")
+
+compare: setup ## Does another Delta table have the same rows as silver? TABLE=vendas WITH=s3://silver/vendas_processed [TIMEZONE=America/Sao_Paulo]
+	@$(BIN)/python -m lakehouse compare "$$TABLE" "$$WITH" $(if $(TIMEZONE),--timezone "$$TIMEZONE")
+
+# --- maintenance (docs/operations.md) ---------------------------------------------------------------------------------
+vacuum: setup ## What the next maintenance would remove, and what it keeps and why: [TABLE=vendas]
+	@$(BIN)/python -m lakehouse vacuum $(if $(TABLE),"$$TABLE")
+
+retention: setup ## What is older than its table declares, and would go with the next maintenance: [TABLE=vendas]
+	@$(BIN)/python -m lakehouse retention $(if $(TABLE),"$$TABLE")
+
+pin: setup ## Keep a version of a table readable: TABLE=vendas VERSION=7 REASON='...'
+	@$(BIN)/python -m lakehouse pin "$$TABLE" $(if $(VERSION),--version "$$VERSION") "$$REASON"
+
+unpin: setup ## Let go of a pinned version: TABLE=vendas VERSION=7
+	@$(BIN)/python -m lakehouse unpin "$$TABLE" $(if $(VERSION),--version "$$VERSION")
+
+rollback: setup ## Let a silver or gold table be what it was at a version: TABLE=vendas VERSION=7 REASON='...'
+	@$(BIN)/python -m lakehouse rollback "$$TABLE" $(if $(VERSION),--version "$$VERSION") "$$REASON"
+
+rollback-model: setup $(VENV)/.ml ## Let the champion before this one forecast again
+	@$(BIN)/python -m lakehouse rollback-model
+
+forget: setup ## Erase one subject from tables, history, landing and backups: TABLE=clientes KEY=12345 REASON='...'
+	@$(BIN)/python -m lakehouse forget "$$TABLE" "$$KEY" "$$REASON"
+
+backup: setup ## Back up every table and database to LAKEHOUSE_BACKUP_ROOT, and prove it
+	@$(BIN)/python -m lakehouse backup
+
+prove: setup ## Restore all of a backup to a scratch folder, and compare: [AT=20261121]
+	@$(BIN)/python -m lakehouse prove $(if $(AT),--at "$$AT")
+
+restore: setup ## Put a table back as it was in a backup: TABLE=vendas [AT=20261121] [FORCE=1]
+	@$(BIN)/python -m lakehouse restore "$$TABLE" $(if $(AT),--at "$$AT") $(if $(FORCE),--force "$$FORCE")
+
+restore-all: setup ## Put every table of a backup back: [AT=20261121] [FORCE=1]
+	@$(BIN)/python -m lakehouse restore-all $(if $(AT),--at "$$AT") $(if $(FORCE),--force "$$FORCE")
+
+# --- Dagster in the background (docs/commands.md) ---------------------------------------------------------------------
 start: setup ## Dagster's webserver and daemon in the background, for this DAGSTER_HOME: [PORT=3000]
-	@$(BIN)/python -m lakehouse start $(if $(PORT),--port '$(PORT)') $(AS_JSON)
+	@$(BIN)/python -m lakehouse start $(if $(PORT),--port "$$PORT") $(AS_JSON)
 
 stop: setup ## Stop what make start has started, and its children
 	@$(BIN)/python -m lakehouse stop $(AS_JSON)
@@ -159,34 +168,34 @@ init: setup ## Switch on the schedules and sensors of this environment: [JSON=1]
 	@$(BIN)/python -m lakehouse init $(AS_JSON)
 
 schedules: setup ## List schedules and sensors, or switch one: [SCHEDULE=medallion_etl_daily ON=1] [JSON=1]
-	@$(BIN)/python -m lakehouse schedules $(if $(SCHEDULE),'$(SCHEDULE)') $(if $(ON),--on '$(ON)') $(AS_JSON)
+	@$(BIN)/python -m lakehouse schedules $(if $(SCHEDULE),"$$SCHEDULE") $(if $(ON),--on "$$ON") $(AS_JSON)
 
-logs: setup ## What a run's log says, and what its steps printed; of the newest run without RUN: [RUN=3f2a9b] [JSON=1]
-	@$(BIN)/python -m lakehouse logs $(if $(RUN),'$(RUN)') $(AS_JSON)
+logs: setup ## A run's log, and what its steps printed; the newest run without RUN: [RUN=3f2a9b] [JSON=1]
+	@$(BIN)/python -m lakehouse logs $(if $(RUN),"$$RUN") $(AS_JSON)
 
-# --- the real parts, on 127.0.0.1 (docs/deployment.md) -----------------------------------------------------------------
+# --- the real parts, on 127.0.0.1 (docs/deployment.md) ----------------------------------------------------------------
 stack-install: setup $(VENV)/.stack ## Fetch S3, PostgreSQL, Kafka and MLflow by package name: [PARTS="s3 postgres"]
-	@$(BIN)/python deploy/stack.py install $(PARTS)
+	@$(BIN)/python -m deploy.stack install $$PARTS
 
 stack: ## Start them, and Dagster on them; returns when every part answers: [PARTS="s3 postgres"]
 	@test -e $(VENV)/.stack || { echo 'Run make stack-install first.' >&2; exit 1; }
-	@$(BIN)/python deploy/stack.py up $(PARTS)
+	@$(BIN)/python -m deploy.stack up $$PARTS
 
 stack-status: setup ## Which part of the stack answers
-	@$(BIN)/python deploy/stack.py status
+	@$(BIN)/python -m deploy.stack status
 
 stack-env: setup ## What a shell needs to use the stack: eval "$$(make -s stack-env)"
-	@$(BIN)/python deploy/stack.py env
+	@$(BIN)/python -m deploy.stack env
 
 stack-down: setup ## Stop what make stack started
-	@$(BIN)/python deploy/stack.py down
+	@$(BIN)/python -m deploy.stack down
 
 spark-jars: ## Jars with which Spark reads the Delta tables of others, and S3, into .stack/jars
 	@mvn --quiet --batch-mode --file deploy/spark/pom.xml dependency:copy-dependencies -DoutputDirectory='$(CURDIR)/.stack/jars'
 
-# --- develop ----------------------------------------------------------------------------------------------------------
+# --- develop (CONTRIBUTING.md) ----------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not stack and not spark'
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not power and not stack and not spark'
 
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
@@ -194,33 +203,41 @@ test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 test-faults: setup $(VENV)/.dev ## 200 kills, full disks, read errors: what is lost and doubled (10 minutes)
 	@$(BIN)/python -m pytest -m faults lakehouse_tests/faults
 
+test-power: setup $(VENV)/.dev ## Power cuts at every moment: what is lost, doubled or stuck (15 minutes; Linux with FUSE)
+	@command -v fusermount >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq fuse3 libfuse2 >/dev/null; } || \
+		{ echo 'Install FUSE first: apt-get install fuse3 libfuse2 (as root).' >&2; exit 1; }
+	@$(BIN)/python -m pytest -m power lakehouse_tests/faults/power
+
 test-stack: stack-install ## S3 with faults, the production instance, Spark: real parts, started on free ports and stopped
 	@$(BIN)/python -m pytest -m '(stack or spark) and not slow'
 
-check: setup $(VENV)/.dev ## Lint, types, security, generated files, dbt parse, definitions load
+check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt parse, definitions load, bench cases
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/bandit -q -r lakehouse benchmarks -c pyproject.toml
-	@$(BIN)/python -m lakehouse.sync --check
+	@$(BIN)/python -m lakehouse sync --check
 	@$(BIN)/dagster definitions validate --log-level warning
+	@$(BIN)/python -m benchmarks --check
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 sync: setup ## Regenerate what derives from the specs: dbt sources, golden asset keys
-	@$(BIN)/python -m lakehouse.sync
+	@$(BIN)/python -m lakehouse sync
 
 .PHONY: impact
 impact: setup ## What a change does to the graph, and what it breaks: [BASE=main] [HEAD=branch] [FORM=markdown]
-	@$(BIN)/python -m lakehouse impact $(if $(BASE),--base '$(BASE)') $(if $(HEAD),--head '$(HEAD)') $(if $(FORM),--'$(FORM)')
+	@$(BIN)/python -m lakehouse impact $(if $(BASE),--base "$$BASE") $(if $(HEAD),--head "$$HEAD") $(if $(FORM),"--$$FORM")
 
 lock: $(VENV)/.dev ## Resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 --no-header pyproject.toml --output-file requirements.lock
 
 bench: setup $(VENV)/.dev ## Measure against bare scripts, with bounds [ROWS=100000000] [ONLY=full]
-	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows '$(ROWS)') $(if $(ONLY),--only '$(ONLY)')
+	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows "$$ROWS") $(if $(ONLY),--only "$$ONLY")
 
 clean: ## Remove the lake, Dagster's history and caches (keeps .venv)
 	@rm -rf data dbt_project/target dbt_project/logs

@@ -1,6 +1,6 @@
 """`python -m benchmarks`: run the cases, print every figure beside its bound; exit code 1 when a bound is missed.
 
-Each case is described in `cases.py`, how it is measured in `measure.py`. Run it on an idle machine: both sides run in turn,
+Each case is described in `cases/`, how it is measured in `measure.py`. Run it on an idle machine: both sides run in turn,
 so that a disturbance meets both, but a ratio of two disturbed times is still a poor figure; the load is printed.
 """
 
@@ -26,7 +26,10 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=list(CASES), help="only this case; may be given again")
     parser.add_argument("--rounds", type=int, default=5, help="runs of each side (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure here")
+    parser.add_argument("--check", action="store_true", help="only look whether the cases fit the graph; nothing is run")
     arguments = parser.parse_args()
+    if arguments.check:
+        return _check()
     BENCH.mkdir(parents=True, exist_ok=True)
     busy = os.getloadavg()[0] > 0.5
     sizes: list[int] = arguments.rows or list(SIZES)
@@ -62,11 +65,20 @@ def main() -> int:
     return int(bool(failures) or any(figure["missed"] for figure in figures))
 
 
+def _check() -> int:
+    from benchmarks.check import problems  # loads the definitions; what measures must stay small
+
+    found = problems()
+    for problem in found:
+        print(problem, file=sys.stderr)
+    return int(bool(found))
+
+
 def _show(figure: Figure) -> str:
     ratio = f"{figure.ours / figure.bare:.2f}" if figure.bare and figure.unit in ("s", "GB") else ""
-    verdict = "" if figure.limit is None else "MISSED" if figure.missed else "ok"
+    result = "" if figure.limit is None else "MISSED" if figure.missed else "ok"
     ours, bare = (_number(value, figure.unit) for value in (figure.ours, figure.bare))
-    return _line(figure.case, figure.what, ours, bare, ratio, figure.bound, verdict)
+    return _line(figure.case, figure.what, ours, bare, ratio, figure.bound, result)
 
 
 def _number(value: float | None, unit: str) -> str:

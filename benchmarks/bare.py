@@ -2,7 +2,7 @@
 
 It is what one would write for this one table by hand, and what the lakehouse is measured against. Same input, same output
 (columns, types, order, ZSTD level 1, file size, statistics in the log). It has no rules, no quarantine, no ledger, no
-remembered deletes and no fence, and a delivered text that cannot be cast becomes null. It imports nothing of the lakehouse.
+tombstones and no fence, and a delivered text that cannot be cast becomes null. It imports nothing of the lakehouse.
 
     full        find the keys that occur twice or are deleted; of these find the records that lose, by file and position,
                 which reads four columns; then one pass over everything that leaves them out, sorted by key

@@ -37,6 +37,7 @@ def replay(captures: int, days: int) -> dict[str, object]:
     """Run the job once per capture."""
     import dagster as dg
 
+    from benchmarks.cases.graph import BRT_CAPTURE
     from lakehouse.automation import CONSOLE
     from lakehouse.definitions import build_defs
     from lakehouse.sample.brt import answer
@@ -48,7 +49,7 @@ def replay(captures: int, days: int) -> dict[str, object]:
     for old in folder.iterdir():
         old.unlink()
     config = {**CONSOLE, "loggers": {"console": {"config": {"log_level": "ERROR"}}}}
-    job = build_defs(load_settings()).resolve_job_def("brt_capture")
+    job = build_defs(load_settings()).resolve_job_def(BRT_CAPTURE.job)
     exports: list[tuple[float, float]] = []
     ticks: list[float] = []
     total = 0.0
@@ -62,7 +63,7 @@ def replay(captures: int, days: int) -> dict[str, object]:
             wall, cpu = time.perf_counter() - begun, time.process_time() - cpu
             total += wall
             path.unlink()
-            made = {event.asset_key.path[-1] for event in result.get_asset_materialization_events()}
+            made = {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
             if "brt_csv" in made:
                 exports.append((wall, cpu))
             else:

@@ -16,7 +16,7 @@ SELECT count(*) AS row_count, bit_xor(hash(t)) AS xored, sum(CAST(hash(t) AS HUG
 FROM (SELECT COLUMNS(lambda name: list_contains($columns, name)) FROM read_parquet($files)) AS t
 """
 
-_HOLDERS = """
+_AFFECTED = """
 SELECT DISTINCT filename
 FROM (SELECT id, filename FROM read_parquet($files, filename = true)) AS stored
 SEMI JOIN (SELECT CAST(id AS BIGINT) AS id FROM read_parquet($bronze) WHERE _batch_id = $batch) AS changed USING (id)
@@ -41,13 +41,13 @@ def rewritten(uri: str, bronze: str, batch: int) -> dict[str, int]:
     old, new = set(before.file_uris()), set(after.file_uris())
     source = DeltaTable(bronze).file_uris()
     with duckdb.connect() as con:
-        found = con.execute(_HOLDERS, {"files": sorted(old), "bronze": source, "batch": batch}).fetchall()
-    holders = {row[0] for row in found}
+        found = con.execute(_AFFECTED, {"files": sorted(old), "bronze": source, "batch": batch}).fetchall()
+    affected = {row[0] for row in found}
     return {
         "files_before": len(old),
-        "files_with_changed_keys": len(holders),
-        "rewritten_with_changed_keys": len(holders - new),
-        "rewritten_without": len(old - new - holders),
+        "files_with_changed_keys": len(affected),
+        "rewritten_with_changed_keys": len(affected - new),
+        "rewritten_without": len(old - new - affected),
     }
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ import narwhals as nw
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from lakehouse.core.delta import open_existing
-from lakehouse.core.engines import Session, open_session
 from lakehouse.core.engines import duckdb as _engine  # noqa: F401 - loaded before the clock starts
+from lakehouse.core.engines.session import Session, open_session
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
-from lakehouse.core.writes import Mode, Write, stage_write
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.snapshot import require_table
+from lakehouse.core.table.staging import Mode, Write, stage_write
+from lakehouse.core.table.transaction import commit_staged
 from lakehouse.settings import load_settings
 
 TABLES = ("store_sales", "date_dim", "store", "item", "customer")
@@ -58,7 +60,7 @@ class Elt:
         created = self._table("total_sales_fact")[1]
         for number in range(MERGES):
             with self._timed("merge"):
-                self._write("total_sales_fact", FACT, lambda session, n=number: self._changes(SEED + n), mode="merge", key=KEY)
+                self._write("total_sales_fact", FACT, partial(self._changes, SEED + number), mode="merge", key=KEY)
         uri = self.storage.uri(TableRef("gold", "total_sales_fact"))
         with self._timed("optimise"):
             DeltaTable(uri).optimize.compact()
@@ -91,13 +93,12 @@ class Elt:
         key: tuple[str, ...] = (),
     ) -> None:
         uri = self.storage.uri(TableRef("gold", name))
-        with hold(uri):
-            stage_write(self.session, uri, Write(frame=frame, columns=columns, mode=mode, key=key)).commit({})
+        with lock(uri):
+            commit_staged(stage_write(self.session, uri, Write(frame=frame, columns=columns, mode=mode, key=key)))
 
     def _table(self, name: str) -> "tuple[nw.LazyFrame[Any], int]":
         """The table and its number of rows."""
-        found = open_existing(self.storage.uri(TableRef("gold", name)))
-        assert found is not None, name
+        found = require_table(self.storage.uri(TableRef("gold", name)), TableRef("gold", name))
         return self.session.read(found.paths(), found.columns), found.rows
 
     def _sales(self) -> "nw.LazyFrame[Any]":
@@ -117,7 +118,7 @@ class Elt:
         totals = of_2001.group_by(*KEY).agg(*[nw.col(sold).sum().alias(name) for name, sold in _SOLD.items()])
         return totals.sort("s_store_id", "sale_date")
 
-    def _changes(self, seed: int) -> "nw.LazyFrame[Any]":
+    def _changes(self, seed: int, session: Session) -> "nw.LazyFrame[Any]":
         chosen = nw.col("ss_customer_sk") + nw.col("ss_sold_date_sk") + seed
         sales = self._sales().with_columns(chosen.alias("_chosen")).filter(nw.col("_chosen") % MODULO == 0)
         new = nw.concat_str(nw.lit("NEW_"), nw.col("_chosen").cast(nw.String))
@@ -125,7 +126,7 @@ class Elt:
         more = {"total_quantity": (5, 1), "total_net_paid": (50, 5), "total_net_profit": (20, 1)}
         added = {name: nw.col(_SOLD[name]) + nw.col("ss_item_sk") % span + least for name, (span, least) in more.items()}
         lines = sales.select(*KEY[:2], customer.alias("c_customer_id"), "sale_date", **added)
-        changes = self.session.keep(lines.group_by(*KEY).agg(*[nw.col(name).sum() for name in _TOTALS]))
+        changes = session.persist(lines.group_by(*KEY).agg(*[nw.col(name).sum() for name in _TOTALS]))
         stored = self._table("total_sales_fact")[0].join(changes.select(*KEY), on=list(KEY), how="semi")
         both = nw.concat([frame.select(*_typed()) for frame in (changes, stored)], how="vertical")
         return both.group_by(*KEY).agg(*[nw.col(name).sum() for name in _TOTALS])

@@ -3,7 +3,7 @@
     python -m benchmarks.files write <landing folder> <count>      makes the files, unless they are there and complete
     python -m benchmarks.files ingest <landing folder> <lake's folder>
 
-The pure functions as the asset calls them: hold, session, stage, commit, settle. The clock starts after the first listing, with
+The pure functions as the asset calls them: lock, session, stage, commit, finalise. The clock starts after the first listing, with
 the modules loaded; the listings that a run makes itself are in its time.
 """
 
@@ -17,14 +17,18 @@ import deltalake  # noqa: F401 - the lakehouse loads it where it is used; here i
 
 from lakehouse.bronze.ingest import stage_batch
 from lakehouse.core import ledger
-from lakehouse.core.delta import open_existing
-from lakehouse.core.engines import open_session
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.engines.session import duckdb_session
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.snapshot import require_table
+from lakehouse.core.table.transaction import commit_staged
 from lakehouse.settings import load_settings
+from lakehouse.tables.spec import AirbyteStream
 from lakehouse.tables.vendas import VENDAS
 
 GENERATOR = 1  # raise when the same arguments would give other files
 _RECORDS = 20
+assert isinstance(VENDAS.source, AirbyteStream)
+STREAM = VENDAS.source.stream
 _AT = 1_767_225_600_000
 
 
@@ -35,7 +39,7 @@ def write(landing: Path, count: int) -> None:
     if marker.is_file() and json.loads(marker.read_text()) == wanted:
         return
     shutil.rmtree(landing, ignore_errors=True)
-    folder = landing / "raw" / VENDAS.source.stream
+    folder = landing / "raw" / STREAM
     folder.mkdir(parents=True)
     for number in range(count):
         lines = (_line(number * _RECORDS + record) for record in range(_RECORDS))
@@ -69,18 +73,18 @@ def ingest(storage: Storage, *, memory_limit: str) -> int:
     """
     uri = storage.uri(VENDAS.bronze)
     with (
-        hold(uri),
-        open_session("duckdb", memory_limit=memory_limit, spill=f"{storage.root}/.spill", folders=storage.folders()) as session,
+        lock(uri),
+        duckdb_session(memory_limit=memory_limit, spill=f"{storage.root}/.spill", folders=storage.folders()) as session,
     ):
         batch = stage_batch(session, storage, VENDAS, run_id="benchmark")
-        if batch.candidate is None or batch.entry is None:
+        if batch.transaction is None or batch.entry is None:
             return 0
         if batch.entry.written != batch.entry.records_in:
             raise RuntimeError(f"The generated sales were not written as they are: {batch.entry}.")
-        batch.candidate.commit({"run_id": "benchmark"})
-        committed = open_existing(uri)
-        if committed is not None:
-            ledger.settle(session, storage.uri(ledger.LEDGER_TABLE), table=VENDAS.bronze, snapshot=committed)
+        commit_staged(batch.transaction.with_provenance(run_id="benchmark"))
+        ledger.finalise(
+            session, storage.uri(ledger.LEDGER_TABLE), table=VENDAS.bronze, snapshot=require_table(uri, VENDAS.bronze)
+        )
         return batch.entry.written
 
 
@@ -92,7 +96,7 @@ def main(landing: str, lake: str) -> dict[str, object]:
     """
     bound = load_settings().memory_bound
     storage = Storage(root=lake, landing=landing)
-    files = len(storage.landed(VENDAS.source.stream))
+    files = len(storage.landed(STREAM))
     begun = time.perf_counter()
     written = ingest(storage, memory_limit=bound)
     between = time.perf_counter()

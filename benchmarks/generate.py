@@ -25,20 +25,22 @@ import deltalake
 import duckdb
 import narwhals as nw
 
-from lakehouse.core.delta import Snapshot, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
-from lakehouse.core.landing.airbyte import ENVELOPE
-from lakehouse.core.ledger import Entry, ingest_app
+from lakehouse.core.ledger import ingest_app
+from lakehouse.core.table.provenance import Entry, Provenance
+from lakehouse.core.table.snapshot import open_table, require_table
+from lakehouse.core.table.transaction import Transaction, commit_staged
+from lakehouse.landing.readers.files.fields import ENVELOPE
 from lakehouse.tables.vendas import VENDAS
 
-GENERATOR = 2  # raise when the same arguments would give other rows
+GENERATOR = 3  # raise when the same arguments would give other rows
 BATCHES = 10
 MIN_ROWS = 100_000
 _UPDATES, _INSERTS = 8_000, 2_000
 _SPREAD = 10_000
 _SECONDS_PER_LINE = 3
 _WEEK_LINES = 7 * 86_400 // _SECONDS_PER_LINE
-_BRONZE_FILE_MB = 64  # as lakehouse/core/landing/airbyte.py writes them
+_BRONZE_FILE_MB = 64  # as lakehouse/landing/readers/files/stage.py writes them
 _INGESTED_AT = datetime(2027, 1, 1, tzinfo=UTC)
 
 #: `kind` 0 is a new line; 1 a delete; 2 and 3 the same version again; 4 and more a newer version.
@@ -78,7 +80,7 @@ SELECT
     CASE purchase % 5 WHEN 0 THEN 'Brasil' WHEN 1 THEN 'Chile' WHEN 2 THEN 'Uruguai' ELSE 'Argentina' END AS pais,
     CASE WHEN kind = 1 THEN 'deleted' WHEN change > 0 THEN 'shipped' ELSE 'paid' END AS status,
     strftime(sold, '%Y-%m-%dT%H:%M:%SZ') AS created_at,
-    strftime(sold + to_days(CASE WHEN change > 0 THEN 2 ELSE 0 END), '%Y-%m-%dT%H:%M:%SZ') AS updated_at
+    strftime(sold + to_days(CASE WHEN change > 0 THEN 2 + $batch ELSE 0 END), '%Y-%m-%dT%H:%M:%SZ') AS updated_at
 FROM versions
 """
 
@@ -132,25 +134,16 @@ def _next_batch(session: DuckDBSession, table: Path, rows: int) -> None:
 
 
 def _append(session: DuckDBSession, table: Path, batch: int, lines: dict[str, int]) -> None:
-    snapshot = _open(table)
+    snapshot = require_table(str(table), table)
     values = {**lines, "batch": batch, "seconds": _SECONDS_PER_LINE, "ingested_at": _INGESTED_AT}
     frame = nw.from_native(session.connection.sql(_BATCH, params=values))
-    columns = snapshot.columns
+    columns = {name: kind for name, kind in snapshot.columns.items() if name in frame.columns}
     files = session.write(frame, str(table), columns=columns, file_mb=_BRONZE_FILE_MB)
     count = sum(file.rows for file in files)
     entry = Entry(batch_from=batch - 1, batch_to=batch, records_in=count, written=count, rows_after=snapshot.rows + count)
-    snapshot.commit(
-        add=files,
-        transactions={ingest_app(VENDAS.bronze): batch},
-        info={"operation": "append", "files": "1", **entry.info()},
-    )
-
-
-def _open(table: Path) -> Snapshot:
-    snapshot = open_existing(str(table))
-    if snapshot is None:
-        raise FileNotFoundError(f"There is no table in {table}.")
-    return snapshot
+    watermarks = {ingest_app(VENDAS.bronze): batch}
+    made = Provenance(operation="append", figures=entry)
+    commit_staged(Transaction(table=snapshot, add=files, watermarks=watermarks, provenance=made))
 
 
 if __name__ == "__main__":

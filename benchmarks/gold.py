@@ -8,29 +8,29 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import duckdb
 from deltalake import DeltaTable, WriterProperties, write_deltalake
 
 from benchmarks.bare_job import GOLD, MEASURES
+from lakehouse.core.table.transaction import commit_staged
 
 
 def prepare(lake: str) -> None:
     """Write silver/produtos and silver/clientes. Their other columns do not matter to the marts' cost."""
     import narwhals as nw
 
-    from lakehouse.core.delta import open_existing
-    from lakehouse.core.engines import Session, open_session
-    from lakehouse.core.storage import Storage
-    from lakehouse.core.writes import Write, stage_write
+    from lakehouse.core.engines.session import Session, open_session
+    from lakehouse.core.store.storage import Storage
+    from lakehouse.core.table.snapshot import require_table
+    from lakehouse.core.table.staging import Write, stage_write
     from lakehouse.settings import load_settings
-    from lakehouse.silver.refresh import silver_columns
+    from lakehouse.silver.merge import silver_columns
     from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
 
     storage = Storage(root=lake, landing=f"{lake}/landing")
-    sales = open_existing(storage.uri(VENDAS.silver))
-    if sales is None:
-        raise RuntimeError(f"There are no silver sales in {lake}.")
+    sales = require_table(storage.uri(VENDAS.silver), VENDAS.silver)
     with open_session(
         "duckdb", memory_limit=load_settings().memory_bound, spill=f"{lake}/.spill", folders=storage.folders()
     ) as session:
@@ -41,13 +41,13 @@ def prepare(lake: str) -> None:
             (CLIENTES, "cliente_id", {"pais": nw.col("pais").max(), "segmento": nw.col("pais").min(), "created_at": first}),
         ):
 
-            def frame(session: Session, name: str = name, rest: dict[str, nw.Expr] = rest) -> "nw.LazyFrame[object]":
+            def frame(session: Session, name: str = name, rest: dict[str, nw.Expr] = rest) -> "nw.LazyFrame[Any]":
                 known = session.read(sales.paths(), sales.columns).filter(~nw.col(name).is_null())
                 columns = {**{column: value.alias(column) for column, value in rest.items()}, **instants}
                 return known.group_by(name).agg(*columns.values()).rename({name: "id"})
 
             write = Write(frame=frame, columns=silver_columns(spec), mode="overwrite", sort_by=spec.key)
-            stage_write(session, storage.uri(spec.silver), write).commit({})
+            commit_staged(stage_write(session, storage.uri(spec.silver), write))
 
 
 def bare(lake: str, folder: str) -> float:

@@ -63,4 +63,4 @@ def run(folder: str, lake: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"generate": generate, "run": run}[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(generate(*sys.argv[2:]) if sys.argv[1] == "generate" else run(*sys.argv[2:])))

@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 BENCH = PROJECT / "data" / "bench"
 #: Settings of the caller's shell that would make the two sides differ from one machine to the next.
 _FOREIGN = ("LAKEHOUSE_", "DAGSTER_", "DBT_")
-_KEPT = ("LAKEHOUSE_MEMORY_LIMIT",)
+_INHERITED = ("LAKEHOUSE_MEMORY_LIMIT",)
 
 
 class BenchmarkError(RuntimeError):
@@ -45,9 +45,9 @@ class Run:
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of every child: byte code is cached, as it is for an installed package; own settings only."""
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(_FOREIGN) or n in _KEPT}
-    kept.pop("PYTHONDONTWRITEBYTECODE", None)
-    return {**kept, "PYTHONPYCACHEPREFIX": str(BENCH / "pycache"), **(extra or {})}
+    inherited = {n: v for n, v in os.environ.items() if not n.startswith(_FOREIGN) or n in _INHERITED}
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**inherited, "PYTHONPYCACHEPREFIX": str(BENCH / "pycache"), **(extra or {})}
 
 
 def run(arguments: Sequence[str], *, env: Mapping[str, str] | None = None, python: str = sys.executable) -> Run:

@@ -17,13 +17,16 @@ from typing import Any
 
 import dagster as dg
 
+from lakehouse.core.table.transaction import commit_staged
+
 TABLES, PAST, NEW = 30, 100_000, 1_000
 
 
 def one_run(folder: Path) -> dict[str, float]:
     """Materialise the four assets of `monitoring` over `TABLES` tables of a few commits each."""
-    from lakehouse.core.delta import Candidate, open_table
     from lakehouse.core.names import TableRef
+    from lakehouse.core.table.snapshot import open_table
+    from lakehouse.core.table.transaction import Transaction
     from lakehouse.observability import outbox
     from lakehouse.observability.assets import Surroundings, monitoring_assets
     from lakehouse.resources import build_resources
@@ -38,7 +41,7 @@ def one_run(folder: Path) -> dict[str, float]:
                 table = open_table(settings.storage.uri(ref), columns)
                 rows = [{"id": commit * 100 + n, "at": datetime.now(UTC)} for n in range(100)]
                 add = session.write(session.table(rows, columns), table.uri, columns=columns)
-                Candidate(snapshot=table, add=add).commit()
+                commit_staged(Transaction(table=table, add=add))
     assets = monitoring_assets(settings, (), surroundings=Surroundings(refs, (), dict))
     job = dg.Definitions(
         assets=assets,
@@ -64,10 +67,11 @@ def history(folder: Path) -> dict[str, float]:
     from dagster._serdes import serialize_value
     from sqlalchemy import create_engine
 
-    from lakehouse.core.delta import Candidate, open_table
+    from benchmarks.past_runs import PastRun, events
+    from lakehouse.core.table.snapshot import open_table
+    from lakehouse.core.table.transaction import Transaction
     from lakehouse.observability import eventlog, metrics
     from lakehouse.settings import Settings
-    from lakehouse_tests.observability.history import PastRun, events
 
     storage = Settings(root=str(folder / "lake")).storage
     start = datetime.now(UTC) - timedelta(days=30)
@@ -77,18 +81,18 @@ def history(folder: Path) -> dict[str, float]:
         across = {"RUN_START", "RUN_SUCCESS", "PIPELINE_START", "PIPELINE_SUCCESS", "ASSET_MATERIALIZATION"}
 
         def entries(run: PastRun, kinds: Collection[str] = ()) -> list[dict[str, Any]]:
-            found = [(event.dagster_event_type.value, event) for event in events(run) if event.dagster_event_type]
+            found = [(event.dagster_event, event) for event in events(run) if event.dagster_event]
             return [
                 {
                     "run_id": run.run_id,
                     "event": serialize_value(event),
-                    "dagster_event_type": kind,
+                    "dagster_event_type": step.event_type_value,
                     "timestamp": datetime.fromtimestamp(event.timestamp, tz=UTC).replace(tzinfo=None),
                     "step_key": event.step_key,
-                    "asset_key": event.dagster_event.asset_key.to_string() if event.get_dagster_event().asset_key else None,
+                    "asset_key": step.asset_key.to_string() if step.asset_key else None,
                 }
-                for kind, event in found
-                if not kinds or kind in kinds
+                for step, event in found
+                if not kinds or step.event_type_value in kinds
             ]
 
         def store(runs: list[PastRun]) -> None:
@@ -113,14 +117,14 @@ def history(folder: Path) -> dict[str, float]:
         store(past)
         table = open_table(storage.uri(metrics.METRICS_TABLE), metrics.COLUMNS)
         last = eventlog.newest(instance)
-        Candidate(snapshot=table, add=(), transactions={f"event_log:{eventlog.identity(instance)}": last}).commit()
+        commit_staged(Transaction(table=table, add=(), watermarks={f"event_log:{eventlog.identity(instance)}": last}))
         store(new)
         with log.run_connection(new[0].run_id):  # makes an empty log of a run, with Dagster's own schema
             pass
         for run in new:
-            place = log.path_for_shard(run.run_id)
+            log_path = log.path_for_shard(run.run_id)
             if run is not new[0]:
-                shutil.copyfile(log.path_for_shard(new[0].run_id), place)
+                shutil.copyfile(log.path_for_shard(new[0].run_id), log_path)
         for run in new:
             engine = create_engine(log.conn_string_for_shard(run.run_id))
             with engine.begin() as connection:

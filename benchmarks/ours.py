@@ -1,6 +1,6 @@
 """Our side of `full` and `increment`: the lakehouse's own refresh of silver/vendas, rules, quarantine and ledger included.
 
-The pure functions as the asset calls them: hold, session, stage, commit, settle. Dagster is not in it: what Dagster adds is
+The pure functions as the asset calls them: lock, session, stage, commit, finalise. Dagster is not in it: what Dagster adds is
 measured by the cases `warm`, `cli` and `job`. The clock starts when the modules are loaded, as it does in `bare.py`.
 
     python -m benchmarks.ours <bronze layer's folder> <lake's folder>
@@ -14,16 +14,18 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import deltalake  # noqa: F401 - the lakehouse loads it where it is used; here it is loaded before the clock starts
 import duckdb
 import narwhals as nw
 
 from lakehouse.core import ledger
-from lakehouse.core.delta import open_existing
-from lakehouse.core.engines import Spark, open_session
 from lakehouse.core.engines import duckdb as _engine  # noqa: F401 - as above
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.engines.session import Spark, open_session
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.snapshot import require_table
+from lakehouse.core.table.transaction import commit_staged
 from lakehouse.settings import load_settings
 from lakehouse.silver.refresh import LEDGER, stage_refresh
 from lakehouse.tables.vendas import VENDAS
@@ -40,20 +42,19 @@ def refresh(
     storage = Storage(root=lake, landing=f"{lake}/landing", layers={"bronze": bronze})
     uri = storage.uri(VENDAS.silver)
     with (
-        hold(uri),
+        lock(uri),
         open_session(
             engine, memory_limit=memory_limit, spill=f"{lake}/.spill", folders=storage.folders(), spark=spark
         ) as session,
     ):
         staged = stage_refresh(session, storage, VENDAS, run_id="benchmark")
         failed = [finding.rule for finding in staged.findings if not finding.passed]
-        if staged.candidate is None or staged.entry is None or failed:
+        if staged.transaction is None or staged.entry is None or failed:
             raise RuntimeError(f"The generated sales were not committed as they are: {failed or 'nothing to do'}.")
-        staged.candidate.commit({"run_id": "benchmark"})
-        committed = open_existing(uri)
-        if committed is not None:
-            ledger.settle(session, storage.uri(LEDGER), table=VENDAS.silver, snapshot=committed)
-    return {"entry": vars(staged.entry), **staged.written}
+        commit_staged(staged.transaction.with_provenance(run_id="benchmark"))
+        ledger.finalise(session, storage.uri(LEDGER), table=VENDAS.silver, snapshot=require_table(uri, VENDAS.silver))
+    written = {"files_added": len(staged.transaction.add), "files_removed": len(staged.transaction.remove)}
+    return {"entry": vars(staged.entry), **written}
 
 
 def java_peak() -> int:
@@ -62,7 +63,8 @@ def java_peak() -> int:
         return 0
     from pyspark import SparkContext
 
-    status = Path(f"/proc/{SparkContext._gateway.proc.pid}/status").read_text()
+    gateway: Any = SparkContext._gateway
+    status = Path(f"/proc/{gateway.proc.pid}/status").read_text()
     return int(re.findall(r"^VmHWM:\s+(\d+) kB", status, flags=re.MULTILINE)[0]) * 1024
 
 
@@ -70,7 +72,9 @@ if __name__ == "__main__":
     settings = load_settings()
     bound = settings.memory_bound
     bronze_folder, lake_folder = (str(Path(argument).absolute()) for argument in sys.argv[1:3])
-    nw.from_native(duckdb.sql("SELECT 1")).with_columns(n=nw.lit(1))  # Narwhals loads its side of an engine when it meets one
+    nw.from_native(duckdb.connect().sql("SELECT 1")).with_columns(
+        n=nw.lit(1)
+    )  # Narwhals loads its side of an engine when it meets one
     begun = time.perf_counter()
     figures = refresh(bronze_folder, lake_folder, memory_limit=bound, engine=settings.engine, spark=settings.spark)
     seconds = time.perf_counter() - begun

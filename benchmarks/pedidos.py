@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import psycopg2
+import psycopg2  # type: ignore[import-untyped]
 
 from benchmarks.measure import BenchmarkError
 from lakehouse.bronze.ingest import stage_batch
 from lakehouse.core import ledger
-from lakehouse.core.delta import open_existing, open_table
-from lakehouse.core.engines import duckdb_session
-from lakehouse.core.landing import database, extract
-from lakehouse.core.landing.airbyte import ENVELOPE
+from lakehouse.core.engines.session import duckdb_session
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.snapshot import open_table, require_table
+from lakehouse.core.table.transaction import commit_staged
+from lakehouse.landing.readers.files.fields import ENVELOPE
+from lakehouse.landing.sources import database, extract
 from lakehouse.silver.refresh import LEDGER, stage_refresh
 from lakehouse.tables.pedidos import PEDIDOS
 from lakehouse.warehouse.publish import Target, Warehouse, publish
@@ -93,26 +94,24 @@ def ours(folder: Path, *, memory_limit: str) -> None:
     def session() -> Any:
         return duckdb_session(memory_limit=memory_limit, spill=f"{folder}/.spill", folders=[str(folder)])
 
-    with hold(f"{storage.landing}/raw/pedidos_db"), session() as engine:
+    with lock(f"{storage.landing}/raw/pedidos_db"), session() as engine:
         started, rows = datetime.now(UTC), Path(engine.folder, "rows")
         rows.mkdir()
         source = database.Database(url=_url(), schema="source")
         staged = database.extract(source, rows, since=None, deadline=time.monotonic() + 300)
         extract.land(engine, storage, "pedidos_db", staged, cursor_field="updated_at", started=started, landed=[])
-    with hold(storage.uri(part.bronze)), session() as engine:
+    with lock(storage.uri(part.bronze)), session() as engine:
         batch = stage_batch(engine, storage, part, run_id="benchmark")
-        _commit(engine, storage, part.bronze, batch.candidate)
+        _commit(engine, storage, part.bronze, batch.transaction)
     for other in PEDIDOS.parts:  # silver reads both; the other channel has nothing
         open_table(storage.uri(other.bronze), ENVELOPE)
-    with hold(storage.uri(PEDIDOS.silver)), session() as engine:
+    with lock(storage.uri(PEDIDOS.silver)), session() as engine:
         refresh = stage_refresh(engine, storage, PEDIDOS, run_id="benchmark")
         if failed := [finding.rule for finding in refresh.findings if not finding.passed]:
             raise BenchmarkError(f"The generated orders violate {failed}.")
-        _commit(engine, storage, PEDIDOS.silver, refresh.candidate)
+        _commit(engine, storage, PEDIDOS.silver, refresh.transaction)
     with session() as engine:
-        snapshot = open_existing(storage.uri(PEDIDOS.silver))
-        if snapshot is None:
-            raise BenchmarkError("There is no silver table.")
+        snapshot = require_table(storage.uri(PEDIDOS.silver), PEDIDOS.silver)
         target = Target(PEDIDOS.silver, {column.name: column.type for column in PEDIDOS.columns}, PEDIDOS.key)
         publish(engine, Warehouse(url=_url(), schema="ours"), target, snapshot)
 
@@ -120,10 +119,9 @@ def ours(folder: Path, *, memory_limit: str) -> None:
 def _commit(engine: Any, storage: Storage, table: TableRef, candidate: Any) -> None:
     if candidate is None:
         raise BenchmarkError(f"{table} has nothing to do.")
-    candidate.commit({"run_id": "benchmark"})
-    snapshot = open_existing(storage.uri(table))
-    if snapshot is not None:
-        ledger.settle(engine, storage.uri(LEDGER), table=table, snapshot=snapshot)
+    commit_staged(candidate.with_provenance(run_id="benchmark"))
+    snapshot = require_table(storage.uri(table), table)
+    ledger.finalise(engine, storage.uri(LEDGER), table=table, snapshot=snapshot)
 
 
 def same() -> None:

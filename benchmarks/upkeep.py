@@ -10,8 +10,9 @@ from pathlib import Path
 
 import narwhals as nw
 
-from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
+from lakehouse.core.table.snapshot import open_table, require_table
+from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.maintenance.assets import MEMORY
 from lakehouse.maintenance.optimise import compact
 from lakehouse.tables.spec import Health
@@ -27,11 +28,11 @@ def main(side: str, folder: str, rows: int = 10_000_000, files: int = 2_000) -> 
     if side == "make":
         _make(session, uri, rows=rows, files=files)
     elif side == "compact":
-        candidate = compact(session, _open(uri), bounds=Health(), file_mb=64, sort_by=["id"])
+        candidate = compact(session, require_table(uri, uri), bounds=Health(), file_mb=64, sort_by=["id"])
         if candidate is None:
             raise SystemExit("There was nothing to compact.")
-        candidate.commit()
-    table = _open(uri)
+        commit_staged(candidate)
+    table = require_table(uri, uri)
     counted, total = 0, 0
     if side == "scan":
         frame = session.read(table.paths(), COLUMNS)
@@ -52,14 +53,7 @@ def _make(session: DuckDBSession, uri: str, *, rows: int, files: int) -> None:
             params=[number, files, each],
         )
         add += session.write(nw.from_native(relation), uri, columns=COLUMNS)
-    Candidate(snapshot=table, add=add).commit()
-
-
-def _open(uri: str) -> Snapshot:
-    found = open_existing(uri)
-    if found is None:
-        raise SystemExit(f"There is no table {uri}.")
-    return found
+    commit_staged(Transaction(table=table, add=add))
 
 
 if __name__ == "__main__":

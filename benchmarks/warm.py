@@ -15,6 +15,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from benchmarks.cases.graph import MEDALLION
+
 _ROUNDS = 5
 
 
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> int:
     from lakehouse.settings import load_settings
 
     settings = load_settings()
-    job = build_defs(settings).resolve_job_def("medallion_etl")
+    job = build_defs(settings).resolve_job_def(MEDALLION.job)
     layer = job.asset_layer
     assets, checks = len(list(layer.executable_asset_keys)), len(layer.asset_graph.asset_check_keys)
     before = _versions(settings.storage.root)

@@ -15,24 +15,30 @@ import dagster as dg
 from lakehouse.core.clock import TIMEZONE
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
-from lakehouse.landing.brt import is_busy
-from lakehouse.landing.connectors import connector_checks
-from lakehouse.settings import Environment, Settings
-from lakehouse.steps import ACTIVE
+from lakehouse.landing.assets.brt import is_busy
+from lakehouse.landing.assets.connectors import connector_checks
+from lakehouse.runtime.steps import ACTIVE
+from lakehouse.settings import Settings
+from lakehouse.settings.environments import Environment
 from lakehouse.tables import parts
 
 #: Runs log through the code location's console logger; without this Dagster uses its own.
 CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
-#: The job whose runs may be for one table (`resources.TableRequest`).
+#: The job whose runs may be for one table (`silver/request.py`).
 SINGLE_TABLE_JOB = "bronze_to_silver"
 #: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
 OWN_JOBS = ("brt", "pedidos", "ml", "upkeep", "slo")
 #: `in_process`: a process per step costs time and buys nothing. `processes`: steps that do not wait for each other overlap, and
 #: one that hangs or dies takes no other with it.
 Executor = Literal["in_process", "processes"]
-#: Forked from a process that has imported what steps use, which a fresh one would do for each (docs/decisions/0032).
+#: What every step imports.
+_WARM = (
+    *("lakehouse.definitions", "lakehouse.bronze.ingest", "lakehouse.silver.refresh"),
+    *("dbt.cli.main", "deltalake", "duckdb", "narwhals", "sqlalchemy"),
+)
+#: Forked from a process that has imported that, which a fresh one would do for each (docs/decisions/0032).
 _PROCESSES = dg.multiprocess_executor.configured(
-    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": ["lakehouse.warm"]}}}
+    {"max_concurrent": 2, "start_method": {"forkserver": {"preload_modules": [*_WARM]}}}
 )
 
 
@@ -143,7 +149,7 @@ JOBS = (
     Job(
         name="pedidos",
         selection=lambda: dg.AssetSelection.tag("pedidos", ""),
-        description="Orders of both channels: extract, clean, transform and judge, load into the warehouse, tell.",
+        description="Orders of both channels: extract, clean, transform and check, load into the warehouse, report.",
         tags=("etl", "pedidos"),
         max_runtime=timedelta(hours=1),
         sla=timedelta(hours=1),

@@ -3,8 +3,8 @@
     landing ─▶ bronze ─▶ silver ─▶ gold ─▶ warehouse, ml ─▶ reports
     observability looks at all of them, maintenance after them
 
-Every layer is a package with `build_defs(settings)`; its first lines are its contract. Jobs, schedules and sensors that
-span layers are in `automation.py`, resources in `resources.py`, the environment in `settings.py`.
+Every layer is a package: its first lines are its contract, its `defs.py` has `build_defs(settings)`. Jobs and schedules that
+span layers are in `automation.py`, resources in `resources.py`, the environment in `settings/`.
 """
 
 import importlib
@@ -16,9 +16,10 @@ from typing import Any
 import dagster as dg
 
 from lakehouse import automation
-from lakehouse.freshness import with_freshness
-from lakehouse.logs import console_logger
 from lakehouse.resources import build_resources
+from lakehouse.runtime.dagster_private import PLAN_LOGGER
+from lakehouse.runtime.freshness import with_freshness
+from lakehouse.runtime.logs import console_logger
 from lakehouse.settings import Settings, load_settings
 from lakehouse.tables import ALL
 
@@ -26,16 +27,25 @@ from lakehouse.tables import ALL
 for beta in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=beta)
 # It warns of every blocking check of a step that was skipped: eight lines a minute for the captures between two exports.
-logging.getLogger("dagster._core.execution.plan.active").setLevel(logging.ERROR)
+logging.getLogger(PLAN_LOGGER).setLevel(logging.ERROR)
 
 FLOW = ("landing", "bronze", "silver", "gold", "warehouse", "ml", "reports")
 #: Reads every layer; no layer reads it, but for the marts over `ops/run_metrics`.
 AROUND = ("observability", "maintenance")
 
+#: On the floor above this one, so it is loaded by name, and only when LAKEHOUSE_EXAMPLES asks for it.
+EXAMPLES = "lakehouse.examples.assets"
+
 
 def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The whole code location for one set of settings."""
-    layers = [importlib.import_module(f"lakehouse.{name}").build_defs(settings) for name in (*FLOW, *AROUND)]
+    handed: Mapping[str, Any] = {"observability": {"jobs": automation.JOBS}}
+    layers = [
+        importlib.import_module(f"lakehouse.{name}.defs").build_defs(settings, **handed.get(name, {}))
+        for name in (*FLOW, *AROUND)
+    ]
+    if settings.examples:
+        layers.append(importlib.import_module(EXAMPLES).build_defs(settings))
     shared = dg.Definitions(
         jobs=automation.jobs(),
         schedules=automation.schedules(settings),

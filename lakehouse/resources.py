@@ -3,54 +3,33 @@
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
 hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
 `brt_feed` says where bus positions are asked for, `airbyte` where syncs are; `orders` and `warehouse` are the SQL databases and
-the API outside the lake; `ml` says where models are registered.
+the API outside the lake; `ml` says where models are registered; `announce` keeps what a layer has to tell others.
+
+`spark`, `s3`, `mlflow` and `dbt` are the integrations' own, for the assets of whoever builds on this: under the names and with
+the methods that their documentation has, and with this lake's settings. A run imports their libraries when one of its assets
+asks for them (docs/decisions/0070). They have no configuration, so Dagster's pages show no secret.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from lakehouse.core.errors import DeclarationError
-from lakehouse.core.names import TableRef
-from lakehouse.io_manager import DeltaIOManager
-from lakehouse.lake import LakeResource
-from lakehouse.landing.brt import BrtFeedResource
-from lakehouse.landing.pedidos import OrderSources
-from lakehouse.landing.server import AirbyteApi
+from lakehouse.core.errors import DeclarationError, install
+from lakehouse.gold.project import dbt_project
+from lakehouse.landing.assets.airbyte_server import AirbyteApi
+from lakehouse.landing.assets.brt import BrtFeedResource
+from lakehouse.landing.assets.pedidos import OrderSources
 from lakehouse.ml.resource import MlResource
+from lakehouse.observability.announce import Announcer
+from lakehouse.runtime.io_manager import DeltaIOManager
+from lakehouse.runtime.lake import LakeResource
 from lakehouse.settings import Settings
-from lakehouse.tables import ALL
-from lakehouse.tables.spec import TableSpec
+from lakehouse.silver.request import TableRequest
 from lakehouse.warehouse.assets import warehouse_of
-
-
-class TableRequest(dg.ConfigurableResource):
-    """Which table a run of `bronze_to_silver` is for, and where it goes; empty means every table, to its own place."""
-
-    source_table: str = ""
-    target_table: str = ""
-
-    def target(self, spec: TableSpec) -> TableRef | None:
-        """Where this run puts silver of `spec`; None when the run is for another table.
-
-        Raises:
-            DeclarationError: there is no such source, or the target cannot be its.
-        """
-        source, target = self.source_table, self.target_table
-        if not source:
-            if target:
-                raise DeclarationError(f"The target table {target!r} needs a source table.", remedy="Name both.")
-            return spec.silver
-        if not any(source in (other.name, other.silver_name) for other in ALL):
-            names = ", ".join(other.name for other in ALL)
-            raise DeclarationError(f"There is no table {source[:80]!r}.", remedy=f"Use one of {names}.")
-        wanted = TableRef("silver", target) if target else spec.silver
-        if source not in (spec.name, spec.silver_name):
-            return None
-        if wanted != spec.silver and wanted in [other.silver for other in ALL]:
-            raise DeclarationError(f"{wanted} is the table of another source.", remedy="Use a name that no table has.")
-        return wanted
 
 
 def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -78,6 +57,90 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         "airbyte": AirbyteApi.of(settings),
         "orders": OrderSources.of(settings),
         "warehouse": warehouse_of(settings),
+        "announce": Announcer(),
         "ml": MlResource(tracking_uri=settings.model_registry, holidays=settings.holidays),
+        "spark": spark,
+        "s3": s3_in(settings.aws_region),
+        "mlflow": mlflow,
+        "dbt": dbt,
     }
     return {**resources, **(overrides or {})}
+
+
+# --- the integrations' own ---------------------------------------------------------------------------------------------
+
+
+class SparkApplication:
+    """What dagster-pyspark's `PySparkResource` has: the Spark session, started when it is first asked for."""
+
+    def __init__(self, lake: LakeResource, stack: ExitStack) -> None:
+        self._lake, self._stack = lake, stack
+        self._session: Any = None
+
+    @property
+    def spark_session(self) -> Any:
+        """The lake's Spark session: the application that a silver table with engine `spark` runs on."""
+        if self._session is None:
+            with _from_extra("spark"):
+                self._session = self._stack.enter_context(self._lake.session(engine="spark"))
+        return self._session.spark
+
+    @property
+    def spark_context(self) -> Any:
+        return self.spark_session.sparkContext
+
+
+@dg.resource(
+    required_resource_keys={"lake"},
+    description="The lake's Spark session, as dagster-pyspark's PySparkResource: `spark.spark_session` (extra `spark`).",
+)
+def spark(context: dg.InitResourceContext) -> Iterator[SparkApplication]:
+    with ExitStack() as stack:
+        yield SparkApplication(context.resources.lake, stack)
+
+
+def s3_in(region: str) -> dg.ResourceDefinition:
+    """The resource `s3`, in the region of AWS_REGION, or in boto3's own where that is not set."""
+
+    @dg.resource(description="dagster-aws's S3Resource, with the environment's server, region, credentials (extra `production`).")
+    def s3(context: dg.InitResourceContext) -> Any:
+        with _from_extra("production"):
+            from dagster_aws.s3 import S3Resource
+
+            # boto3 reads AWS_ENDPOINT_URL and the credentials itself, so they are in no configuration. AWS_REGION it does not:
+            # its own name for a region is AWS_DEFAULT_REGION.
+            return S3Resource(region_name=region or None)
+
+    return s3
+
+
+@dg.resource(
+    required_resource_keys={"ml"},
+    description="dagster-mlflow's tracking: the MLflow run of this Dagster run, in the lake's model registry (extra `ml`).",
+)
+def mlflow(context: dg.InitResourceContext) -> Iterator[Any]:
+    with ExitStack() as stack:
+        with _from_extra("ml"):
+            tracked = stack.enter_context(context.resources.ml.tracking(context))
+        yield tracked
+        run = context.run
+        if run is not None and context.instance is not None:
+            failed = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+            tracked.end_run(status="FAILED" if failed else "FINISHED")
+
+
+@dg.resource(description="dagster-dbt's DbtCliResource on the lakehouse's dbt project; gold itself runs dbt in process.")
+def dbt(context: dg.InitResourceContext) -> Any:
+    from dagster_dbt import DbtCliResource
+
+    # Of this environment: the first `dbt` on the path may be another one, or none.
+    return DbtCliResource(project_dir=dbt_project(), dbt_executable=str(Path(sys.executable).with_name("dbt")))
+
+
+@contextmanager
+def _from_extra(extra: str) -> Iterator[None]:
+    """Name the extra that brings a package which is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise DeclarationError(f"The resource needs {error.name}, which is not installed.", remedy=f"{install(extra)}.") from None

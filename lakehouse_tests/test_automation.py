@@ -13,8 +13,9 @@ import dagster as dg
 import pytest
 from dagster._utils.schedules import schedule_execution_time_iterator
 
-from lakehouse import __main__, runs
+from lakehouse import __main__
 from lakehouse.automation import JOBS, OWN_JOBS, TIMEZONE
+from lakehouse.commands import runs
 from lakehouse.definitions import build_defs
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings, project_folder
@@ -38,7 +39,7 @@ def definitions() -> dg.Definitions:
         ("mlops", {"ml", "reports"}, "mlops"),
     ],
 )
-def test_a_job_holds_every_table_of_its_layers_that_has_no_job_of_its_own_and_carries_its_tags(definitions, name, layers, tag):
+def test_a_job_has_every_table_of_its_layers_that_has_no_job_of_its_own_and_carries_its_tags(definitions, name, layers, tag):
     job = definitions.resolve_job_def(name)
     graph = definitions.resolve_asset_graph()
     graph_tags = {key: {*graph.get(key).tags} & {*OWN_JOBS} for key in graph.materializable_asset_keys}
@@ -63,7 +64,8 @@ def test_every_step_is_retried_later_and_later_and_not_all_at_once(definitions):
         policy = definitions.resolve_assets_def(key).op.retry_policy
         assert policy.max_retries >= 2, key
         assert policy.jitter is not None
-        if policy.backoff != dg.Backoff.EXPONENTIAL:  # declared in lakehouse/retries.py: a source or a target outside the lake
+        # declared in settings/retries.py: a source or a target outside the lake
+        if policy.backoff != dg.Backoff.EXPONENTIAL:
             assert key.path[0] == "warehouse" or "pedidos" in graph.get(key).tags, key
             assert policy.delay >= 5
 
@@ -99,7 +101,7 @@ def test_the_model_is_trained_on_sundays_at_two_on_what_saturday_left(definition
 
 
 @pytest.mark.parametrize("env", ENVIRONMENTS)
-def test_schedules_and_the_sensor_start_by_themselves_only_where_they_are_said_to(env):
+def test_schedules_and_the_sensor_start_by_themselves_only_where_that_is_declared(env):
     found = build_defs(Settings(env=env))
     running = {s.name for s in found.schedules if s.default_status == dg.DefaultScheduleStatus.RUNNING}
     assert running == {job.schedule_name for job in JOBS if env in job.starts_in}
@@ -194,7 +196,7 @@ def test_while_a_run_is_on_its_way_the_cursor_stays_so_that_nothing_is_missed(la
     assert landing.cursor != before
 
 
-def test_a_run_of_another_job_holds_nothing_up(landing, instance):
+def test_a_run_of_another_job_delays_nothing(landing, instance):
     instance.create_run_for_job(dg.job(name="other")(lambda: None), status=dg.DagsterRunStatus.STARTED)
     landing.land("2024_01_01_1_0.jsonl")
     assert isinstance(landing.tick(instance), dg.RunRequest)
@@ -235,19 +237,19 @@ def command(monkeypatch, tmp_path, capsys):
             code = __main__.main()
         except SystemExit as end:
             code = end.code
-        said = capsys.readouterr()
-        return code, said.out + said.err
+        output = capsys.readouterr()
+        return code, output.out + output.err
 
     return run
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, "),
         (["trigger", "__ASSET_JOB"], "There is no job '__ASSET_JOB'."),
         (["rebuild", "venda"], "There is no table 'venda'. Use one of vendas, produtos, clientes, "),
-        (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first."),
+        (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first: make materialize "),
         (["materialize", "nonsense!!"], "'nonsense!!' selects nothing"),
         (["materialize", 'key:"gold/nothing"'], "selects no asset. Try group:silver"),
         (["materialize", "key:landing/vendas"], "selects no asset."),
@@ -258,10 +260,10 @@ def command(monkeypatch, tmp_path, capsys):
         (["trigger", "medallion_etl", "--source-table", "vendas"], "medallion_etl runs for all tables."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_done_is_one_sentence_with_the_remedy_and_exit_code_2(command, tmp_path, words, said):
+def test_what_cannot_be_done_is_one_sentence_with_the_remedy_and_exit_code_2(command, tmp_path, words, expected):
     code, text = command(*words)
     assert code == 2
-    assert said in text
+    assert expected in text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
     assert line.endswith(".")
     assert "Traceback" not in text
@@ -277,8 +279,8 @@ def test_a_bad_setting_is_one_sentence_that_names_it(command, monkeypatch):
 
 
 @pytest.mark.parametrize("home", ["", "/nowhere/at/all"])
-def test_a_missing_dagster_home_is_one_sentence_that_says_what_to_do(command, monkeypatch, tmp_path, home):
-    monkeypatch.setattr("lakehouse.settings.project_folder", lambda: tmp_path)  # no .env there
+def test_a_missing_dagster_home_is_one_sentence_that_states_what_to_do(command, monkeypatch, tmp_path, home):
+    monkeypatch.setattr("lakehouse.settings.settings.project_folder", lambda: tmp_path)  # no .env there
     monkeypatch.setenv("DAGSTER_HOME", home)
     code, text = command("summary")
     assert code == 2
@@ -297,10 +299,10 @@ def test_a_failing_step_is_named_and_the_exit_code_is_1(command, tmp_path):
     code, text = command("materialize", 'key:"silver/vendas"')
     assert code == 1
     assert "failed step: silver__vendas" in text
-    assert "silver/vendas needs bronze/vendas, which does not exist. Materialise bronze/vendas first." in text
+    assert "silver/vendas needs bronze/vendas, which does not exist. Materialise bronze/vendas first: make materialize " in text
 
 
-def test_the_summary_of_nothing_says_so(command):
+def test_the_summary_of_an_empty_lake_reports_that_nothing_is_there(command):
     code, text = command("summary")
     assert code == 0
     assert "report: none of vendas yet" in text

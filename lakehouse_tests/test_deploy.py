@@ -3,18 +3,28 @@
 Started for real: `lakehouse_tests/stack/`. The compose file is never run here; what can be compared is.
 """
 
-import importlib.util
+import json
 import os
 import re
 import stat
 import subprocess
 import sys
 
+import dagster as dg
 import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
+from deploy.stack.environment import environment, write_env
+from deploy.stack.kafka import JAR
+from deploy.stack.launcher import down
+from deploy.stack.part import StackError
+from deploy.stack.parts import PARTS, chosen
+from deploy.stack.s3 import VERSITYGW
 from lakehouse.automation import jobs
+from lakehouse.core.processes import alive, family
+from lakehouse.runtime.launcher import WatchedRunLauncher
+from lakehouse.runtime.postgres import DatabaseUnreachable
 from lakehouse.settings import project_folder
 
 DEPLOY = project_folder() / "deploy"
@@ -22,58 +32,48 @@ PROCFILE = dict(line.split(": ", 1) for line in (DEPLOY / "Procfile").read_text(
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 
 
-@pytest.fixture(scope="module")
-def stack():
-    spec = importlib.util.spec_from_file_location("lakehouse_stack", DEPLOY / "stack.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lakehouse_stack"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 # --- the stack -------------------------------------------------------------------------------------------------------
 
 
-def test_every_line_of_the_procfile_belongs_to_one_part_has_its_own_log_and_binds_to_this_machine_only(stack):
-    assert sorted(PROCFILE) == sorted(process for part in stack.PARTS.values() for process in part.processes)
+def test_every_line_of_the_procfile_belongs_to_one_part_has_its_own_log_and_binds_to_this_machine_only():
+    assert sorted(PROCFILE) == sorted(process for part in PARTS.values() for process in part.processes)
     for name, line in PROCFILE.items():
         assert f'>> "$STACK_HOME/log/{name}.log" 2>&1' in line
         assert "127.0.0.1" in line or name in ("kafka", "daemon"), name  # Kafka's listeners are in its file, the daemon has none
         assert "0.0.0.0" not in line
 
 
-def test_every_variable_of_the_procfile_is_set(stack, tmp_path):
-    stack.write_env(tmp_path)
-    env = stack.environment(tmp_path, stack.PARTS)
+def test_every_variable_of_the_procfile_is_set(tmp_path):
+    write_env(tmp_path)
+    env = environment(tmp_path, PARTS)
     used = {name for line in PROCFILE.values() for name in re.findall(r"\$([A-Z][A-Z_0-9]*)", line)}
     assert used <= set(env)
 
 
-def test_the_environment_file_has_its_own_passwords_and_is_its_owners(stack, tmp_path):
-    files = [stack.write_env(tmp_path / name) for name in ("a", "b")]
+def test_the_environment_file_has_its_own_passwords_and_is_its_owners(tmp_path):
+    files = [write_env(tmp_path / name) for name in ("a", "b")]
     for name in ("AWS_SECRET_ACCESS_KEY", "STACK_POSTGRES_PASSWORD"):
         first, second = (re.search(rf"^{name}=(.+)$", file.read_text(), flags=re.MULTILINE)[1] for file in files)
         assert len(first) > 30
         assert first != second
     assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
     before = files[0].read_text()
-    assert stack.write_env(tmp_path / "a").read_text() == before
+    assert write_env(tmp_path / "a").read_text() == before
 
 
-def test_a_part_that_does_not_exist_is_an_error_that_lists_those_that_do(stack):
-    with pytest.raises(stack.StackError, match=r"no part 'redis'.* s3 postgres kafka"):
-        stack.chosen(["redis"])
-    assert stack.chosen(["dagster"]) == ["s3", "postgres", "code", "dagster"]
+def test_a_part_that_does_not_exist_is_an_error_that_lists_those_that_do():
+    with pytest.raises(StackError, match=r"no part 'redis'.* s3 postgres kafka"):
+        chosen(["redis"])
+    assert chosen(["dagster"]) == ["s3", "postgres", "code", "dagster"]
 
 
-def test_nothing_is_stopped_that_was_not_started(stack, tmp_path):
+def test_nothing_is_stopped_that_was_not_started(tmp_path):
     """Also not a process that got the number of one that was."""
-    assert stack.down(tmp_path) == 0
+    assert down(tmp_path) == 0
     other = subprocess.Popen(["sleep", "60"])
     try:
         (tmp_path / "pids.json").write_text(f'{{"{other.pid}": 1}}')
-        assert stack.down(tmp_path) == 0
+        assert down(tmp_path) == 0
         assert other.poll() is None
     finally:
         other.kill()
@@ -81,15 +81,15 @@ def test_nothing_is_stopped_that_was_not_started(stack, tmp_path):
 
 
 @pytest.mark.stack
-def test_what_was_started_is_stopped_with_its_children_and_without_honcho(stack, tmp_path):
+def test_what_was_started_is_stopped_with_its_children_and_without_honcho(tmp_path):
     parent = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 60 & sleep 61 & wait"], start_new_session=True)
-    while len(family := stack.family({parent.pid: stack.alive()[parent.pid][1]})) < 3:
+    while len(found := family({parent.pid: alive()[parent.pid][1]})) < 3:
         os.sched_yield()
-    (tmp_path / "pids.json").write_text(stack.json.dumps(family))
+    (tmp_path / "pids.json").write_text(json.dumps(found))
     parent.kill()
     parent.wait()
-    assert stack.down(tmp_path) == 2
-    assert stack.family(family) == {}
+    assert down(tmp_path) == 2
+    assert family(found) == {}
 
 
 # --- the production instance -----------------------------------------------------------------------------------------
@@ -107,6 +107,24 @@ def test_the_production_instance_is_one_that_dagster_takes_and_limits_tags_that_
 
 
 # --- containers ------------------------------------------------------------------------------------------------------
+
+
+def test_a_dagster_yaml_with_the_names_of_commit_2e6ab70_goes_on_working(tmp_path, monkeypatch):
+    """Dagster finds the launcher, and the storage asks the database, which is not there."""
+    config = yaml.safe_load((DEPLOY / "dagster.yaml").read_text())
+    launcher, storage = config["run_launcher"], config["storage"]["custom"]
+    assert (launcher["module"], storage["module"]) == ("lakehouse.runtime.launcher", "lakehouse.runtime.postgres")
+    launcher["module"], storage["module"] = "lakehouse.launcher", "lakehouse.postgres"
+    home = tmp_path / "dagster.yaml"
+    home.write_text(yaml.safe_dump({"run_launcher": launcher}))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert type(instance.run_launcher) is WatchedRunLauncher
+    home.write_text(yaml.safe_dump({"storage": {"custom": storage}}))
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://user@127.0.0.1:9/none")
+    monkeypatch.setattr("lakehouse.runtime.postgres.WAIT_SECONDS", 0)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # the storage sets it
+    with pytest.raises(DatabaseUnreachable, match="DAGSTER_POSTGRES_URL"):
+        dg.DagsterInstance.from_config(str(tmp_path))
 
 
 def test_the_compose_file_describes_the_parts_of_the_procfile_with_health_checks_limits_and_volumes():
@@ -127,7 +145,7 @@ def test_the_compose_file_describes_the_parts_of_the_procfile_with_health_checks
 
 def test_both_ways_have_the_same_versions():
     assert "versitygw:v1.8.0" in COMPOSE["services"]["s3"]["image"]
-    assert "@v1.8.0" in (DEPLOY / "stack.py").read_text()
+    assert VERSITYGW.endswith("@v1.8.0")
     kafka = COMPOSE["services"]["kafka"]["image"].rpartition(":")[2]
     assert f"<version>{kafka}</version>" in (DEPLOY / "kafka" / "pom.xml").read_text()
-    assert f"kafka_2.13-{kafka}.jar" in (DEPLOY / "stack.py").read_text()
+    assert f"kafka_2.13-{kafka}.jar" == JAR

@@ -1,15 +1,17 @@
 """A sentence of the docs that can be checked is checked here: targets, links, anchors, paths, commands, settings, names.
 
-What the docs say about settings is compared in `test_settings.py`, the example of `docs/tables.md` is run in
+What the docs say about settings is compared in `settings/test_settings.py`, the example of `docs/tables.md` is run in
 `test_definitions.py`.
 """
 
+import ast
 import importlib.util
 import re
 import shlex
 import subprocess
 from functools import cache
 from pathlib import Path
+from string import Template
 
 import dagster as dg
 import pytest
@@ -17,6 +19,7 @@ import typer
 
 from lakehouse.__main__ import app
 from lakehouse.automation import jobs
+from lakehouse.core.ledger import FILES_TABLE
 from lakehouse.core.names import LAYERS
 from lakehouse.definitions import build_defs
 from lakehouse.settings import Settings, project_folder
@@ -52,7 +55,9 @@ def _dry(command: str) -> list[list[str]]:
         check=False,
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
-    return [shlex.split(line) for line in done.stdout.splitlines() if ".venv/bin/" in line and "if [" not in line]
+    given = {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
+    lines = [shlex.split(line) for line in done.stdout.splitlines() if ".venv/bin/" in line and "if [" not in line]
+    return [[Template(word).safe_substitute(given) for word in line] for line in lines]
 
 
 def _parses(words: list[str]) -> None:
@@ -72,7 +77,7 @@ def test_every_make_command_names_a_target_and_variables_that_the_makefile_has(p
         words = shlex.split(command.replace("…", "x").replace("<", "").replace(">", ""))[1:]
         assert words[0] in TARGETS, command
         for variable in re.findall(r"\b([A-Z]+)=", command):
-            assert f"$({variable})" in MAKEFILE, command
+            assert f"$${variable}" in MAKEFILE or f"$({variable})" in MAKEFILE, command
 
 
 @each_page
@@ -131,6 +136,16 @@ def test_every_path_of_the_project_that_is_named_is_there(page):
             assert (PROJECT / path).exists() or (PROJECT / "lakehouse" / path).exists(), path
 
 
+def test_every_file_that_a_docstring_of_the_code_names_is_there():
+    """Beside the module, in a folder above it, below it (`defs.py` of each room), or from the project's folder."""
+    for module in (PROJECT / "lakehouse").rglob("*.py"):
+        above = [folder for folder in module.parents if PROJECT in (folder, *folder.parents)]
+        for named in re.findall(r"`([\w/]+\.(?:py|yml|sql|txt|md))`", module.read_text()):
+            beside = any((folder / named).exists() for folder in above)
+            below = [*module.parent.rglob(named), *(PROJECT / "dbt_project").rglob(named)]
+            assert beside or below, f"{module.relative_to(PROJECT)}: {named}"
+
+
 @cache
 def _graph():
     return build_defs(Settings()).resolve_asset_graph()
@@ -140,12 +155,13 @@ def _graph():
 def test_every_job_table_and_selection_in_a_command_exists(page):
     graph = _graph()
     names = {name for spec in ALL for name in (spec.name, spec.silver_name)}
+    tables = {str(FILES_TABLE), *(str(ref) for spec in ALL for ref in (spec.bronze, spec.silver))}  # as `make restore` takes them
     for line in _commands(page.read_text()):
         values = dict(word.split("=", 1) for word in shlex.split(line) if re.match(r"[A-Z]+=", word))
         if "JOB" in values and "…" not in values["JOB"]:
             assert values["JOB"] in {job.name for job in jobs()}, line
         for name in ("TABLE", "SOURCE", "TARGET"):
-            assert "<" in values.get(name, "<") or values[name] in names or name == "TARGET", line
+            assert "<" in values.get(name, "<") or values[name] in names | tables or name == "TARGET", line
         selections = [values["SELECT"]] if "SELECT" in values else re.findall(r"--select '([^']*)'", line)
         for selection in selections:
             assert dg.AssetSelection.from_string(selection).resolve(graph), line
@@ -195,6 +211,18 @@ def test_make_help_is_the_default_and_lists_every_target():
     assert listed == TARGETS
 
 
+def test_make_help_lists_each_target_below_its_part_of_the_makefile():
+    done = subprocess.run(["make", "--no-print-directory", "help"], cwd=PROJECT, capture_output=True, text=True, check=True)
+    parts: dict[str, list[str]] = {}
+    for block in done.stdout.strip("\n").split("\n\n"):
+        heading, *lines = block.splitlines()
+        parts[heading.split(" (")[0].split(",")[0]] = [line.split()[1] for line in lines]
+    assert list(parts) == [
+        *("set-up", "use", "tables", "maintenance", "Dagster in the background", "the real parts", "develop"),
+    ]
+    assert parts["tables"] == ["table", "rebuild", "quarantine", "redrive", "release", "compare"]
+
+
 @cache
 def _dagster_command(*path: str):
     from dagster._cli import create_dagster_cli
@@ -205,8 +233,8 @@ def _dagster_command(*path: str):
     return command
 
 
-def test_dagsters_own_commands_take_what_the_readme_gives_them():
-    shown = [line for line in _commands((PROJECT / "README.md").read_text()) if line.startswith(".venv/bin/dagster ")]
+def test_dagsters_own_commands_take_what_the_docs_give_them():
+    shown = [line for line in _commands((PROJECT / "docs" / "commands.md").read_text()) if line.startswith(".venv/bin/dagster ")]
     assert {tuple(shlex.split(line)[1:3]) for line in shown} == {("asset", "list"), ("asset", "materialize")}
     for line in shown:
         _, group, name, *arguments = shlex.split(line)
@@ -228,7 +256,76 @@ def test_every_make_command_in_a_message_or_docstring_of_the_code_exists():
     assert {"rebuild", "sync", "setup"} <= found <= TARGETS
 
 
-def test_the_readme_begins_with_the_two_commands_and_the_flow():
+@pytest.mark.parametrize("name", ["README.md", "README.pt.md"])
+def test_a_readme_is_short_and_begins_with_the_two_commands_and_the_picture(name):
+    text = (PROJECT / name).read_text()
+    assert len(text.split()) <= 600
+    first_block = re.search(r"```console\n(.*?)```\n+(.*)", text, flags=re.DOTALL)
+    assert first_block is not None
+    assert re.findall(r"^make ([a-z]+)", first_block[1], flags=re.MULTILINE) == ["run", "test"]
+    assert first_block[2].startswith("![")
+
+
+def test_the_readme_shows_the_flow_on_its_first_screen():
     first_screen = "\n".join((PROJECT / "README.md").read_text().splitlines()[:24])
-    assert re.findall(r"^make ([a-z]+)", first_screen, flags=re.MULTILINE) == ["run", "test"]
     assert re.search(r"landing .*bronze .*silver .*gold .*reports", first_screen)
+
+
+@pytest.mark.parametrize(
+    ("name", "heading"), [("operations.md", "| you see | type |"), ("pt/operacao.md", "| você vê | digite |")]
+)
+def test_operations_open_with_symptoms_that_lead_to_every_trouble_of_the_page(name, heading):
+    page = PROJECT / "docs" / name
+    before, table = page.read_text().split(heading)
+    assert "\n## " not in before
+    rows = [line for line in table.split("\n## ")[0].splitlines()[2:] if line]
+    assert len(rows) > 20 and all(line.count(" | ") == 1 for line in rows)
+    if name == "operations.md":
+        troubles = _anchors(page) - {"operations", "what-the-tables-of-operations-contain"}
+        assert troubles == {anchor for row in rows for anchor in re.findall(r"\]\(#([^)]+)\)", row)}
+
+
+#: What other programs report, and who does.
+FOREIGN = {"Permission Error: Cannot access file …": "DuckDB", "frota_fresca": "dbt, a test of brt_frota_por_minuto"}
+_VALUE = re.compile(r"\S*/\S*|\b\d+\b|…")  # silver/vendas, s3://lake, 7: what a message has in a place of its own
+
+
+@cache
+def _texts(module: Path) -> tuple[list[str], set[str]]:
+    """The texts of a module but its docstrings, `\0` where a value goes, and those that are whole without one."""
+    tree = ast.parse(module.read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    nodes = [node for node in ast.walk(tree) if id(node) not in docstrings]
+    joined = [node for node in nodes if isinstance(node, ast.JoinedStr)]
+    whole = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    made = ["".join(str(part.value) if isinstance(part, ast.Constant) else "\0" for part in text.values) for text in joined]
+    return [*made, *whole], whole
+
+
+def _reports(module: Path, fragment: str) -> bool:
+    """Whether a text of the module has the fragment's pieces in their order; a value may be another text (`is missing`)."""
+    pieces = [piece.strip() for piece in _VALUE.split(fragment) if piece.strip(" .")]
+    texts, whole = _texts(module)
+    for text in texts:
+        found = [piece for piece in pieces if piece in text]
+        in_order = re.search(".*".join(map(re.escape, found)), text, flags=re.DOTALL)
+        if found[:1] == pieces[:1] and in_order and all(piece in found or piece in whole for piece in pieces):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", ["operations.md", "pt/operacao.md"])
+def test_every_message_among_the_symptoms_is_one_of_the_code(name):
+    table = (PROJECT / "docs" / name).read_text().split("\n|---|---|\n")[1].split("\n\n")[0]
+    fragments = {found for row in table.splitlines() for found in re.findall(r"`([^`]+)`", row.split(" | ")[0])}
+    modules = sorted((PROJECT / "lakehouse").rglob("*.py"))
+    assert len(fragments) > 20
+    assert sorted(one for one in fragments - set(FOREIGN) if not any(_reports(module, one) for module in modules)) == []
+    assert set(FOREIGN) <= fragments
+
+
+def test_a_message_that_no_code_reports_is_found(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("wrong = 'is missing'\nraise E(f'{table} has taken in {done} batches, but the plan {plan} {wrong}.')")
+    assert _reports(module, "… has taken in … batches") and _reports(module, "the plan … is missing")
+    assert not _reports(module, "the plan … batches") and not _reports(module, "the plan … is empty")

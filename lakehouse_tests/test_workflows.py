@@ -40,6 +40,12 @@ def test_a_workflow_has_only_keys_that_github_knows(name):
             assert ("uses" in step) != ("run" in step)
 
 
+def test_ci_has_the_history():
+    """test_takeover.py makes a lake of it."""
+    (step,) = [step for step in WORKFLOWS["ci.yml"]["jobs"]["ci"]["steps"] if "checkout" in step.get("uses", "")]
+    assert step["with"]["fetch-depth"] == 0
+
+
 @pytest.mark.parametrize(("name", "step"), [(n, s) for n, s in STEPS if "uses" in s], ids=lambda value: str(value)[:60])
 def test_an_action_is_pinned_to_a_release(name, step):
     assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", step["uses"])
@@ -84,7 +90,7 @@ def test_a_release_validates_the_definitions_inside_the_image_before_it_is_pushe
     assert rollout["steps"][-1]["if"].startswith("failure()")
 
 
-def test_the_smoke_test_says_in_one_sentence_that_nobody_answers():
+def test_the_smoke_test_states_in_one_sentence_that_nobody_answers():
     command = [sys.executable, "deploy/smoke.py", "http://127.0.0.1:9"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 1

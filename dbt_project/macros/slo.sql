@@ -1,4 +1,4 @@
-{# The windows over which service levels are judged, ending with the newest run. The objective is 99 % good runs. #}
+{# The windows over which service levels are measured, ending with the newest run. The objective is 99 % good runs. #}
 {% macro slo_windows() %}
     select *
     from (values ('24h', interval 24 hour), ('7d', interval 7 day), ('30d', interval 30 day)) as w (time_window, length)

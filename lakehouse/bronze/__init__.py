@@ -5,13 +5,3 @@ Comes from: landing. Goes to: silver (by `_batch_id`), and the ledger in ops.
 Never: types, drops or rewrites a record; commits a file twice.
 Rerun: takes in what landed since; a run that was killed is finished by the next one.
 """
-
-import dagster as dg
-
-from lakehouse.bronze.assets import bronze_asset
-from lakehouse.settings import Settings
-from lakehouse.tables import parts
-
-
-def build_defs(settings: Settings) -> dg.Definitions:
-    return dg.Definitions(assets=[bronze_asset(part) for part in parts()])

@@ -1,30 +1,33 @@
-"""Bronze assets: hold the table, stage the batch, report the findings, let the IO manager commit, settle the ledger."""
+"""Bronze assets: lock the table, stage the batch, report the findings, let the IO manager commit, finalise the ledger."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from lakehouse.core.storage import hold
-from lakehouse.io_manager import Unchanged
-from lakehouse.lake import LakeResource
-from lakehouse.steps import (
+from lakehouse.core.store.storage import lock
+from lakehouse.runtime.io_manager import Unchanged
+from lakehouse.runtime.lake import LakeResource
+from lakehouse.runtime.steps import (
     asset_arguments,
     check_results,
     check_specs,
     code_version,
     failures,
-    findings_info,
-    settle,
+    finalise,
+    report,
     standing_findings,
+    standings,
     stopped,
 )
 from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec.content import of_bronze
 
 _DESCRIPTIONS = {
     "readable_files": "Every landed file could be read; others are in quarantine whole.",
     "readable_records": "Every line of a landed file is a record; others are in quarantine.",
     "schema_drift": "The delivered fields are the declared ones.",
+    "field_collisions": "Delivered fields that share a column's name are each declared, and no record has a field twice.",
     "changed_by_airbyte": "Airbyte changed no value on the way (`_airbyte_meta.changes`).",
     "ledger": "Records in = written + quarantined.",
 }
@@ -37,7 +40,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
         key=spec.bronze.key,
         deps=[spec.landing.key],
         check_specs=check_specs(spec.bronze.key, _DESCRIPTIONS.items()),
-        code_version=code_version(spec.source, spec.drift),
+        code_version=code_version(of_bronze(spec)),
         **asset_arguments(spec, "bronze"),
     )
     def bronze(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
@@ -45,7 +48,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
 
         storage = lake.storage
         uri = storage.uri(spec.bronze)
-        with failures(), hold(uri), lake.duckdb(landing=landing_of(storage, spec)) as session:
+        with failures(), lock(uri), lake.duckdb(landing=landing_of(storage, spec)) as session:
             batch = stage_batch(session, storage, spec, run_id=context.run.run_id)
             if batch.stopped:
                 standing = [f for f in standing_findings(uri, _DESCRIPTIONS) if f.rule not in {g.rule for g in batch.findings}]
@@ -53,17 +56,21 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 for finding in batch.findings:
                     context.log.error(stopped(finding, spec.bronze, batch.version))
                 return
-            if batch.candidate is None:
+            if batch.transaction is None:
                 yield from check_results(spec.bronze.key, standing_findings(uri, _DESCRIPTIONS))
                 context.log.info("Nothing landed since version %s of %s.", batch.version, spec.bronze)
                 yield dg.Output(Unchanged(batch.version), data_version=dg.DataVersion(str(batch.version)))
                 return
             yield from check_results(spec.bronze.key, batch.findings)
+            report(batch.findings, context.log.warning)
+            if batch.changed:
+                more = f"; and {len(batch.changed) - 5} more" if len(batch.changed) > 5 else ""
+                context.log.warning("Changed in place: %s%s.", "; ".join(batch.changed[:5]), more)
             if any(finding.stops for finding in batch.findings):
-                batch.candidate.discard()
+                batch.transaction.abandon()
                 return
-            batch.candidate.info = {**(batch.candidate.info or {}), **findings_info(batch.findings)}
-            yield dg.Output(batch.candidate, data_version=dg.DataVersion(str(batch.candidate.snapshot.version + 1)))
-            settle(session, storage, spec.bronze, log=context.log.info)
+            transaction = batch.transaction.with_provenance(findings=standings(batch.findings))
+            yield dg.Output(transaction, data_version=dg.DataVersion(str(batch.version + 1)))
+            finalise(session, storage, spec.bronze, log=context.log.info)
 
     return bronze

@@ -1,169 +1,279 @@
 """Landing to bronze for one table: which files are new, what they hold, and the commit that takes them in once.
 
-    list landing ─▶ plan (ops/landing_files) ─▶ stage ─▶ quarantine ─▶ candidate ─▶ [asset commits] ─▶ settle (ops/ledger)
+    list landing ─▶ plan (ops/landing_files) ─▶ stage ─▶ quarantine ─▶ transaction ─▶ [asset commits] ─▶ finalise (ops/ledger)
         a kill after any arrow leaves a state from which the next run goes on; see core/ledger.py
 
 Pure: no dagster. Failure modes: a planned file vanished (rejected, with its name), was replaced since (left to the next
 batch, under its new content), changes while it is read (the batch is staged again), cannot be read (rejected whole). What
-vanished and comes back is new.
+vanished and comes back is new. What becomes of a file that was read before with other content is in `changed.py`.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import narwhals as nw
 
-from lakehouse.core import files as stored
+from lakehouse.bronze import changed as changed_files
+from lakehouse.bronze.changes import changes
+from lakehouse.bronze.findings import DRIFT
+from lakehouse.bronze.findings import findings as collect
 from lakehouse.core import ledger, quarantine
-from lakehouse.core.delta import Candidate, Snapshot, discard, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import ConflictError
-from lakehouse.core.landing import airbyte, delta
-from lakehouse.core.landing.airbyte import Reject, Staged
-from lakehouse.core.ledger import Entry, PlannedFile
+from lakehouse.core.ledger import PlannedFile
 from lakehouse.core.rules import Finding, Release
-from lakehouse.core.storage import LandedFile, Storage
-from lakehouse.tables.spec import DeltaSource, TableSpec
+from lakehouse.core.store import files as stored
+from lakehouse.core.store.storage import LandedFile, Storage
+from lakehouse.core.table.provenance import Entry, Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged, discard
+from lakehouse.landing.readers.files.fields import ENVELOPE
+from lakehouse.landing.readers.files.forms import Reject
+from lakehouse.landing.readers.files.reading import reading
+from lakehouse.landing.readers.files.stage import Staged, stage
+from lakehouse.landing.readers.registry import Landing, landing
+from lakehouse.tables.spec import TableSpec
 
 FILES = ledger.FILES_TABLE
 LEDGER = ledger.LEDGER_TABLE
-#: Rules that every bronze table has; each is an asset check.
-READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE = "readable_files", "readable_records", "schema_drift", "ledger"
-CHANGES = "changed_by_airbyte"
-RULES = (READABLE_FILES, READABLE_RECORDS, DRIFT, CHANGES, BALANCE)
 
 
 @dataclass
 class Batch:
-    """A bronze batch that is ready to be committed, or (`candidate` is None) the finding that nothing landed.
+    """A bronze batch that is ready to be committed, or (`transaction` is None) the finding that nothing landed.
 
-    `stopped` says that the drift policy `freeze` was violated: nothing may be committed.
+    `stopped` says that the drift policy `freeze` was violated: nothing may be committed. `changed` tells what was done with each
+    file that was read before with other content.
     """
 
     version: int
-    candidate: Candidate | None = None
+    transaction: Transaction | None = None
     entry: Entry | None = None
     findings: list[Finding] = field(default_factory=list)
     files: int = 0
     stopped: bool = False
+    changed: list[str] = field(default_factory=list)
 
 
 def stage_batch(
     session: DuckDBSession, storage: Storage, spec: TableSpec, *, run_id: str, release: Release | None = None
 ) -> Batch:
-    """Plan and stage the next batch of a table. The caller holds the table and commits the candidate.
+    """Plan and stage the next batch of a table. The caller holds the table and commits the transaction.
 
     Args:
-        release: lets the batch pass the drift policy `freeze`.
+        release: lets the batch pass the drift policy `freeze`, and be of a table of another writer that was made again.
 
     Raises:
         ConflictError: another run took the batch, or a file changed while it was read; run again.
         BrokenTableError: table and ledger do not belong together.
     """
-    table = open_table(storage.uri(spec.bronze), airbyte.ENVELOPE)
     app = ledger.ingest_app(spec.bronze)
-    done = table.transaction(app)
-    settle_quarantine(session, storage, spec)
-    ledger.give_back(session, storage.uri(FILES), table=spec.bronze, snapshot=table)
-    planned, known = ledger.planned_files(session, storage.uri(FILES), spec.bronze)
-    ledger.check_numbers(spec.bronze, planned=planned, done=done)
-    ledger.settle(session, storage.uri(LEDGER), table=spec.bronze, snapshot=table)
-    source = landing_of(storage, spec)
+    table, planned, known = _opened(session, storage, spec)
+    done = table.watermark(app)
+    spoken_for = {file.path: file.checksum for _, file in known}
+    origin = landing(spec.origin, storage)
+    source = origin.storage
     # Asked before the files are listed: what is whole now is in the list.
-    whole = {ledger.complete_app(spec.bronze): _completed(source, spec)} if spec.sync == "overwrite" else {}
-    landed = {file.path: file for file in _landed(source, spec, known=[file for _, file in known])}
-    batch = done + 1
+    completed = origin.completed() if spec.sync == "overwrite" else 0
+    listed = origin.anew if origin.anew is not None and release is not None else origin.landed
+    landed = {file.path: file for file in listed(spoken_for)}
+    batch, files = done + 1, [file for number, file in known if number == done + 1]
     if planned == done:
         files = new_files(source, list(landed.values()), [file for _, file in known])
         if not files:
-            if any(number > table.transaction(name) for name, number in whole.items()):
-                Candidate(snapshot=table, add=(), transactions=whole, info={"operation": "complete"}).commit()
-                return Batch(table.version + 1)
-            return Batch(table.version)
+            return _nothing_landed(table, _whole(spec, completed))
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
             raise ConflictError(f"Another run took batch {batch} of {spec.bronze}.", remedy="Run it again.")
-    else:
-        files = [file for number, file in known if number == batch]
-
     present, vanished = _still_there(source, files, landed)
-    new_columns: frozenset[str] | None = None
-    if spec.drift != "evolve" and not (spec.drift == "freeze" and release is not None and release.accept):
-        declared = frozenset(column.bronze_name for column in spec.delivered)
-        new_columns = declared | (frozenset(table.columns) - frozenset(airbyte.ENVELOPE))
-    staged = airbyte.stage(
-        session,
-        present,
-        landing=source.landed_here(present, f"{session.folder}/landing"),
-        folder=table.uri,
-        batch=batch,
-        ingested_at=datetime.now(UTC),
-        frozen=new_columns,
-    )
+    before = [(number, file) for number, file in known if number <= done]
+    frozen = _frozen_columns(spec, table, release)
+    staged, grown = _read(session, storage, spec, table, present, origin=origin, batch=batch, before=before, frozen=frozen)
     drifted = [reject for reject in staged.rejects if reject.rule == DRIFT]
     if drifted and spec.drift == "freeze" and release is None:
         discard(table.uri, staged.files)
-        return Batch(table.version, findings=[_frozen(spec, drifted, judged=len(present))], stopped=True)
+        return Batch(table.version, findings=[_frozen(spec, drifted, validated=len(present))], stopped=True)
     try:
-        _check_unchanged(source, spec, present)
-        staged.rejects += vanished
+        _check_unchanged(origin, spec, present)
+        changed = changes(session, table.uri, staged.files, spec) if staged.changed else []
+        whole = _whole(spec, completed or origin.generation(_taken(present, staged)))
+        staged.rejects += [*vanished, *grown.refused]
         stored = _quarantine(session, storage, spec, batch=batch, staged=staged, run_id=run_id)
-        added = {name: kind for name, kind in staged.fields.items() if name not in table.columns}
-        table = _with_columns(table, added, app=app, done=done)
+        have = table.columns
+        added = {name: kind for name, kind in staged.fields.items() if name not in have}
+        own = {name: kind for name, kind in ENVELOPE.items() if name not in have}
+        table = _with_columns(table, {**own, **added}, _new_names(table, staged), app=app, done=done)
     except BaseException:
         discard(table.uri, staged.files)
         raise
-    types: dict[str, str] = json.loads(table.last_info().get("types", "{}"))
     absent = sorted({file.path for file in files} - {file.path for file in present})
-    entry = Entry(
-        batch_from=done,
-        batch_to=batch,
-        records_in=staged.delivered,
-        written=staged.rows,
-        quarantined=stored - len(staged.rejects),
-        rows_after=table.rows + staged.rows,
+    watermarks = {app: batch, **whole, **({ledger.absent_app(spec.bronze): batch} if absent else {})}
+    refused = stored - len(staged.rejects)
+    types: dict[str, str] = json.loads(table.provenance.facts.get("types", "{}"))
+    transaction, entry = _ready(
+        table, staged, watermarks, batch=batch, landed=len(present), refused=refused, absent=absent, types=types, release=release
     )
-    candidate = Candidate(
-        snapshot=table,
-        add=staged.files,
-        transactions={app: batch, **whole, **({ledger.absent_app(spec.bronze): batch} if absent else {})},
-        info={
-            "operation": "append",
-            "landed_files": str(len(present)),
-            **({"absent": json.dumps(absent)} if absent else {}),
-            **({"reason": release.reason} if release is not None else {}),
-            **({"types": json.dumps({**types, **staged.types})} if types or staged.types else {}),
-            **entry.info(),
-        },
+    findings = collect(spec, staged, entry, added=added, types=types, changed=changed, grown=grown.notes)
+    return Batch(table.version, transaction, entry, findings, len(files), changed=grown.notes)
+
+
+def _read(
+    session: DuckDBSession,
+    storage: Storage,
+    spec: TableSpec,
+    table: Snapshot,
+    files: Sequence[LandedFile],
+    *,
+    origin: Landing,
+    batch: int,
+    before: Sequence[tuple[int, PlannedFile]],
+    frozen: frozenset[str] | None,
+) -> tuple[Staged, changed_files.Changed]:
+    """The batch's files as staged data files, and what became of those that were read before with other content."""
+    refused = _refused_whole(session, storage, spec) if origin.copied is not None else ()
+    read = [file.path for number, file in before if (number, file.path) not in refused]
+    here = origin.here(session, files, sync=spec.sync, known=read)
+    before = [] if origin.fixed else before
+    grown = _changed_files(session, storage, spec, files, before=before, landing=here)
+    staged = stage(
+        session,
+        grown.to_read(files),
+        landing=here,
+        folder=table.uri,
+        batch=batch,
+        ingested_at=datetime.now(UTC),
+        frozen=frozen,
+        known=table.fields,
+        reading=reading(spec),
+        instead=grown.tails,
     )
-    return Batch(table.version, candidate, entry, _findings(spec, staged, entry, added=added, types=types), len(files))
+    return staged, grown
 
 
-def settle_quarantine(session: DuckDBSession, storage: Storage, spec: TableSpec) -> None:
-    """Make final which files have left the quarantine to be read again."""
-    files = open_existing(storage.uri(FILES))
-    done = files.transaction(_redrive_app(spec)) if files is not None else 0
-    quarantine.settle(session, storage.uri(spec.quarantine), layer="bronze", done=done)
+def _changed_files(
+    session: DuckDBSession,
+    storage: Storage,
+    spec: TableSpec,
+    files: Sequence[LandedFile],
+    *,
+    before: Sequence[tuple[int, PlannedFile]],
+    landing: str,
+) -> changed_files.Changed:
+    """What becomes of files whose path one of the batches before has read. One that was refused whole was not."""
+    paths = {file.path for file in files} & {file.path for _, file in before}
+    refused = set(_refused_whole(session, storage, spec)) if paths else set()
+    earlier: dict[str, list[PlannedFile]] = {}
+    for number, file in before:
+        if file.path in paths and (number, file.path) not in refused:
+            earlier.setdefault(file.path, []).append(file)
+    if spec.sync != "append":
+        return changed_files.again(files, earlier)
+    return changed_files.tails(files, earlier, landing=landing, folder=f"{session.folder}/tails", layout=reading(spec).csv)
 
 
-def redrive_files(session: DuckDBSession, storage: Storage, spec: TableSpec, *, run_id: str) -> list[str]:
-    """Let the next batch read again the files that are in quarantine whole. Returns their paths below landing."""
-    settle_quarantine(session, storage, spec)
+def _refused_whole(session: DuckDBSession, storage: Storage, spec: TableSpec) -> list[tuple[int, str]]:
+    """Batch and path of the files that are in quarantine whole. Finalise it first."""
     table = open_existing(storage.uri(spec.quarantine))
     if table is None:
         return []
     whole = quarantine.waiting(session, table, layer="bronze").filter(nw.col("record").is_null())
-    rows = session.rows(whole.select("batch_id", "source_file").unique())
+    return [(batch, path) for batch, path in session.rows(whole.select("batch_id", "source_file").unique())]
+
+
+def _ready(
+    table: Snapshot,
+    staged: Staged,
+    watermarks: Mapping[str, int],
+    *,
+    batch: int,
+    landed: int,
+    refused: int,
+    absent: Sequence[str],
+    types: Mapping[str, str],
+    release: Release | None,
+) -> tuple[Transaction, Entry]:
+    """The transaction with its figures and all that the commit reports. `landed` counts files, `refused` records.
+
+    Args:
+        types: those of delivered Parquet fields, as the newest batch knew them.
+    """
+    entry = Entry(
+        batch_from=batch - 1,
+        batch_to=batch,
+        records_in=staged.delivered,
+        written=staged.rows,
+        quarantined=refused,
+        rows_after=table.rows + staged.rows,
+    )
+    facts = {
+        "landed_files": str(landed),
+        **({"absent": json.dumps(absent)} if absent else {}),
+        **({"types": json.dumps({**types, **staged.types})} if types or staged.types else {}),
+    }
+    made = Provenance(operation="append", reason=release.reason if release is not None else "", figures=entry, facts=facts)
+    return Transaction(table=table, add=staged.files, watermarks=watermarks, provenance=made), entry
+
+
+def _opened(session: DuckDBSession, storage: Storage, spec: TableSpec) -> tuple[Snapshot, int, list[tuple[int, PlannedFile]]]:
+    """The table, the last planned batch and the planned files, after what killed runs have left is finished."""
+    table = open_table(storage.uri(spec.bronze), ENVELOPE)
+    finalise_quarantine(session, storage, spec)
+    ledger.give_back(session, storage.uri(FILES), table=spec.bronze, snapshot=table)
+    planned, known = ledger.planned_files(session, storage.uri(FILES), spec.bronze)
+    ledger.check_numbers(spec.bronze, planned=planned, done=table.watermark(ledger.ingest_app(spec.bronze)))
+    ledger.finalise(session, storage.uri(LEDGER), table=spec.bronze, snapshot=table)
+    return table, planned, known
+
+
+def _taken(files: Sequence[LandedFile], staged: Staged) -> list[LandedFile]:
+    """Those of the files that were not refused as a whole."""
+    refused = {reject.path for reject in staged.rejects if reject.record is None}
+    return [file for file in files if file.path not in refused]
+
+
+def _whole(spec: TableSpec, generation: int) -> dict[str, int]:
+    """The watermark of the newest generation that is in bronze as a whole; none where nothing new is known of it."""
+    return {ledger.complete_app(spec.bronze): generation} if spec.sync == "overwrite" and generation else {}
+
+
+def _nothing_landed(table: Snapshot, whole: Mapping[str, int]) -> Batch:
+    """No batch; a generation that is complete by now is noted."""
+    if any(number > table.watermark(name) for name, number in whole.items()):
+        made = Provenance(maintenance="complete", operation="complete")
+        done = commit_staged(Transaction(table=table, add=(), watermarks=whole, provenance=made))
+        return Batch(done.version)
+    return Batch(table.version)
+
+
+def _frozen_columns(spec: TableSpec, table: Snapshot, release: Release | None) -> frozenset[str] | None:
+    """The only fields that files may have; None where new ones join."""
+    if spec.drift == "evolve" or (spec.drift == "freeze" and release is not None and release.accept):
+        return None
+    declared = frozenset(column.bronze_name for column in spec.of_record)
+    return declared | (frozenset(table.columns) - frozenset(ENVELOPE))
+
+
+def finalise_quarantine(session: DuckDBSession, storage: Storage, spec: TableSpec) -> None:
+    """Make final which files have left the quarantine to be read again."""
+    files = open_existing(storage.uri(FILES))
+    done = files.watermark(_redrive_app(spec)) if files is not None else 0
+    quarantine.finalise(session, storage.uri(spec.quarantine), layer="bronze", done=done)
+
+
+def redrive_files(session: DuckDBSession, storage: Storage, spec: TableSpec, *, run_id: str) -> list[str]:
+    """Let the next batch read again the files that are in quarantine whole. Returns their paths below landing."""
+    finalise_quarantine(session, storage, spec)
+    rows = _refused_whole(session, storage, spec)
     if not rows:
         return []
     app = _redrive_app(spec)
-    number = open_table(storage.uri(FILES), ledger.FILES).transaction(app) + 1
+    number = open_table(storage.uri(FILES), ledger.FILES).watermark(app) + 1
     quarantine.mark_leaving(
         session, storage.uri(spec.quarantine), layer="bronze", number=number, where=nw.col("record").is_null()
     )
     ledger.give_back_files(session, storage.uri(FILES), table=spec.bronze, files=rows, app=app, number=number, run_id=run_id)
-    settle_quarantine(session, storage, spec)
+    finalise_quarantine(session, storage, spec)
     return sorted({path for _, path in rows})
 
 
@@ -171,42 +281,42 @@ def _redrive_app(spec: TableSpec) -> str:
     return f"redrive:{spec.bronze}"
 
 
-def _frozen(spec: TableSpec, drifted: Sequence[Reject], *, judged: int) -> Finding:
+def _frozen(spec: TableSpec, drifted: Sequence[Reject], *, validated: int) -> Finding:
     way = (
         f"Declare the field in lakehouse/tables/ or change the table's drift policy, and run again. Or make release "
         f"TABLE={spec.name} REASON='...' puts these files in quarantine; with ACTION=accept their new fields are taken in."
     )
     detail = {"files": [f"{reject.path}: {reject.reason}" for reject in drifted[:20]], "what_to_do": way}
-    return Finding(DRIFT, False, "fail", len(drifted), judged, detail)
+    return Finding(DRIFT, False, "fail", len(drifted), validated, detail)
 
 
 def landing_of(storage: Storage, spec: TableSpec) -> Storage:
     """The same places, and landing where the table's files come from: another writer's table, when it is one."""
-    return replace(storage, landing=spec.origin.uri) if isinstance(spec.origin, DeltaSource) else storage
+    return landing(spec.origin, storage).storage
 
 
-def _landed(storage: Storage, spec: TableSpec, *, known: Sequence[PlannedFile]) -> list[LandedFile]:
-    if isinstance(spec.origin, DeltaSource):
-        return delta.brought(spec.origin.uri, known={file.path for file in known})
-    return storage.landed(spec.origin.folder)
-
-
-def _completed(storage: Storage, spec: TableSpec) -> int:
-    return 0 if isinstance(spec.origin, DeltaSource) else storage.completed(spec.origin.folder)
-
-
-def _check_unchanged(storage: Storage, spec: TableSpec, files: Sequence[LandedFile]) -> None:
-    if isinstance(spec.origin, DeltaSource):  # a data file is never written again
+def _check_unchanged(origin: Landing, spec: TableSpec, files: Sequence[LandedFile]) -> None:
+    if origin.fixed:
         return
-    after = {file.path: file for file in storage.landed(spec.origin.folder)}
+    after = {file.path: file for file in origin.landed({file.path: file.checksum for file in files})}
     if any(after.get(file.path) != file for file in files):
         raise ConflictError(f"A file of {spec.landing} changed while it was read.", remedy="Run it again.")
 
 
-def _with_columns(table: Snapshot, columns: dict[str, str], *, app: str, done: int) -> Snapshot:
-    """The table with the columns that are new; still the one that the batch was planned for."""
-    table = table.add_columns(columns)
-    if table.transaction(app) != done:
+def _new_names(table: Snapshot, staged: Staged) -> dict[str, list[str]]:
+    """By column the delivered fields, where the table does not know them all. A column of an earlier release that has its
+    field's own name needs none."""
+    before, columns = table.fields, table.columns
+    known = {column: before.get(column, (column,) if column in columns else ()) for column in staged.names}
+    return {column: names for column, names in staged.names.items() if tuple(names) != known[column]}
+
+
+def _with_columns(
+    table: Snapshot, columns: dict[str, str], names: Mapping[str, Sequence[str]], *, app: str, done: int
+) -> Snapshot:
+    """The table with the columns and names that are new; still the one that the batch was planned for."""
+    table = table.add_columns(columns, names)
+    if table.watermark(app) != done:
         raise ConflictError(f"Another run committed a batch to {table.uri}.", remedy="Run it again.")
     return table
 
@@ -219,7 +329,7 @@ def new_files(storage: Storage, landed: Sequence[LandedFile], known: Sequence[Pl
     for file in landed:
         if (file.path, file.size, file.version) in versions:
             continue
-        checksum = _checksum(storage.landed_path(file.path))
+        checksum = file.checksum or _checksum(storage.landed_path(file.path))
         if checksum is not None and (file.path, checksum) not in contents:
             new.append(PlannedFile(file.path, file.size, file.version, checksum))
     return new
@@ -257,50 +367,3 @@ def _quarantine(session: DuckDBSession, storage: Storage, spec: TableSpec, *, ba
     return quarantine.replace_after(
         session, storage.uri(spec.quarantine), layer="bronze", batch=batch - 1, until=batch, records=frame
     )
-
-
-def _findings(spec: TableSpec, staged: Staged, entry: Entry, *, added: dict[str, str], types: dict[str, str]) -> list[Finding]:
-    declared = {column.bronze_name for column in spec.delivered} - set(spec.values)
-    bad_files = [r for r in staged.rejects if r.record is None and r.rule != "schema_drift"]
-    bad_records = entry.quarantined
-    refused = [r for r in staged.rejects if r.rule == "schema_drift"]
-    beyond = sorted(set(added) - declared)
-    missing = sorted(declared - set(staged.fields)) if staged.rows else []
-    first = entry.batch_from == 0
-    retyped = {n: _change(types[n], kind) for n, kind in staged.types.items() if types.get(n, kind) != kind}
-    drift = {
-        "new_columns": beyond,
-        "missing_columns": missing,
-        "perhaps_renamed": [*missing, *beyond] if len(missing) == len(beyond) == 1 and not first else [],
-        "types": retyped,
-        "refused_files": [r.path for r in refused],
-    }
-    return [
-        Finding(
-            READABLE_FILES,
-            not bad_files,
-            "quarantine",
-            len(bad_files),
-            entry.batch_to,
-            {"files": [f"{r.path}: {r.reason}" for r in bad_files[:20]]},
-        ),
-        Finding(READABLE_RECORDS, not bad_records, "quarantine", bad_records, entry.records_in),
-        Finding(
-            DRIFT,
-            not (refused or missing or retyped or (beyond and not first)),
-            "warn",
-            len(refused) + len(missing) + len(retyped) + len(beyond),
-            len(staged.fields),
-            drift,
-        ),
-        Finding(CHANGES, not staged.changed, "warn", staged.changed, entry.records_in),
-        Finding(BALANCE, entry.balanced, "fail", 0 if entry.balanced else 1, entry.records_in, vars(entry)),
-    ]
-
-
-def _change(old: str, new: str) -> str:
-    """How a Parquet field's type changed. Bronze holds text, so nothing is cut off either way."""
-    sizes = ["int8", "int16", "int32", "int64", "float", "double", "string"]
-    known = old in sizes and new in sizes
-    word = ("widened" if sizes.index(new) > sizes.index(old) else "narrowed") if known else "changed"
-    return f"{word} from {old} to {new}"

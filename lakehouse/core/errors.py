@@ -45,6 +45,18 @@ class BrokenTableError(LakehouseError):
     """A Delta table and what it should hold do not agree (schema, watermark, missing file)."""
 
 
+class ForeignTableError(LakehouseError):
+    """A Delta table of another writer has something that is not read here exactly. Nothing of it was read.
+
+    Args:
+        feature: what it is, in the words of the Delta protocol where it has one.
+    """
+
+    def __init__(self, what: str, *, remedy: str, feature: str) -> None:
+        super().__init__(what, remedy=remedy)
+        self.feature = feature
+
+
 class UnreadableFileError(LakehouseError):
     """A landed file cannot be read in the form that its name says."""
 
@@ -75,13 +87,14 @@ class SourceRefusedError(SourceError):
     """It refuses what is asked of it, and will again: credentials, a table, a form.
 
     Args:
-        status: of an HTTP answer, with what it `said`.
+        status: of an HTTP answer; 0 where there was none.
+        reported: the text of that answer.
     """
 
-    def __init__(self, what: str, *, remedy: str, status: int = 0, said: str = "") -> None:
+    def __init__(self, what: str, *, remedy: str, status: int = 0, reported: str = "") -> None:
         super().__init__(what, remedy=remedy)
         self.status = status
-        self.said = said
+        self.reported = reported
 
 
 def install(extra: str) -> str:

@@ -5,13 +5,14 @@ of functions. No sub-query, aggregate, window, placeholder or unknown function g
 as Python. The list follows the experiment in which 22 of 22 rules gave the same rows on DuckDB and Spark.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from lakehouse.core.errors import ExpressionError
-
-Dialect = Literal["duckdb", "spark"]
+from lakehouse.core.expression_types import misfit
+from lakehouse.core.names import Engine
+from lakehouse.core.patterns import check_pattern
 
 # fmt: off
 _ALLOWED = frozenset((
@@ -23,18 +24,26 @@ _ALLOWED = frozenset((
 ))
 # fmt: on
 _COMPARISONS = frozenset(("EQ", "In", "Is", "NEQ"))
+#: What engines rewrite so that its first part is computed more than once.
+_REWRITTEN = frozenset(("Between", "Case", "In", "Nullif"))
+_LEAVES = frozenset(("Boolean", "Column", "DataType", "DataTypeParam", "Identifier", "Interval", "Literal", "Null", "Var"))
 _SAFE = frozenset(("And", "Boolean", "Column", "EQ", "Identifier", "In", "Is", "NEQ", "Not", "Null", "Or", "Paren"))
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A checked expression. `text` is what was declared; `columns` are the columns that it reads."""
+    """A checked expression. `text` is what was declared; `columns` are the columns that it reads.
+
+    `safe`: evaluating it never raises. `repeats`: a part of it that is computed occurs more than once, as it is declared or as
+    engines rewrite it.
+    """
 
     text: str
     columns: frozenset[str]
     safe: bool = False
+    repeats: bool = False
 
-    def sql(self, dialect: Dialect = "duckdb", *, instants: Collection[str] = ()) -> str:
+    def sql(self, dialect: Engine = "duckdb", *, instants: Collection[str] = ()) -> str:
         """The expression for one engine, every column quoted, comments dropped.
 
         The day of a column in `instants` is taken from its microseconds (DuckDB only): it is the day in UTC.
@@ -42,11 +51,16 @@ class Expression:
         return _print(self, dialect, instants)
 
 
-def parse(text: str, *, columns: Collection[str]) -> Expression:
+def parse(text: str, *, columns: Collection[str], types: Mapping[str, str] | None = None) -> Expression:
     """Check `text` as an expression over `columns`.
 
+    Args:
+        types: the spec types of the columns, where what they are compared with is to be checked too.
+
     Raises:
-        ExpressionError: syntax error, more than one expression, a construct outside the allow-list, an unknown column.
+        ExpressionError: syntax error, more than one expression, a construct outside the allow-list, an unknown column, a column
+            that is compared with what is no value of its type.
+        DeclarationError: a regular expression that one of the engines cannot read.
     """
     import sqlglot
     from sqlglot import exp
@@ -69,7 +83,22 @@ def parse(text: str, *, columns: Collection[str]) -> Expression:
             if node.table or node.name not in columns:
                 raise ExpressionError(f"The expression {text[:120]!r} names {node.sql()!r}.", remedy=remedy)
             used.add(node.name)
-    return Expression(text, frozenset(used), all(_is_safe(node) for node in trees[0].walk()))
+        if isinstance(node, exp.RegexpLike) and isinstance(node.expression, exp.Literal):
+            check_pattern(str(node.expression.this), f"The expression {text[:120]!r}")
+    if types is not None and (wrong := misfit(trees[0], types)):
+        raise ExpressionError(
+            f"The expression {text[:120]!r} {wrong}.",
+            remedy="Compare a column with values of its type, or cast it (CAST, TRY_CAST).",
+        )
+    return Expression(text, frozenset(used), all(_is_safe(node) for node in trees[0].walk()), _repeats(trees[0]))
+
+
+def words(text: str) -> list[str]:
+    """The words of an expression: without the blanks, line breaks and comments between them."""
+    import sqlglot
+
+    found = sqlglot.tokenize(text, read="duckdb")
+    return [repr(word.text) if word.token_type.name == "STRING" else " ".join(word.text.split()) for word in found]
 
 
 def _is_safe(node: Any) -> bool:
@@ -80,6 +109,22 @@ def _is_safe(node: Any) -> bool:
     if name in _COMPARISONS and sum(type(part).__name__ == "Column" for part in node.walk()) > 1:
         return False
     return name in _SAFE or (name == "Literal" and bool(node.args.get("is_string")))
+
+
+def _repeats(tree: Any) -> bool:
+    """See `Expression.repeats`."""
+    nodes = [node for node in tree.walk() if type(node).__name__ not in _LEAVES]
+    rewritten = [node.this for node in nodes if type(node).__name__ in _REWRITTEN and node.this is not None]
+    return len({*nodes}) < len(nodes) or any(type(part.unnest()).__name__ not in _LEAVES for part in rewritten)
+
+
+def uncomputable(expression: Expression, kind: str, error: Exception) -> ExpressionError:
+    """What is raised when an engine cannot compute an expression over the columns' types, whatever their values."""
+    reported = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return ExpressionError(
+        f"The expression {expression.text[:120]!r} cannot be computed as {kind}: {reported}.",
+        remedy="Correct it, or cast what it reads to the types that it needs.",
+    )
 
 
 def tree(expression: Expression) -> Any:
@@ -93,7 +138,7 @@ def tree(expression: Expression) -> Any:
     return found
 
 
-def _print(expression: Expression, dialect: Dialect, instants: Collection[str] = ()) -> str:
+def _print(expression: Expression, dialect: Engine, instants: Collection[str] = ()) -> str:
     from sqlglot import exp
 
     found = tree(expression)

@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table, redo_on_conflict
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
+from lakehouse.core.table.provenance import Commit, Entry
+from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged, redo_on_conflict
 
 FILES_TABLE = TableRef("ops", "landing_files")
 LEDGER_TABLE = TableRef("ops", "ledger")
@@ -64,7 +66,6 @@ TAKEN_BACK = ("rollback", "restore")
 ERASED = ("expire", "forget")
 #: In a bronze table the number of records that were removed from it; in a silver table that number as of its last rebuild.
 EXPIRED = "expired"
-_FIGURES = ("batch_from", "batch_to", "records_in", "written", "deduplicated", "deleted", "quarantined", "rows_after")
 
 
 def ingest_app(table: TableRef) -> str:
@@ -85,28 +86,6 @@ def absent_app(table: TableRef) -> str:
 def complete_app(table: TableRef) -> str:
     """The application id under which a bronze table knows the newest generation that is in it as a whole."""
     return f"complete:{table}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """The figures of one commit. `balanced` is the promise: every record that came in went to exactly one place."""
-
-    batch_from: int
-    batch_to: int
-    records_in: int
-    written: int
-    deduplicated: int = 0
-    deleted: int = 0
-    quarantined: int = 0
-    rows_after: int
-
-    @property
-    def balanced(self) -> bool:
-        return self.records_in == self.written + self.deduplicated + self.deleted + self.quarantined
-
-    def info(self) -> dict[str, str]:
-        """The figures as commit metadata."""
-        return {name: str(getattr(self, name)) for name in _FIGURES}
 
 
 @dataclass(frozen=True)
@@ -132,22 +111,36 @@ def append(
 
     Many small files become one on the way, so that what is read before every batch does not grow with their number.
     """
-    import narwhals as nw
 
     def work() -> bool:
         table = open_table(uri, columns)
-        if table.transaction(app) >= number:
+        if table.watermark(app) >= number:
             return False
-        frame, small = session.table(rows, columns), [file for file in table.files if file.rows < _FULL]
-        if len(small) < _MANY:
-            small = []
-        else:
-            frame = nw.concat([session.read(table.paths(small), columns), frame])
-        files = session.write(frame, uri, columns=columns)
-        Candidate(snapshot=table, add=files, remove=small, transactions={app: number}).commit()
+        _append_to(session, table, columns, rows, app=app, number=number)
         return True
 
     return redo_on_conflict(work)
+
+
+def _append_to(
+    session: Session,
+    table: Snapshot,
+    columns: Mapping[str, str],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    app: str,
+    number: int,
+) -> None:
+    """Append rows to the table as it was when it was opened."""
+    import narwhals as nw
+
+    frame, small = session.table(rows, columns), [file for file in table.files if file.rows < _FULL]
+    if len(small) < _MANY:
+        small = []
+    else:
+        frame = nw.concat([session.read(table.paths(small), columns), frame])
+    files = session.write(frame, table.uri, columns=columns)
+    commit_staged(Transaction(table=table, add=files, remove=small, watermarks={app: number}))
 
 
 def planned_files(session: Session, uri: str, table: TableRef) -> tuple[int, list[tuple[int, PlannedFile]]]:
@@ -158,7 +151,7 @@ def planned_files(session: Session, uri: str, table: TableRef) -> tuple[int, lis
     frame = session.read(files.paths(), FILES).filter(nw.col("table") == str(table))
     rows = session.rows(frame.select("batch_id", "path", "size", "version", "checksum", "given_back"))
     back = {(batch, path) for batch, path, *_, given_back in rows if given_back}
-    return files.transaction(ingest_app(table)), [
+    return files.watermark(ingest_app(table)), [
         (batch, PlannedFile(path, *rest)) for batch, path, *rest, _ in rows if (batch, path) not in back
     ]
 
@@ -173,10 +166,11 @@ def plan(session: Session, uri: str, *, table: TableRef, batch: int, files: Sequ
 def give_back(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -> None:
     """Let go of the planned files that the last such batch did not find as planned (`absent` in its commit)."""
     app = absent_app(table)
-    number = snapshot.transaction(app)
-    if not number or open_table(uri, FILES).transaction(app) >= number:
+    number = snapshot.watermark(app)
+    if not number or open_table(uri, FILES).watermark(app) >= number:
         return
-    paths = [json.loads(e["absent"]) for e in snapshot.commit_info() if e.get("batch_to") == str(number) and "absent" in e]
+    made = [commit.provenance for commit in snapshot.commits()]
+    paths = [json.loads(m.facts["absent"]) for m in made if "absent" in m.facts and m.figures and m.figures.batch_to == number]
     files = [(number, path) for path in (paths[0] if paths else [])]
     give_back_files(session, uri, table=table, files=files, app=app, number=number)
 
@@ -193,40 +187,39 @@ def give_back_files(
     append(session, uri, FILES, rows, app=app, number=number)
 
 
-def settle(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
+def finalise(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
     """Copy the figures of commits that the ledger does not have yet, and return the copied rows."""
-    ledger = open_existing(uri)
     app = f"{table}:{snapshot.id}"  # a table that was removed and made again begins at version 0 again
-    since = ledger.transaction(app) if ledger else 0
-    if snapshot.version <= since:
-        return []
-    rows = []
-    for entry in snapshot.commit_info(since=since):
-        if "records_in" in entry:
-            figures = {name: int(entry[name]) for name in _FIGURES}
-            at = datetime.fromtimestamp(entry["timestamp"] / 1000, tz=UTC)
-            run, operation = entry.get("run_id", ""), entry.get("operation", "")
-            rows.append(
-                {
-                    "layer": table.layer,
-                    "table": table.table,
-                    "version": entry["version"],
-                    "run_id": run,
-                    "operation": operation,
-                    "committed_at": at,
-                    **figures,
-                }
-            )
-    if rows and not append(session, uri, LEDGER, rows, app=app, number=snapshot.version):
-        return []
-    return rows
+
+    def work() -> list[dict[str, Any]]:
+        ledger = open_table(uri, LEDGER)  # what is appended follows from this version of it
+        commits = snapshot.commits(since=ledger.watermark(app))
+        rows = [_figures(table, commit, figures) for commit in commits if (figures := commit.provenance.figures) is not None]
+        if rows:
+            _append_to(session, ledger, LEDGER, rows, app=app, number=snapshot.version)
+        return rows
+
+    return redo_on_conflict(work) if snapshot.version else []
 
 
-def brought(bronze: Sequence[Snapshot], silver: Snapshot, *, anew: bool = False) -> int:
+def _figures(table: TableRef, commit: Commit, figures: Entry) -> dict[str, Any]:
+    """A commit as a row of the ledger."""
+    return {
+        "layer": table.layer,
+        "table": table.table,
+        "version": commit.version,
+        "run_id": commit.provenance.run_id,
+        "operation": commit.provenance.operation,
+        "committed_at": commit.at,
+        **vars(figures),
+    }
+
+
+def delivered(bronze: Sequence[Snapshot], silver: Snapshot, *, anew: bool = False) -> int:
     """Records of bronze tables that a silver table has to have read since its last rebuild, or (`anew`) in one now: those that
     are there, and those that were there and have expired since."""
-    expired = sum(table.transaction(EXPIRED) for table in bronze)
-    return sum(table.rows for table in bronze) + (0 if anew else expired - silver.transaction(EXPIRED))
+    expired = sum(table.watermark(EXPIRED) for table in bronze)
+    return sum(table.rows for table in bronze) + (0 if anew else expired - silver.watermark(EXPIRED))
 
 
 def total_read(session: Session, uri: str, table: TableRef) -> int:
@@ -257,24 +250,25 @@ def take_back(session: Session, uri: str, *, table: TableRef, snapshot: Snapshot
 
     def work() -> set[str]:
         ledger = open_existing(uri)
-        if ledger is None or ledger.transaction(app) <= snapshot.version:
+        if ledger is None or ledger.watermark(app) <= snapshot.version:
             return set()
         frame = session.read(ledger.paths(), LEDGER)
         mine = (nw.col("table") == table.table) & (nw.col("layer") == table.layer) & (nw.col("version") > snapshot.version)
         since = {operation for (operation,) in session.rows(frame.filter(mine).select("operation").unique())}
-        last = int(snapshot.last_info().get("batch_to", 0))
-        figures = {**dict.fromkeys(_FIGURES, 0), "batch_from": last, "batch_to": last, "rows_after": snapshot.rows}
+        figures = snapshot.provenance.figures
+        last = figures.batch_to if figures is not None else 0
+        none = Entry(batch_from=last, batch_to=last, records_in=0, written=0, rows_after=snapshot.rows)
         row = {
             "layer": table.layer,
             "table": table.table,
             "version": snapshot.version,
             "operation": "restore",
             "committed_at": datetime.now(UTC),
-            **figures,
+            **vars(none),
         }
         files = session.write(session.table([row], LEDGER), uri, columns=LEDGER)
         # The number goes down: the versions that follow are others than those that the ledger has.
-        Candidate(snapshot=ledger, add=files, transactions={app: snapshot.version}).commit()
+        commit_staged(Transaction(table=ledger, add=files, watermarks={app: snapshot.version}))
         return since
 
     return redo_on_conflict(work)

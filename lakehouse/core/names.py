@@ -4,17 +4,22 @@ Anything that becomes part of a path, of SQL or of Jinja passes `check_name` fir
 """
 
 import re
+import zoneinfo
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lakehouse.core.errors import DeclarationError
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+#: What computes tables.
+Engine = Literal["duckdb", "spark"]
 Layer = Literal["landing", "bronze", "silver", "gold", "warehouse", "reports", "ml", "ops", "quarantine"]
 #: Columns that DuckDB gives to every Parquet file; one of that name in the file would take their place.
 _ENGINES_OWN = ("file_index", "file_row_number")
 #: Airbyte's columns of a delivered record, destinations v2.
 AIRBYTE = ("_airbyte_raw_id", "_airbyte_extracted_at", "_airbyte_meta", "_airbyte_generation_id")
+#: Names of regions: abbreviations like `EST` are another zone to another engine.
+_ZONE = re.compile(r"UTC|[A-Z][A-Za-z_]+(/[A-Za-z0-9_+-]+)+")
 LAYERS: tuple[str, ...] = get_args(Layer)
 #: The layers that are Delta tables.
 DELTA_LAYERS: tuple[Layer, ...] = ("bronze", "silver", "gold", "ml", "quarantine", "ops")
@@ -35,6 +40,22 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
+def check_timezone(name: str, what: str) -> None:
+    """Refuse what is no time zone for every engine.
+
+    Raises:
+        DeclarationError: there is no such region.
+    """
+    try:
+        known = bool(_ZONE.fullmatch(name) and zoneinfo.ZoneInfo(name))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        known = False
+    if not known:
+        raise DeclarationError(
+            f"{what}: there is no timezone {name!r}.", remedy="Use the name of a region, e.g. America/Sao_Paulo."
+        )
+
+
 def column_name(delivered: str) -> str | None:
     """The column that a delivered field is stored under, or None when no legal name can be derived.
 
@@ -49,7 +70,7 @@ def column_name(delivered: str) -> str | None:
 
 @dataclass(frozen=True)
 class TableRef:
-    """One table of one layer: `key` for Dagster, `path` below the root of its layer."""
+    """One table of one layer: `key` for Dagster, its text (`silver/vendas`) for people."""
 
     layer: Layer
     table: str
@@ -65,3 +86,13 @@ class TableRef:
 
     def __str__(self) -> str:
         return f"{self.layer}/{self.table}"
+
+    @property
+    def how_to_make(self) -> str:
+        """What to do where the table does not exist yet, as a sentence with the command to type."""
+        return f"Materialise {self} first: make materialize SELECT='+key:\"{self}\"'."
+
+
+def is_remote(location: str) -> bool:
+    """Whether a place is in an object store."""
+    return "://" in location

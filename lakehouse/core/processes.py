@@ -1,10 +1,12 @@
 """Processes by their ids, from Linux's /proc: who lives, who descends from whom, how all of them are ended, which port is free.
+Also how often this process looks for garbage, by how long it lives.
 
-Standard library only: `deploy/stack.py` uses it too. A process is known by its id and by when it started, which tells it from
+Standard library only: `deploy/stack/` uses it too. A process is known by its id and by when it started, which tells it from
 a later one that got the same number.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -14,6 +16,17 @@ from pathlib import Path
 
 #: Seconds that those have who are told to end after the one that began them has not passed it on.
 _REST_SECONDS = 5.0
+_PYTHONS_GARBAGE = gc.get_threshold()
+
+
+def short_lived() -> None:
+    """Look for garbage rarely: imports make hundreds of thousands of objects that stay, and looking is a tenth of a short run."""
+    gc.set_threshold(100_000, 50, 100)
+
+
+def long_lived() -> None:
+    """Python's own garbage collection again: what suits a short command would let a server grow."""
+    gc.set_threshold(*_PYTHONS_GARBAGE)
 
 
 def why_taken(port: int) -> str:

@@ -1,17 +1,19 @@
 """Quarantine: what was delivered and is not in the tables, record by record, with the rule and the reason.
 
 One Delta table per source table. What a batch puts there is replaced, not added to, when the batch is worked on again, so
-a crash between quarantine and table, or a mended rule, leaves each record in exactly one of the two.
+a crash between quarantine and table, or a fixed rule, leaves each record in exactly one of the two.
 
-Records that leave because they are judged again (`redrive`, a rebuild) must not be gone before they have arrived. They are
+Records that leave because they are validated again (`redrive`, a rebuild) must not be gone before they have arrived. They are
 marked under a number, and what takes their place carries the same number; the commit that takes them in carries it as an
-application transaction, and `settle` then makes the change final, or takes the marks back when that commit never came.
+application transaction, and `finalise` then makes the change final, or takes the marks back when that commit never came.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
+from lakehouse.core.table.provenance import Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -50,7 +52,7 @@ def replace_after(
     Args:
         until: the last of these batches; a run that was overtaken must not remove what later ones put here.
         records: a frame of `COLUMNS` without the marks, or None for nothing.
-        number: the change that this is part of; it is pending until `settle` sees that number.
+        number: the change that this is part of; it is pending until `finalise` sees that number.
     """
     import narwhals as nw
 
@@ -60,17 +62,17 @@ def replace_after(
     if records is None and not touched:
         return 0
     mine = (nw.col("layer") == layer) & (nw.col("batch_id") > batch) & (nw.col("batch_id") <= until)
-    before = session.keep(session.read(table.paths(touched), COLUMNS))
+    before = session.persist(session.read(table.paths(touched), COLUMNS))
     stale = session.rows(before.select(mine.cast(nw.Int64).sum().alias("n")))[0][0] or 0
     if records is None and not stale:
         return 0
-    kept = before.filter(~mine) if number is None else _marked(before, mine, number)
-    add = session.write(kept, uri, columns=COLUMNS) if touched else []
+    rest = before.filter(~mine) if number is None else _marked(before, mine, number)
+    add = session.write(rest, uri, columns=COLUMNS) if touched else []
     new: list[Any] = []
     if records is not None:
         marks = {"entering": nw.lit(number).cast(nw.Int64), "leaving": nw.lit(None).cast(nw.Int64)}
         new = session.write(records.with_columns(**marks).select(*COLUMNS), uri, columns=COLUMNS)
-    Candidate(snapshot=table, add=[*add, *new], remove=touched, info={"operation": "quarantine"}).commit()
+    commit_staged(Transaction(table=table, add=[*add, *new], remove=touched, provenance=Provenance(operation="quarantine")))
     return sum(file.rows for file in new)
 
 
@@ -79,9 +81,9 @@ def mark_leaving(session: Session, uri: str, *, layer: str, number: int, where: 
     import narwhals as nw
 
     table = open_table(uri, COLUMNS)
-    before = session.keep(session.read(table.paths(), COLUMNS))
+    before = session.persist(session.read(table.paths(), COLUMNS))
     add = session.write(_marked(before, (nw.col("layer") == layer) & where, number), uri, columns=COLUMNS)
-    Candidate(snapshot=table, add=add, remove=table.files, info={"operation": "quarantine"}).commit()
+    commit_staged(Transaction(table=table, add=add, remove=table.files, provenance=Provenance(operation="quarantine")))
 
 
 def _marked(frame: "nw.LazyFrame[Any]", mine: "nw.Expr", number: int) -> "nw.LazyFrame[Any]":
@@ -90,7 +92,7 @@ def _marked(frame: "nw.LazyFrame[Any]", mine: "nw.Expr", number: int) -> "nw.Laz
     return frame.with_columns(leaving=nw.when(mine).then(nw.lit(number)).otherwise(nw.col("leaving")))
 
 
-def settle(session: Session, uri: str, *, layer: str, done: int) -> None:
+def finalise(session: Session, uri: str, *, layer: str, done: int) -> None:
     """Make pending changes up to the number `done` final, and take back those after it."""
     import narwhals as nw
 
@@ -100,18 +102,18 @@ def settle(session: Session, uri: str, *, layer: str, done: int) -> None:
         return
     mine = nw.col("layer") == layer
     marked = mine & (~nw.col("entering").is_null() | ~nw.col("leaving").is_null())
-    before = session.keep(session.read(table.paths(pending), COLUMNS))
+    before = session.persist(session.read(table.paths(pending), COLUMNS))
     if not session.rows(before.filter(marked).select("layer").head(1)):
         return
     gone = mine & ((nw.col("leaving") <= done) | (nw.col("entering") > done)).fill_null(False)
-    kept = before.filter(~gone)
-    kept = kept.with_columns(**{m: nw.when(~mine).then(nw.col(m)).otherwise(nw.lit(None)) for m in ("entering", "leaving")})
-    add = session.write(kept, uri, columns=COLUMNS)
-    Candidate(snapshot=table, add=add, remove=pending, info={"operation": "settle"}).commit()
+    rest = before.filter(~gone)
+    rest = rest.with_columns(**{m: nw.when(~mine).then(nw.col(m)).otherwise(nw.lit(None)) for m in ("entering", "leaving")})
+    add = session.write(rest, uri, columns=COLUMNS)
+    commit_staged(Transaction(table=table, add=add, remove=pending, provenance=Provenance(operation="settle")))
 
 
 def waiting(session: Session, snapshot: Snapshot, *, layer: str) -> "nw.LazyFrame[Any]":
-    """What a layer has in quarantine. Settle first."""
+    """What a layer has in quarantine. Finalise it first."""
     import narwhals as nw
 
     return session.read(snapshot.paths(), COLUMNS).filter(nw.col("layer") == layer)

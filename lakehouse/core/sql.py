@@ -1,7 +1,7 @@
 """SQL databases by URL: an engine that neither waits for ever nor lets a password into a message.
 
-What belongs here: connecting, and what a driver's error means. What does not: what is read or written (`landing/database.py`,
-`warehouse/publish.py`). Any SQLAlchemy URL; PostgreSQL through psycopg2, whose COPY both of them use.
+What belongs here: connecting, and what a driver's error means. What does not: what is read or written
+(`landing/sources/database.py`, `warehouse/publish.py`). Any SQLAlchemy URL; PostgreSQL through psycopg2, whose COPY both use.
 """
 
 import socket
@@ -81,7 +81,7 @@ def open_engine(
         }
     elif url.get_backend_name() == "sqlite":
         if existing and not Path(url.database or "").is_file():
-            raise SourceRefusedError(f"There is no SQLite file {url.database!r}.", remedy=f"Make it, or mend {setting}.")
+            raise SourceRefusedError(f"There is no SQLite file {url.database!r}.", remedy=f"Make it, or fix {setting}.")
         if url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         arguments = {"timeout": lock_seconds, "isolation_level": None}
@@ -124,19 +124,19 @@ def explained(what: str, *, setting: str) -> Iterator[None]:
 
 def meaning(error: BaseException, what: str, *, setting: str) -> LakehouseError:
     """What a driver's error means, in one sentence without parameters or passwords."""
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reported = (str(error).strip() or type(error).__name__).splitlines()[0]
     state = str(getattr(error, "pgcode", None) or "")
     # libpq says which host it tried before the reason
-    low = said.lower()
+    low = reported.lower()
     if state in _LOCKED or "database is locked" in low or "lock timeout" in low:
         return SourceDownError(
-            f"{what}: another session holds a lock on it ({said}).", remedy="End that session, or wait and run again."
+            f"{what}: another session holds a lock on it ({reported}).", remedy="End that session, or wait and run again."
         )
     hopeless = state.startswith(_HOPELESS) or (not state and "fatal:" in low and any(part in low for part in _REFUSED))
     hopeless = hopeless or "no such table" in low or "no such column" in low or "not a database" in low
     if hopeless:
-        return SourceRefusedError(f"{what}: {said}.", remedy=f"Mend the table, the rights or {setting}.")
-    return SourceDownError(f"{what}: {said}.", remedy=f"See that the database of {setting} answers, and run again.")
+        return SourceRefusedError(f"{what}: {reported}.", remedy=f"Fix the table, the rights or {setting}.")
+    return SourceDownError(f"{what}: {reported}.", remedy=f"See that the database of {setting} answers, and run again.")
 
 
 @contextmanager

@@ -15,9 +15,9 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.dashboard.reading import Lake, Reader, Row
 from lakehouse.observability import channels, outbox, routing
-from lakehouse.observability.health import targets
 from lakehouse.observability.notifier import DELIVERIES, DELIVERIES_TABLE, INCIDENTS_TABLE, load
 from lakehouse.observability.routing import Routing
+from lakehouse.observability.table_health import targets
 
 _SHOWN = 50
 Document = dict[str, Any]
@@ -59,7 +59,7 @@ def read(lake: Lake) -> Alerts:
     incidents = [_row(one, silent=rules.silent(one.key, now)) for one in load(lake.session, table)] if table else []
     incidents.sort(key=lambda row: row["last_at"], reverse=True)
     sent = lake.opened(DELIVERIES_TABLE)
-    after = sent.transaction(outbox.NUMBER) - _SHOWN if sent else 0
+    after = sent.watermark(outbox.NUMBER) - _SHOWN if sent else 0
     deliveries = outbox.read(lake.session, lake.storage, DELIVERIES_TABLE, columns=DELIVERIES, after=after)
     return Alerts(
         standing=[row for row in incidents if row["state"] == "open"],
@@ -78,8 +78,8 @@ def read(lake: Lake) -> Alerts:
 def _row(incident: Any, *, silent: bool) -> Row:
     last = incident.last
     own = {name: getattr(incident, name) for name in ("key", "state", "count", "first_at", "resolved_at")}
-    said = {name: last[name] for name in ("kind", "severity", "subject", "job", "link")}
-    return {**own, **said, "last_at": last["occurred_at"], "silent": silent}
+    message = {name: last[name] for name in ("kind", "severity", "subject", "job", "link")}
+    return {**own, **message, "last_at": last["occurred_at"], "silent": silent}
 
 
 def _bounds(lake: Lake) -> dict[str, Row]:
@@ -152,7 +152,7 @@ def with_sla(document: Document, job: str, minutes: float, *, declared: float) -
     return {**document, "jobs": {**others, **({job: {"sla_minutes": minutes}} if minutes != declared else {})}}
 
 
-def change(reader: Reader, document: Document, *, seen: bytes | None, said: str) -> None:
+def change(reader: Reader, document: Document, *, seen: bytes | None, message: str) -> None:
     """Write the changed document, and keep in `ops/audit` what was done.
 
     Raises:
@@ -163,7 +163,7 @@ def change(reader: Reader, document: Document, *, seen: bytes | None, said: str)
 
     routing.save(reader.storage, document, seen=seen)
     reader.forget()
-    record_act(reader.storage, TableRef("ops", "routing"), "routing", said)
+    record_act(reader.storage, TableRef("ops", "routing"), "routing", message)
 
 
 def matching(standing: Sequence[Row], keys: str) -> list[str]:

@@ -32,7 +32,7 @@ def fleet(lake: Lake) -> dict[str, Any]:
 
 
 def model(lake: Lake) -> dict[str, Any]:
-    """See `modelo_page.model`; `empty` where no model was ever judged. MLflow is not asked: the champion is the last promoted."""
+    """See `modelo_page.model`; `empty` before the first evaluation. MLflow is not asked: the champion is the last promoted."""
     from lakehouse.reports import modelo, modelo_page
     from lakehouse.reports.publish import rows
 

@@ -47,6 +47,6 @@ def read(lake: Lake, window: str, jobs: tuple[str, ...] = (), outcomes: tuple[st
         frame = frame.filter(nw.col("job").is_in(list(jobs)))
     if outcomes:
         frame = frame.filter(nw.col("outcome").is_in(list(outcomes)))
-    total = int(lake.session.rows(frame.select(nw.len()))[0][0])
+    total = lake.session.count(frame)
     runs = lake.select(frame.sort("finished_at", descending=True).head(MOST), *RUN)
     return Executions(until, known, runs, total, sorted(levels, key=lambda row: row["job"]))

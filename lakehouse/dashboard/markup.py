@@ -1,4 +1,4 @@
-"""Markup: tables and charts of the reports (`page.py`) as HTML that Streamlit shows. Every text is escaped."""
+"""Markup: tables and charts of the reports (`reports/page.py`) as HTML that Streamlit shows. Every text is escaped."""
 
 import base64
 import re

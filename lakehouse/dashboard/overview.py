@@ -8,10 +8,10 @@ import narwhals as nw
 
 from lakehouse.core.names import TableRef
 from lakehouse.dashboard.reading import Lake, Row, since
-from lakehouse.observability import prometheus
-from lakehouse.observability.health import HEALTH_TABLE
+from lakehouse.observability import outbox
 from lakehouse.observability.notifier import INCIDENTS_TABLE, load
 from lakehouse.observability.services import SERVICES_TABLE
+from lakehouse.observability.table_health import HEALTH_TABLE
 from lakehouse.reports.vendas import ledger_of
 
 METRICS_TABLE = TableRef("ops", "run_metrics")
@@ -46,7 +46,7 @@ def read(lake: Lake) -> Overview:
     runs = _last_runs(lake)
     incidents = lake.opened(INCIDENTS_TABLE)
     refs = [ref for spec in lake.settings.tables for ref in (*[part.bronze for part in spec.parts], spec.silver)]
-    health = prometheus.newest(lake.session, lake.storage, HEALTH_TABLE)
+    health = outbox.newest(lake.session, lake.storage, HEALTH_TABLE)
     return Overview(
         last_runs=runs,
         failed=_failed(lake),
@@ -54,7 +54,7 @@ def read(lake: Lake) -> Overview:
             (row for row in health if row["layer"] in ("silver", "gold")),
             key=lambda row: (row["layer"] != "silver", row["table"]),
         ),
-        services=sorted(prometheus.newest(lake.session, lake.storage, SERVICES_TABLE), key=lambda row: row["service"]),
+        services=sorted(outbox.newest(lake.session, lake.storage, SERVICES_TABLE), key=lambda row: row["service"]),
         ledger=ledger_of(lake.session, lake.storage, refs),
         incidents=[one.key for one in load(lake.session, incidents) if one.state == "open"] if incidents else [],
     )

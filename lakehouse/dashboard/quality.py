@@ -27,7 +27,7 @@ class Quality:
     """
 
     rules: list[Row]
-    held: list[Row]
+    quarantined: list[Row]
     newest: list[Row]
     ledger: list[Row]
     audit: list[Row]
@@ -38,7 +38,7 @@ def read(lake: Lake) -> Quality:
     parts = [part for spec in lake.settings.tables for part in spec.parts]
     refs = [*[part.bronze for part in parts], *[spec.silver for spec in lake.settings.tables]]
     rules = [rule for ref in refs if (snapshot := lake.opened(ref)) for rule in rules_of(ref, snapshot)]
-    held: list[Row] = []
+    quarantined: list[Row] = []
     newest: list[Row] = []
     for ref in dict.fromkeys(part.quarantine for part in parts):
         snapshot = lake.opened(ref)
@@ -46,7 +46,7 @@ def read(lake: Lake) -> Quality:
             continue
         frame = lake.session.read(snapshot.paths(), snapshot.columns)
         counts = frame.group_by("layer", "rules").agg(nw.len().alias("records"), nw.col("quarantined_at").max().alias("last_at"))
-        held += [{"table": ref.table, **row} for row in lake.select(counts.sort("records", descending=True), *_COUNTED)]
+        quarantined += [{"table": ref.table, **row} for row in lake.select(counts.sort("records", descending=True), *_COUNTED)]
         last = frame.sort("quarantined_at", "source_file", descending=True).head(_NEWEST)
         newest += [{"table": ref.table, **row} for row in lake.select(last, *_SHOWN)]
     newest.sort(key=lambda row: row["quarantined_at"], reverse=True)
@@ -54,7 +54,7 @@ def read(lake: Lake) -> Quality:
     audited = max((row["at"] for row in audit if row["kind"] != "act"), default=None)
     return Quality(
         rules=rules,
-        held=held,
+        quarantined=quarantined,
         newest=newest[:_NEWEST],
         ledger=ledger_of(lake.session, lake.storage, refs),
         audit=[row for row in audit if row["at"] == audited and not row["passed"]],

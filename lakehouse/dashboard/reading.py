@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lakehouse.core import files
-from lakehouse.core.delta import DataFile, Snapshot, open_existing
-from lakehouse.core.engines import Session
-from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.engines.session import Session
+from lakehouse.core.names import TableRef, is_remote
+from lakehouse.core.store import files
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
 from lakehouse.observability import outbox
-from lakehouse.reports.publish import dicts, rows
+from lakehouse.reports.publish import rows
 from lakehouse.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -49,15 +49,15 @@ class Lake:
 
     def select(self, frame: "nw.LazyFrame[Any]", *names: str) -> list[Row]:
         """These columns of a small frame."""
-        return dicts(self.session, frame, *names)
+        return self.session.dicts(frame, *names)
 
     def once(self, name: str, snapshots: Sequence[Snapshot | None], make: Callable[[], T]) -> T:
         """What is made of tables, made again when one of them has changed."""
         versions = tuple((found.id, found.version) if found else None for found in snapshots)
-        kept = self.made.get(name)
-        if kept is None or kept[0] != versions:
-            kept = self.made[name] = (versions, make())
-        answer: T = kept[1]
+        cached = self.made.get(name)
+        if cached is None or cached[0] != versions:
+            cached = self.made[name] = (versions, make())
+        answer: T = cached[1]
         return answer
 
 
@@ -83,24 +83,24 @@ class Reader:
         if len(self._answers) > _MOST:  # every choice of filters is one
             self._answers.clear()
         with self._locks.setdefault(key, threading.Lock()):
-            kept = self._answers.get(key)
-            if kept is None or time.monotonic() - kept[0] > self._fresh:
-                for place in sorted({place for place in self._places() if files.is_remote(place)}):
-                    files.ask(place)
+            cached = self._answers.get(key)
+            if cached is None or time.monotonic() - cached[0] > self._fresh:
+                for location in sorted({location for location in self._locations() if is_remote(location)}):
+                    files.ask(location)
                 with outbox.small_session(self.storage) as session:
                     lake = Lake(self.settings, self.storage, session, self._made)
-                    kept = (time.monotonic(), query(lake, *arguments))
-                self._answers[key] = kept
-        answer: T = kept[1]
+                    cached = (time.monotonic(), query(lake, *arguments))
+                self._answers[key] = cached
+        answer: T = cached[1]
         return answer
 
     def forget(self) -> None:
         """Ask again next time: something was changed here."""
         self._answers.clear()
 
-    def _places(self) -> list[str]:
-        places = (self.storage.root, *self.storage.layers.values())
-        return [files.bucket(place) if files.is_remote(place) else place for place in places]
+    def _locations(self) -> list[str]:
+        locations = (self.storage.root, *self.storage.layers.values())
+        return [files.bucket(location) if is_remote(location) else location for location in locations]
 
 
 @cache

@@ -6,11 +6,22 @@ The dashboard has no login, and whoever sees it can silence alerts, so it listen
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from lakehouse.core.errors import DeclarationError, LakehouseError, install
-from lakehouse.core.processes import why_taken
+from lakehouse.core.processes import long_lived, why_taken
 
+app = typer.Typer()
 ADDRESS, PORT = "127.0.0.1", 8501
+
+
+@app.command()
+def dashboard(port: Annotated[int, typer.Option(min=1, max=65535, help="on 127.0.0.1")] = PORT) -> None:
+    """Serve pages for people: what ran, quality, tables, sales, buses, models, alerts."""
+    long_lived()
+    serve(port)
 
 
 def options(port: int) -> dict[str, object]:

@@ -1,14 +1,14 @@
 """The queries of *Tabelas*: health as it was measured last, growth over time, versions of a table, and where its lineage is."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import narwhals as nw
 
 from lakehouse.core.names import TableRef
 from lakehouse.dashboard.reading import Lake, Row
-from lakehouse.observability import prometheus
-from lakehouse.observability.health import HEALTH_TABLE
+from lakehouse.observability import outbox
+from lakehouse.observability.table_health import HEALTH_TABLE
 
 _GROWTH = ("measured_at", "rows", "bytes", "files")
 #: A measurement is a file of its own until the table is compacted; so many are read.
@@ -26,7 +26,7 @@ class Version:
     at: datetime | None
     operation: str
     run_id: str
-    said: str
+    figures: str
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TableStory:
 def health(lake: Lake) -> list[Row]:
     """The last measurement of every table that exists, by layer and name."""
     order = {layer: n for n, layer in enumerate(("bronze", "silver", "gold", "ml", "quarantine", "ops"))}
-    rows = [row for row in prometheus.newest(lake.session, lake.storage, HEALTH_TABLE) if row["outcome"] != "absent"]
+    rows = [row for row in outbox.newest(lake.session, lake.storage, HEALTH_TABLE) if row["outcome"] != "absent"]
     return sorted(rows, key=lambda row: (order.get(row["layer"], len(order)), row["table"]))
 
 
@@ -71,12 +71,10 @@ def _versions(lake: Lake, ref: TableRef) -> list[Version]:
     if snapshot is None:
         return []
     out = []
-    for entry in snapshot.commit_info(since=snapshot.version - _VERSIONS):
-        at = datetime.fromtimestamp(entry["timestamp"] / 1000, tz=UTC) if entry["timestamp"] else None
-        parts = ("records_in", "written", "deduplicated", "deleted", "quarantined")
-        said = {name: int(entry[name]) for name in parts if str(entry.get(name, "0")) != "0"}
-        operation = str(entry.get("maintenance") or entry.get("operation") or "")
-        out.append(Version(entry["version"], at, operation, str(entry.get("run_id", "")), _said(said)))
+    for commit in snapshot.commits(since=snapshot.version - _VERSIONS):
+        made = commit.provenance
+        figures = {name: count for name in _PARTS if (count := getattr(made.figures, name, 0))}
+        out.append(Version(commit.version, commit.at, made.maintenance or made.operation, made.run_id, _figures(figures)))
     return out[::-1]
 
 
@@ -89,7 +87,7 @@ _PARTS = {
 }
 
 
-def _said(figures: dict[str, int]) -> str:
+def _figures(figures: dict[str, int]) -> str:
     from lakehouse.reports import page
 
     return ", ".join(f"{page.number(count)} {_PARTS[name]}" for name, count in figures.items())

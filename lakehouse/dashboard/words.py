@@ -1,10 +1,10 @@
-"""Words: how states, instants and lengths of time are said on the pages. Numbers and sizes are said as in reports (`page.py`)."""
+"""Words: how the pages write states, instants and lengths of time. Numbers and sizes are the reports' (`reports/page.py`)."""
 
 import re
 from datetime import UTC, datetime, timedelta
 
 from lakehouse.core.clock import zone
-from lakehouse.observability.text import span
+from lakehouse.core.text import span
 from lakehouse.reports import page
 
 OUTCOMES = {"success": "sucesso", "failure": "falha", "canceled": "cancelada", "lost": "sem fim", "skipped": "pulada"}
@@ -28,7 +28,7 @@ HEALTH = {
     "unknown": "sem resposta",
 }
 _LENGTH = r"[\d,.]+ (?:days|h \d+ min|h|min \d+ s|min|s)"
-#: What `observability/health.py` says of a table, and the same in the words of the pages.
+#: What `observability/table_health.py` says of a table, and the same in the words of the pages.
 _PROBLEMS = (
     (rf"the newest (\w+) is ({_LENGTH}) old, allowed are ({_LENGTH})", r"o \1 mais novo tem \2; o limite é \3"),
     (rf"the newest (\w+) is ({_LENGTH}) ahead of this clock", r"o \1 mais novo está \2 à frente deste relógio"),
@@ -42,11 +42,11 @@ _PROBLEMS = (
 )
 
 
-def problems(said: str | None) -> str:
+def problems(message: str | None) -> str:
     """What is wrong with a table, in Portuguese; what is not known stays as it was said."""
     for pattern, words in _PROBLEMS:
-        said = re.sub(pattern, words, said or "")
-    return re.sub(r"(?<=\d),(?=\d{3}\b)", ".", said or "").replace(" days", " dias")
+        message = re.sub(pattern, words, message or "")
+    return re.sub(r"(?<=\d),(?=\d{3}\b)", ".", message or "").replace(" days", " dias")
 
 
 def instant(at: datetime | None) -> str:
@@ -78,8 +78,8 @@ def ago(at: datetime | None, *, now: datetime | None = None) -> str:
     return f"há {length(round(seconds))}" if seconds >= 1 else "agora"
 
 
-def percent(share: float | None, places: int = 1) -> str:
-    return page.DASH if share is None else f"{page.number(100 * share, places)} %"
+def percent(share: float | None, decimals: int = 1) -> str:
+    return page.DASH if share is None else f"{page.number(100 * share, decimals)} %"
 
 
 def sla(met: bool | None) -> str:

@@ -5,14 +5,3 @@ Comes from: silver, as it is at one moment. Goes to: reports, dashboard, warehou
 Never: publishes a mart whose error-severity tests failed on the candidate; writes into a shared database file.
 Rerun: a mart whose silver tables and models are unchanged is left as it is.
 """
-
-import dagster as dg
-
-from lakehouse.settings import Settings
-
-
-def build_defs(settings: Settings) -> dg.Definitions:
-    from lakehouse.gold.assets import gold_assets
-    from lakehouse.gold.project import ensure_manifest
-
-    return dg.Definitions(assets=[gold_assets(ensure_manifest())])

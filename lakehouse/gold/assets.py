@@ -7,66 +7,34 @@ dbt build                   once, models and tests, in a scratch database of the
 candidates                  only of marts that were built and whose error-severity tests passed
 """
 
-import copyreg
-import hashlib
-import json
-import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import dagster as dg
 import narwhals as nw
 
-from lakehouse.core import names as core_names
-from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, sql_type, text
-from lakehouse.core.errors import BrokenTableError, DeclarationError
+from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Severity
-from lakehouse.core.storage import hold
-from lakehouse.gold import increments, schema
+from lakehouse.core.store.storage import lock
+from lakehouse.core.table.provenance import Provenance
+from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing, open_table
+from lakehouse.core.table.transaction import Transaction
+from lakehouse.gold import increments
 from lakehouse.gold.lineage import column_lineage
-from lakehouse.gold.project import DATABASE, invoke, kept, write_profile
-from lakehouse.gold.schema import mart_columns, source_columns
-from lakehouse.io_manager import Unchanged
-from lakehouse.lake import LakeResource, scratch
-from lakehouse.steps import RETRY, check_results, failures, findings_info, standing_findings
+from lakehouse.gold.marts import Mart, below, marts_of
+from lakehouse.gold.project import DATABASE, invoke, write_profile
+from lakehouse.gold.schema import source_columns
+from lakehouse.runtime.io_manager import Unchanged
+from lakehouse.runtime.lake import LakeResource, scratch
+from lakehouse.runtime.steps import RETRY, check_results, failures, standing_findings, standings
 
 T = TypeVar("T")
-# As Dagster has it, one cannot be unpickled. Those of dbt have no partition mapping.
-copyreg.pickle(dg.AssetDep, lambda dep: (dg.AssetDep, (dep.asset_key,)))
 _LINEAGE: dict[tuple[str, str], dg.TableColumnLineage] = {}
-
-
-@dataclass(frozen=True)
-class Mart:
-    """One published model: what it reads, all the way down to silver, and what decides its content."""
-
-    unique_id: str
-    name: str
-    spec: dg.AssetSpec
-    columns: Mapping[str, str]
-    sources: tuple[TableRef, ...]
-    refers_to: tuple[str, ...]
-    code: str
-    #: The date column by which days are published one by one, and whether the model reads its own published rows.
-    partition: str = ""
-    reads_itself: bool = False
-    checks: Mapping[str, dg.AssetCheckSpec] = field(default_factory=dict)
-
-    @property
-    def ref(self) -> TableRef:
-        return TableRef("gold", self.name)
-
-    @property
-    def by_days(self) -> bool:
-        """Whether a run computes it from the days in which its sources have something new."""
-        return bool(self.partition) or self.reads_itself
 
 
 def gold_assets(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
@@ -85,120 +53,10 @@ def gold_assets(manifest: Mapping[str, Any]) -> dg.AssetsDefinition:
         wanted = [mart for mart in marts.values() if mart.spec.key in context.selected_asset_keys]
         with failures(), ExitStack() as stack:
             for mart in wanted:
-                stack.enter_context(hold(lake.storage.uri(mart.ref)))
+                stack.enter_context(lock(lake.storage.uri(mart.ref)))
             yield from _Build(context, lake, manifest, marts, stack).run(wanted)
 
     return gold
-
-
-# --- what the manifest says --------------------------------------------------------------------------------------------
-
-
-def marts_of(manifest: Mapping[str, Any]) -> dict[str, Mart]:
-    """Every mart of the project, by unique id."""
-    # dagster-dbt imports all of dbt, two seconds of every process that loads the definitions.
-    versions = [f"{name} {version(name)}" for name in ("dagster", "dagster-dbt")]
-    code = [Path(str(module.__file__)).read_text() for module in (sys.modules[__name__], schema, core_names)]
-    return kept("marts", lambda: _marts(manifest), by="\n".join([*versions, sys.version, *code]))
-
-
-def _marts(manifest: Mapping[str, Any]) -> dict[str, Mart]:
-    """Every model that is a table, by unique id. Others (staging) are passed through to what they read."""
-    from dagster_dbt import DagsterDbtTranslator
-
-    translator = DagsterDbtTranslator()
-    nodes = manifest["nodes"]
-    columns = mart_columns(manifest)
-    found = {}
-    for unique_id, node in nodes.items():
-        if node["resource_type"] != "model" or node["config"]["materialized"] != "table":
-            continue
-        parents = below(manifest, unique_id)
-        read = [manifest["sources"][uid] for uid in parents if uid.startswith("source.")]
-        sources = sorted((TableRef(node["schema"], node["name"]) for node in read), key=str)
-        direct = _direct(manifest, unique_id)
-        spec = translator.get_asset_spec(manifest, unique_id, None)
-        keys = [translator.get_asset_spec(manifest, uid, None).key for uid in direct]
-        code = hashlib.sha256()
-        tests = [uid for uid in manifest["child_map"][unique_id] if uid.startswith("test.")]
-        for uid in sorted([*parents, unique_id, *tests]):
-            if uid in nodes:
-                code.update(_code(manifest, nodes[uid]).encode())
-        checks = {}
-        spec = spec.replace_attributes(
-            key=["gold", node["name"]],
-            deps=sorted(keys),
-            group_name="gold",
-            code_version=code.hexdigest()[:12],
-            kinds={"dbt", "duckdb", "deltalake"},
-            # not the manifest and the translator, by which dagster-dbt's own commands would find their way
-            metadata={name: value for name, value in spec.metadata.items() if isinstance(value, dg.TableSchema | str)},
-        )
-        for uid in tests:
-            check = translator.get_asset_check_spec(asset_spec=spec, manifest=manifest, unique_id=uid, project=None)
-            if check is not None and check.asset_key == spec.key:
-                checks[uid] = check._replace(blocking=True)
-        refers_to = tuple(sorted(uid for uid in parents if uid.startswith("model.") and uid in direct))
-        own = node["config"].get("meta", {}).get("lakehouse", {})
-        found[unique_id] = Mart(
-            unique_id,
-            node["name"],
-            spec,
-            columns[node["name"]],
-            tuple(sources),
-            refers_to,
-            code.hexdigest()[:12],
-            own.get("partition", ""),
-            own.get("reads_itself", False),
-            checks,
-        )
-    _check_parts(found)
-    return found
-
-
-def _check_parts(marts: Mapping[str, Mart]) -> None:
-    """Refuse declarations that cannot be kept: in a run there are only the days of a partitioned mart that it computes."""
-    for mart in marts.values():
-        if mart.partition and mart.columns.get(mart.partition) != "date":
-            raise DeclarationError(
-                f"{mart.ref} is to be published by {mart.partition!r}, which is no date column of it.",
-                remedy=f"Mend meta.lakehouse.partition in models/marts/{mart.name}.yml.",
-            )
-        if mart.partition and f"not_null_{mart.name}_{mart.partition}" not in {check.name for check in mart.checks.values()}:
-            raise DeclarationError(
-                f"{mart.ref} is published by {mart.partition!r}, and nothing tests that every row has one.",
-                remedy=f"Give that column the test not_null in models/marts/{mart.name}.yml.",
-            )
-        for uid in mart.refers_to:
-            if marts[uid].partition:
-                raise DeclarationError(
-                    f"{mart.ref} refers to {marts[uid].ref}, of which a run computes some days only.",
-                    remedy="Read what that mart reads.",
-                )
-
-
-def _code(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> str:
-    """What decides the outcome of a model or test: its text, its settings, and the project's own macros that it uses."""
-    macros = [manifest["macros"][uid] for uid in sorted(node["depends_on"]["macros"]) if uid in manifest["macros"]]
-    own = [macro["macro_sql"] for macro in macros if macro["package_name"] == node["package_name"]]
-    settings = {name: node.get(name) for name in ("config", "columns", "test_metadata")}
-    return json.dumps([node.get("raw_code", ""), settings, own], sort_keys=True, default=str)
-
-
-def below(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
-    """Everything that a node reads, directly or not."""
-    parents = set(manifest["parent_map"].get(unique_id, ()))
-    return parents.union(*(below(manifest, parent) for parent in parents))
-
-
-def _direct(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
-    """The sources and marts that a node reads, through models that are not tables."""
-    out = set()
-    for parent in manifest["parent_map"].get(unique_id, ()):
-        node = manifest["nodes"].get(parent)
-        passed_through = node is not None and node["config"]["materialized"] != "table"
-        out |= _direct(manifest, parent) if passed_through else {parent}
-    return out
 
 
 # --- one run -----------------------------------------------------------------------------------------------------------
@@ -224,7 +82,7 @@ class _Build:
             needed = [mart for mart in wanted if ref in mart.sources]
             wanted = [mart for mart in wanted if ref not in mart.sources]
             if needed:
-                unbuilt.append(f"{', '.join(str(m.ref) for m in needed)}: {ref} does not exist. Materialise {ref} first.")
+                unbuilt.append(f"{', '.join(str(m.ref) for m in needed)}: {ref} does not exist. {ref.how_to_make}")
         published = {
             m.unique_id: open_table(self.storage.uri(m.ref), m.columns, partition_by=[m.partition] if m.partition else ())
             for m in wanted
@@ -275,18 +133,16 @@ class _Build:
             if snapshot is None and ref.layer == "ops":  # nothing was measured yet: a figure of nothing, not an error
                 snapshot = open_table(self.storage.uri(ref), source_columns(self.manifest, ref))
             if snapshot is None:
-                raise BrokenTableError(f"Gold needs {ref}, which does not exist.", remedy=f"Materialise {ref} first.")
+                raise BrokenTableError(f"Gold needs {ref}, which does not exist.", remedy=ref.how_to_make)
             out[ref] = snapshot
         return out
 
     def _days(self, mart: Mart, published: Snapshot, sources: Mapping[TableRef, Snapshot]) -> frozenset[date] | None:
         """The days of a mart that are to be computed again; None for all."""
-        info = published.last_info()
-        same = info.get("mart_code") == mart.code
-        same = same and json.loads(info.get("input_ids", "{}")) == self._inputs(mart, self.ids)
-        if not same or "batches" not in info:
+        made = published.provenance
+        since, versions = made.batches, made.inputs
+        if since is None or made.facts.get("mart_code") != mart.code or made.input_ids != self._inputs(mart, self.ids):
             return None
-        since, versions = json.loads(info["batches"]), json.loads(info["inputs"])
         days: set[date] = set()
         for ref in mart.sources:
             found = increments.days_since(self.storage, ref, sources[ref], version=versions[str(ref)], batch=since[str(ref)])
@@ -296,11 +152,10 @@ class _Build:
         return frozenset(days)
 
     def _is_current(self, mart: Mart, published: Snapshot, versions: Mapping[TableRef, int]) -> bool:
-        info = published.last_info()
-        same = json.loads(info.get("inputs", "{}")) == self._inputs(mart, versions)
+        made = published.provenance
         # A table that was made anew begins at version 0 again.
-        same = same and json.loads(info.get("input_ids", "{}")) == self._inputs(mart, self.ids)
-        return same and info.get("mart_code") == mart.code
+        same = made.inputs == self._inputs(mart, versions) and made.input_ids == self._inputs(mart, self.ids)
+        return same and made.facts.get("mart_code") == mart.code
 
     def _inputs(self, mart: Mart, values: Mapping[TableRef, T]) -> dict[str, T]:
         """What there is of each table that the mart reads, a version or an id, by asset."""
@@ -338,7 +193,7 @@ class _Build:
                 mart = self.marts[uid]
                 published = open_existing(self.storage.uri(mart.ref))
                 if published is None:
-                    raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=f"Materialise {mart.ref} first.")
+                    raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=mart.ref.how_to_make)
                 view(session, self.scratch, mart.ref.layer, mart.ref.table, published)
         nodes = self.manifest["nodes"]
         views = {uid for mart in building for uid in below(self.manifest, mart) if uid in nodes} - set(self.marts)
@@ -372,40 +227,36 @@ class _Build:
             self.context.log.error("%s keeps version %s: a test failed.", mart.ref, published.version)
             return
         frame = _frame(session.connection.table(f"{DATABASE}.gold.{mart.name}"))
-        inputs = self._inputs(mart, versions)
         days = self.days[mart.unique_id] if mart.partition else None
         remove = list(published.files)
         if days is not None:
             frame = frame.filter(nw.col(mart.partition).is_in(sorted(days)))
             remove = [file for file in remove if increments.day_of(file, mart.partition) in days]
         order = list(mart.columns)[:1]
-        candidate = Candidate(
-            snapshot=published,
+        transaction = Transaction(
+            table=published,
             add=session.write(frame, published.uri, columns=mart.columns, sort_by=order, partition=mart.partition),
             remove=remove,
             columns=None if published.columns == dict(mart.columns) else mart.columns,
-            info={
-                "operation": "overwrite" if days is None else "partitions",
-                **self._batches(mart),
-                "inputs": json.dumps(inputs),
-                "input_ids": json.dumps(self._inputs(mart, self.ids)),
-                "mart_code": mart.code,
-                **findings_info(findings),
-            },
+            provenance=Provenance(
+                operation="overwrite" if days is None else "partitions",
+                batches={str(ref): self.batches[ref] for ref in mart.sources} if mart.by_days else None,
+                inputs=self._inputs(mart, versions),
+                input_ids=self._inputs(mart, self.ids),
+                findings=standings(findings),
+                facts={"mart_code": mart.code},
+            ),
         )
         yield dg.Output(
-            candidate,
+            transaction,
             output_name=mart.spec.key.to_python_identifier(),
             data_version=dg.DataVersion(str(published.version + 1)),
             metadata={
                 "dbt_seconds": round(results[mart.unique_id].execution_time, 3),
+                "unique_id": mart.unique_id,
                 "dagster/column_lineage": _lineage(mart, results, self.manifest),
             },
         )
-
-    def _batches(self, mart: Mart) -> dict[str, str]:
-        """How far the sources of a mart that is computed by days have read their deliveries, for the next run."""
-        return {"batches": json.dumps({str(ref): self.batches[ref] for ref in mart.sources})} if mart.by_days else {}
 
 
 @contextmanager
@@ -461,7 +312,9 @@ def finding_of(name: str, result: Any, node: Mapping[str, Any]) -> Finding:
         message = (result.message if result is not None else None) or "not run: something before it failed"
         return Finding(name, False, "fail", 0, 0, {"message": message})
     failed = int(result.failures or 0)
-    return Finding(name, str(result.status) == "pass", action, failed, 0, {"message": result.message or ""})
+    # Under the names that dagster-dbt gives them (docs/decisions/0067).
+    figures = {"unique_id": node["unique_id"], "status": str(result.status), "dagster_dbt/failed_row_count": failed}
+    return Finding(name, str(result.status) == "pass", action, failed, 0, {"message": result.message or "", **figures})
 
 
 def _frame(relation: Any) -> Any:

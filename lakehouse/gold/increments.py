@@ -17,9 +17,9 @@ from datetime import date, timedelta
 
 from lakehouse.core import ledger
 from lakehouse.core.clock import zone
-from lakehouse.core.delta import DataFile, Snapshot, open_existing
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import TableSpec
 
@@ -36,9 +36,9 @@ def days_since(storage: Storage, ref: TableRef, table: Snapshot, *, version: int
     first = next((column.name for column in spec.columns if column.observed == "first"), "") if spec else ""
     if spec is None or (ref.layer == "silver" and not (spec.partition and first)):
         return None
-    commits = table.commit_info(since=version)
+    commits = table.commits(since=version)
     unknown = len(commits) < table.version - version  # some were cleaned up
-    if unknown or any(entry.get("operation", "append") not in _ADDING for entry in commits):
+    if unknown or any((commit.provenance.operation or "append") not in _ADDING for commit in commits):
         return None
     bronze = table if ref.layer == "bronze" else open_existing(storage.uri(spec.bronze))
     if bronze is None:
@@ -61,8 +61,8 @@ def batch_of(ref: TableRef, table: Snapshot) -> int:
         return 0
     spec = _spec(ref)
     if ref.layer == "bronze":
-        return table.transaction(ledger.ingest_app(ref))
-    return table.transaction(ledger.read_app(spec.bronze)) if len(spec.parts) == 1 else 0
+        return table.watermark(ledger.ingest_app(ref))
+    return table.watermark(ledger.read_app(spec.bronze)) if len(spec.parts) == 1 else 0
 
 
 def files_of(ref: TableRef, table: Snapshot, wanted: Sequence[frozenset[date] | None]) -> list[DataFile]:

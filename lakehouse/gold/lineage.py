@@ -33,9 +33,9 @@ def column_lineage(unique_id: str, results: Mapping[str, Any], manifest: Mapping
         tree = lineage(name, results[unique_id].node.compiled_code, schema=schema, sources=views, dialect="duckdb")
         for node in tree.walk():
             table = node.expression.find(exp.Table) if not node.downstream else None
-            place = ".".join(part.name for part in table.parts) if table is not None else ""
-            if place in assets:
-                asset = assets[place]
+            location = ".".join(part.name for part in table.parts) if table is not None else ""
+            if location in assets:
+                asset = assets[location]
                 found.add((asset["schema"], asset["name"], exp.to_column(node.name).name))
         deps[name] = [dg.TableColumnDep(dg.AssetKey([layer, table]), column) for layer, table, column in sorted(found)]
     return dg.TableColumnLineage(deps)

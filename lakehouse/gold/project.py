@@ -56,14 +56,23 @@ def ensure_manifest() -> dict[str, Any]:
     return _manifest(project, _digest(project))
 
 
+def dbt_project() -> Any:
+    """The project as dagster-dbt's `DbtProject`, with the manifest of its files as they are now."""
+    from dagster_dbt import DbtProject
+
+    ensure_manifest()
+    project = project_dir()
+    return DbtProject(project, target_path=target_dir() / _digest(project), profiles_dir=project)
+
+
 @cache
 def _manifest(project: Path, digest: str) -> dict[str, Any]:
-    kept = target_dir()
-    target = kept / digest
+    cached = target_dir()
+    target = cached / digest
     path = target / "manifest.json"
     if not path.is_file():
-        parsed = _parse(kept)
-        for old in kept.iterdir():
+        parsed = _parse(cached)
+        for old in cached.iterdir():
             if old != target and not old.name.startswith(_PARSING):
                 shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
         try:
@@ -74,7 +83,7 @@ def _manifest(project: Path, digest: str) -> dict[str, Any]:
     return loaded
 
 
-def kept(name: str, make: Callable[[], T], *, by: str) -> T:
+def cached(name: str, make: Callable[[], T], *, by: str) -> T:
     """What follows from the manifest as it is now: made once, and kept beside it.
 
     Args:
@@ -101,8 +110,8 @@ def _digest(project: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _parse(kept: Path) -> Path:
-    target = Path(tempfile.mkdtemp(prefix=_PARSING, dir=kept))
+def _parse(cached: Path) -> Path:
+    target = Path(tempfile.mkdtemp(prefix=_PARSING, dir=cached))
     with tempfile.TemporaryDirectory() as scratch:
         write_profile(Path(scratch), memory_limit="1GB")
         invoke(["parse", "--no-partial-parse"], scratch=Path(scratch), target=target)
@@ -149,9 +158,9 @@ def invoke(arguments: Sequence[str], *, scratch: Path, target: Path, manifest: M
     finally:
         DuckDBConnectionManager.close_all_connections()  # it keeps the file open for the next run of this process
     if outcome.exception is not None:
-        said = " ".join(str(outcome.exception).split())  # the first line is only the kind of error
+        reported = " ".join(str(outcome.exception).split())  # the first line is only the kind of error
         raise DbtError(
-            f"dbt {arguments[0]} failed: {said.rstrip('.')}.",
-            remedy="Mend the model or yml file that it names and run it again.",
+            f"dbt {arguments[0]} failed: {reported.rstrip('.')}.",
+            remedy="Fix the model or yml file that it names and run it again.",
         ) from outcome.exception
     return list(getattr(outcome.result, "results", None) or [])

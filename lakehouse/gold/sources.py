@@ -1,7 +1,7 @@
 """The dbt sources, derived from the specs: `dbt_project/models/staging/_sources.yml`.
 
 What belongs here: TableSpec to YAML. What does not: models, tests, anything that a person decides about gold; reading tables.
-`make sync` (`lakehouse/sync.py`) writes the file.
+`make sync` (`lakehouse/commands/sync.py`) writes the file.
 
 The source `silver` has the silver tables without the columns that the lake keeps for itself, in the spec's types. The source
 `bronze` has what was delivered, as text, with the instant of its extraction: for marts that are about the deliveries
@@ -71,7 +71,7 @@ def _table(spec: TableSpec) -> dict[str, Any]:
 
 def _delivered(part: TableSpec) -> dict[str, Any]:
     dagster = {"asset_key": part.bronze.key, "group": part.bronze.layer, "owners": list(part.owners)}
-    fields = dict.fromkeys(column.bronze_name for column in part.delivered)
+    fields = dict.fromkeys(column.bronze_name for column in part.of_record)
     envelope = [
         {"name": "_airbyte_raw_id", "description": "The record's own id.", "data_type": "string"},
         {"name": "_airbyte_extracted_at", "description": "Instant of the extraction.", "data_type": "timestamp"},

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from lakehouse.core.landing import delta
+from lakehouse.landing.readers.registry import landing
+from lakehouse.runtime.steps import ACTIVE
 from lakehouse.settings import Settings
-from lakehouse.steps import ACTIVE
 from lakehouse.tables import parts
-from lakehouse.tables.spec import AirbyteStream, DeltaSource
 
 JOB = "medallion_etl"
 
@@ -48,15 +47,10 @@ def landing_sensor(settings: Settings) -> dg.SensorDefinition:
 def listing_digest(settings: Settings) -> tuple[str, int]:
     """A digest of everything landed, and the number of files."""
     digest, files = hashlib.sha256(), 0
-    sources = [part.origin for part in parts()]
-    for source in sources:
-        if isinstance(source, DeltaSource) and (state := delta.state(source.uri)):
-            digest.update(f"{source.uri}\x00{state}\n".encode())
-            files += 1
     # What landing assets of this project write, their own jobs take further.
-    for stream in sorted({s.folder for s in sources if isinstance(s, AirbyteStream) and not s.made_by}):
-        digest.update(f"{stream}\x00{settings.storage.completed(stream)}\n".encode())
-        for file in settings.storage.landed(stream):
-            digest.update(f"{file.path}\x00{file.version}\n".encode())
-            files += 1
+    sources = [landing(part.origin, settings.storage) for part in parts() if not part.origin.made_by]
+    for _, source in sorted({source.location: source for source in sources}.items()):
+        lines, count = source.listing()
+        digest.update("".join(f"{line}\n" for line in lines).encode())
+        files += count
     return digest.hexdigest()[:32], files

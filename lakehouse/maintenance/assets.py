@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.names import TableRef
-from lakehouse.lake import LakeResource, scratch
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.maintenance.upkeep import FailedError
 from lakehouse.ml.resource import MlResource
+from lakehouse.runtime.lake import LakeResource, scratch
+from lakehouse.runtime.steps import RETRY, failures
 from lakehouse.settings import Settings
-from lakehouse.steps import RETRY, failures
 
 if TYPE_CHECKING:
     from lakehouse.maintenance.backup import Vault
+    from lakehouse.maintenance.protect import Protection
     from lakehouse.maintenance.retention import Expired
+    from lakehouse.maintenance.upkeep import Maintained
 
 _ARGUMENTS: dict[str, Any] = {
     "group_name": "ops",
@@ -64,73 +66,93 @@ def _check(asset: str, name: str, text: str) -> dg.AssetCheckSpec:
 
 def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The three assets for one set of settings."""
+    return [_maintenance(settings), _audit(settings), _backups(settings)]
 
+
+def _maintenance(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key=["ops", "maintenance"],
         description="What has expired goes; then per table: what was compacted and vacuumed, which versions were kept and why.",
         check_specs=[
             _check("maintenance", "retention_done", "What is older than its table declares is gone."),
             _check("maintenance", "upkeep_done", "Every table could be read, rewritten and vacuumed."),
-            _check("maintenance", "upkeep_whole", "No table was left out because a writer held it or MLflow did not answer."),
+            _check("maintenance", "upkeep_whole", "No table was left out: no writer had locked it, MLflow answered."),
         ],
         **_ARGUMENTS,
     )
-    def maintenance(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource) -> dg.MaterializeResult:
+    def maintenance(
+        context: dg.AssetExecutionContext, lake: LakeResource, ml: dg.ResourceParam[MlResource]
+    ) -> dg.MaterializeResult:
         from lakehouse.maintenance import upkeep
-        from lakehouse.maintenance.history import prune
         from lakehouse.maintenance.protect import protection
+        from lakehouse.maintenance.run_history import prune
         from lakehouse.observability import outbox
 
         at, run_id = datetime.now(UTC), context.run.run_id
         with failures():
-            expired, kept_on = expire_all(settings, lake, context.instance, now=at)
+            expired, not_expired = expire_all(settings, lake, context.instance, now=at)
             pruned = prune(context.instance, lake.storage, age=timedelta(days=settings.history_days), now=at)
         for one in expired:
             context.log.info("%s: %s", one.ref, one)
         with failures(), vault_of(settings, lake) as vault:
             protected = protection(lake.storage, ml.registry, backups=vault.versions())
-            found = []
-            for kept in upkeep.keep_up(
-                upkeep.tasks(lake.storage, settings.tables),
-                storage=lake.storage,
-                protected=protected,
-                session=lambda: lake.duckdb(at_most=MEMORY),
-                floor=timedelta(hours=settings.vacuum_hours),
-            ):
-                found.append(kept)
-                if kept.outcome != "nothing":
-                    context.log.info("%s: %s %s", kept.ref, kept.outcome, kept.said)
+            found = list(_maintained(context, settings, lake, protected))
             version = outbox.record(
-                lake.storage, upkeep.TABLE, columns=upkeep.COLUMNS, rows=[kept.row(at=at, run_id=run_id) for kept in found]
+                lake.storage,
+                upkeep.TABLE,
+                columns=upkeep.COLUMNS,
+                rows=[maintained.row(at=at, run_id=run_id) for maintained in found],
             )
-        wrong = [f"{kept.ref}: {kept.said}" for kept in found if kept.outcome in ("broken", "failed")]
-        left = [f"{kept.ref}: {kept.said}" for kept in found if kept.outcome in ("busy", "refused")]
+        wrong = [f"{maintained.ref}: {maintained.message}" for maintained in found if maintained.outcome in ("broken", "failed")]
+        left = [f"{maintained.ref}: {maintained.message}" for maintained in found if maintained.outcome in ("busy", "refused")]
         return dg.MaterializeResult(
             metadata={
                 "delta_version": version,
                 "tables": len(found),
                 "pruned_runs": pruned,
                 "expired": sum(one.rows for one in expired),
-                "compacted_files": sum(kept.compacted for kept in found),
-                "vacuumed_files": sum(kept.vacuumed_files for kept in found),
-                "vacuumed_bytes": sum(kept.vacuumed_bytes for kept in found),
+                "compacted_files": sum(maintained.compacted for maintained in found),
+                "vacuumed_files": sum(maintained.vacuumed_files for maintained in found),
+                "vacuumed_bytes": sum(maintained.vacuumed_bytes for maintained in found),
             },
             check_results=[
-                _result("retention_done", kept_on, _ERROR),
+                _result("retention_done", not_expired, _ERROR),
                 _result("upkeep_done", wrong, _ERROR),
                 _result("upkeep_whole", left, _WARN),
             ],
         )
 
+    return maintenance
+
+
+def _maintained(
+    context: dg.AssetExecutionContext, settings: Settings, lake: LakeResource, protected: "Protection"
+) -> "Iterator[Maintained]":
+    """What was done to one table after the other; the run's log has those to which something was."""
+    from lakehouse.maintenance import upkeep
+
+    for maintained in upkeep.maintain(
+        upkeep.tasks(lake.storage, settings.tables),
+        storage=lake.storage,
+        protected=protected,
+        session=lambda: lake.duckdb(at_most=MEMORY),
+        floor=timedelta(hours=settings.vacuum_hours),
+    ):
+        if maintained.outcome != "nothing":
+            context.log.info("%s: %s %s", maintained.ref, maintained.outcome, maintained.message)
+        yield maintained
+
+
+def _audit(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key=["ops", "audit"],
         deps=[["ops", "maintenance"]],
         description="Rules and dbt tests over whole tables, schemas, files, protocol, the ledger since its beginning; acts.",
-        check_specs=[_check("audit", f"audit_{name}", text) for name, text in _promises().items()],
+        check_specs=[_check("audit", f"audit_{name}", text) for name, text in _guarantees().items()],
         **_ARGUMENTS,
     )
     def audit(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        from lakehouse.gold import audit as gold
+        from lakehouse.gold import published_tests as gold
         from lakehouse.gold.project import ensure_manifest
         from lakehouse.maintenance import audit as auditing
         from lakehouse.observability import outbox
@@ -142,13 +164,19 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             rows = auditing.rows(found, at=at, run_id=context.run.run_id)
             version = outbox.record(lake.storage, auditing.TABLE, columns=auditing.COLUMNS, rows=rows)
         results = []
-        for promise in auditing.PROMISES:
-            broken = [(ref, finding) for ref, kind, finding in found if kind == promise and not finding.passed]
-            said = [f"{ref} {f.rule}: {f.failed:,} of {f.judged:,} {f.detail.get('message', '')}".strip() for ref, f in broken]
+        for guarantee in auditing.GUARANTEES:
+            broken = [(ref, finding) for ref, kind, finding in found if kind == guarantee and not finding.passed]
+            message = [
+                f"{ref} {f.rule}: {f.failed:,} of {f.validated:,} {f.detail.get('message', '')}".strip() for ref, f in broken
+            ]
             severity = _ERROR if any(finding.action == "fail" for _, finding in broken) else _WARN
-            results.append(_result(f"audit_{promise}", said, severity))
+            results.append(_result(f"audit_{guarantee}", message, severity))
         return dg.MaterializeResult(metadata={"delta_version": version, "findings": len(found)}, check_results=results)
 
+    return audit
+
+
+def _backups(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key=["ops", "backups"],
         deps=[["ops", "audit"]],
@@ -168,7 +196,7 @@ def maintenance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             check_results=[_result("backup_complete", skipped, _ERROR), _result("backup_proven", damaged, _ERROR)],
         )
 
-    return [maintenance, audit, backups]
+    return backups
 
 
 def expire_all(
@@ -180,14 +208,14 @@ def expire_all(
     """
     from lakehouse.bronze.ingest import landing_of
     from lakehouse.maintenance import retention
-    from lakehouse.maintenance.upkeep import said_of
+    from lakehouse.maintenance.upkeep import table_errors
 
     went, left = [], []
     for spec in retention.declared(settings.tables):
         landing = landing_of(lake.storage, spec.parts[0])
         try:
-            with said_of(), lake.duckdb(landing=landing, at_most=MEMORY) as session:
-                found = retention.expire(session, lake.storage, spec, now=now)
+            with table_errors(), lake.duckdb(landing=landing, at_most=MEMORY) as session:
+                found = retention.expire(session, lake.storage, spec, now=now, beside=settings.tables)
         except (LakehouseError, FailedError) as error:
             left.append(f"{spec.silver}: {error}")
             continue
@@ -196,7 +224,7 @@ def expire_all(
         before = now - timedelta(days=settings.measurement_days)
         for ref in retention.MEASURED:
             try:
-                with said_of(), lake.duckdb(at_most=MEMORY) as session:
+                with table_errors(), lake.duckdb(at_most=MEMORY) as session:
                     went += [one for one in [retention.expire_measured(session, lake.storage, ref, before=before)] if one.rows]
             except (LakehouseError, FailedError) as error:
                 left.append(f"{ref}: {error}")
@@ -205,17 +233,17 @@ def expire_all(
     return went, left
 
 
-def tell(instance: dg.DagsterInstance, lake: LakeResource, ref: TableRef, act: str, said: str) -> None:
+def tell(instance: dg.DagsterInstance, lake: LakeResource, ref: TableRef, act: str, message: str) -> None:
     """Keep what was done to a table, and show all that is downstream as stale."""
     from lakehouse.maintenance.audit import record_act
 
-    record_act(lake.storage, ref, act, said)
+    record_act(lake.storage, ref, act, message)
     if ref.layer == "landing":
         return
     snapshot = open_existing(lake.storage.uri(ref))
     version = snapshot.version if snapshot is not None else -1
     at = datetime.now(UTC).timestamp()
-    metadata: dict[str, Any] = {"act": act, "said": said, "delta_version": version}
+    metadata: dict[str, Any] = {"act": act, "said": message, "delta_version": version}
     told = dg.AssetMaterialization(ref.key, metadata=metadata, tags={"dagster/data_version": f"{act}-{version}-{at:.0f}"})
     instance.report_runless_asset_event(told)
 
@@ -235,7 +263,7 @@ def back_up(
         taken = vault.take(lake.storage, databases=databases(settings, home))
         backup = taken.backup
         proof = vault.prove(backup, session=lambda: lake.duckdb(at_most=MEMORY), whole=settings.backup_proof == "whole")
-        expired = [] if proof.damaged else vault.expire(keep=settings.backup_keep)
+        expired = [] if proof.damaged else vault.expire(retain=settings.backup_keep)
     sizes = [file.size for table in backup.tables.values() for file in table.files.values()]
     skipped = [f"{name}: {why}" for name, why in backup.skipped.items()]
     damaged = [f"{name}: {why}" for name, why in proof.damaged.items()]
@@ -290,10 +318,10 @@ def _is_sqlite(path: Path) -> bool:
         return file.read(15) == b"SQLite format 3"
 
 
-def _promises() -> dict[str, str]:
-    from lakehouse.maintenance.audit import PROMISES
+def _guarantees() -> dict[str, str]:
+    from lakehouse.maintenance.audit import GUARANTEES
 
-    return dict(PROMISES)
+    return dict(GUARANTEES)
 
 
 def _result(name: str, wrong: list[str], severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:

@@ -5,7 +5,7 @@
     files      every data file is there with its size, and none in the folder is in no version (left by a killed writer)
     protocol   readers of Delta protocol 1 can read it: no deletion vectors, no column mapping
     ledger     every entry ever written adds up, and what silver has read is what bronze has
-    dbt        every test of every mart, over the published mart (`gold/audit.py`)
+    dbt        every test of every mart, over the published mart (`gold/published_tests.py`)
 
 Kept in `ops/audit`, one row per table and promise; with them the acts of people: rollback, restore, pin. Pure: no dagster.
 """
@@ -15,19 +15,19 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lakehouse.core import files as stored
 from lakehouse.core import ledger, rules
-from lakehouse.core.damage import commit_actions
-from lakehouse.core.delta import Snapshot, open_existing
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import LakehouseError, StoreError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
-from lakehouse.core.storage import Storage
+from lakehouse.core.store import files as stored
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.recovery import commit_actions
+from lakehouse.core.table.snapshot import Snapshot, open_existing
+from lakehouse.core.text import one_line
 from lakehouse.observability import outbox
-from lakehouse.observability.text import one_line
-from lakehouse.silver.newest import silver_columns
-from lakehouse.tables.spec import TableSpec
+from lakehouse.silver.merge import silver_columns
+from lakehouse.tables.spec import TableSpec, Unique
 
 TABLE = TableRef("ops", "audit")
 COLUMNS = {
@@ -43,7 +43,7 @@ COLUMNS = {
     "said": "string",
 }
 #: What is looked at, and whether the audit fails when it is not so.
-PROMISES: Mapping[str, str] = {
+GUARANTEES: Mapping[str, str] = {
     "rules": "Every row of silver meets its rules, over whole tables.",
     "schema": "Columns and types are those of the specs.",
     "files": "Every data file is there, and no killed writer's is left over.",
@@ -98,22 +98,22 @@ def rows(found: Sequence[tuple[TableRef, str, Finding]], *, at: datetime, run_id
         {
             "at": at,
             "run_id": run_id,
-            "kind": promise,
+            "kind": guarantee,
             "layer": ref.layer,
             "table": ref.table,
             "name": finding.rule,
             "passed": finding.passed,
             "failed": finding.failed,
-            "judged": finding.judged,
+            "judged": finding.validated,
             "said": str(finding.detail.get("message", "")),
         }
-        for ref, promise, finding in found
+        for ref, guarantee, finding in found
     ]
 
 
-def record_act(storage: Storage, ref: TableRef, act: str, said: str) -> None:
+def record_act(storage: Storage, ref: TableRef, act: str, message: str) -> None:
     """Keep what a person has done to a table."""
-    act_row = {"kind": "act", "layer": ref.layer, "table": ref.table, "name": act, "passed": True, "said": said}
+    act_row = {"kind": "act", "layer": ref.layer, "table": ref.table, "name": act, "passed": True, "said": message}
     outbox.record(storage, TABLE, columns=COLUMNS, rows=[{"at": datetime.now(UTC), **act_row}])
 
 
@@ -130,35 +130,35 @@ def _files(snapshot: Snapshot, *, now: datetime) -> Finding:
     there = stored.listing(snapshot.uri, below=True)
     data = {path: file for path, file in there.items() if path.endswith(".parquet") and not path.startswith(("_", "."))}
     orphans = sorted(path for path, file in data.items() if path not in named and file.modified < limit)
-    said = {"message": f"in no version: {', '.join(orphans[:5])}"} if orphans else {}
-    return Finding("orphans", not orphans, "warn", len(orphans), len(data), said)
+    message = {"message": f"in no version: {', '.join(orphans[:5])}"} if orphans else {}
+    return Finding("orphans", not orphans, "warn", len(orphans), len(data), message)
 
 
 def _protocol(snapshot: Snapshot) -> Finding:
     found = snapshot.table.protocol()
     features = [*(found.reader_features or ()), *(found.writer_features or ())]
     plain = found.min_reader_version == 1 and not features
-    said = {} if plain else {"message": f"reader version {found.min_reader_version}, features {', '.join(features) or 'none'}"}
-    return Finding("protocol", plain, "warn", 0 if plain else 1, 1, said)
+    message = {} if plain else {"message": f"reader version {found.min_reader_version}, features {', '.join(features) or 'none'}"}
+    return Finding("protocol", plain, "warn", 0 if plain else 1, 1, message)
 
 
 def _schema(snapshot: Snapshot, declared: Mapping[str, str]) -> Finding:
     other = sorted({*snapshot.columns.items()} ^ {*declared.items()})
-    said = {"message": ", ".join(f"{name} {kind}" for name, kind in other)} if other else {}
-    return Finding("columns", not other, "warn", len(other), len(declared), said)
+    message = {"message": ", ".join(f"{name} {kind}" for name, kind in other)} if other else {}
+    return Finding("columns", not other, "warn", len(other), len(declared), message)
 
 
 def _rules(session: Session, snapshot: Snapshot, spec: TableSpec) -> Iterator[Finding]:
+    """Row rules, the key and `unique` rules, over all rows. Other kinds of table rules are validated before a commit only."""
     frame = session.read(snapshot.paths(), snapshot.columns)
     conditions = {rule.name: spec.parsed(rule.condition) for rule in spec.row_rules}
-    judged, counts = rules.count_violations(session, frame, conditions) if conditions else (snapshot.rows, {})
+    validated, counts = rules.count_violations(session, frame, conditions) if conditions else (snapshot.rows, {})
     for name, count in counts.items():
-        yield Finding(name, not count, "warn", count, judged)
-    wanted = {f"unique_{'_'.join(columns)}": columns for columns in (spec.key, *(r.columns for r in spec.table_rules)) if columns}
-    import narwhals as nw
-
+        yield Finding(name, not count, "warn", count, validated)
+    declared = [rule.columns for rule in spec.table_rules if isinstance(rule, Unique)]
+    wanted = {f"unique_{'_'.join(columns)}": columns for columns in (spec.key, *declared) if columns}
     for name, columns in wanted.items():
-        distinct = session.rows(frame.select(*columns).unique().select(nw.len().alias("n")))[0][0]
+        distinct = session.count(frame.select(*columns).unique())
         yield Finding(name, distinct == snapshot.rows, "warn", snapshot.rows - distinct, snapshot.rows)
 
 
@@ -167,12 +167,10 @@ def _read(session: Session, storage: Storage, snapshot: Snapshot, spec: TableSpe
     tables = []
     for part in spec.parts:
         bronze = open_existing(storage.uri(part.bronze))
-        if bronze is None or bronze.transaction(ledger.ingest_app(part.bronze)) != snapshot.transaction(
-            ledger.read_app(part.bronze)
-        ):
+        if bronze is None or bronze.watermark(ledger.ingest_app(part.bronze)) != snapshot.watermark(ledger.read_app(part.bronze)):
             return Finding("read", True, "fail", 0, 0, {"message": "bronze has batches that silver has not read yet"})
         tables.append(bronze)
-    there = ledger.brought(tables, snapshot)
+    there = ledger.delivered(tables, snapshot)
     read = ledger.total_read(session, storage.uri(ledger.LEDGER_TABLE), spec.silver)
     return Finding("read", read == there, "fail", abs(read - there), there)
 
@@ -182,7 +180,7 @@ def _balance(session: Session, snapshot: Snapshot) -> Finding:
 
     frame = session.read(snapshot.paths(), ledger.LEDGER)
     out = sum((nw.col(name).fill_null(0) for name in ("deduplicated", "deleted", "quarantined")), nw.col("written").fill_null(0))
-    judged, wrong = session.rows(
+    validated, wrong = session.rows(
         frame.select(nw.len().alias("n"), (nw.col("records_in") != out).cast(nw.Int64).sum().alias("wrong"))
     )[0]
-    return Finding("balance", not wrong, "fail", wrong or 0, judged)
+    return Finding("balance", not wrong, "fail", wrong or 0, validated)

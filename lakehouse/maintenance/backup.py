@@ -8,117 +8,43 @@ A file whose size and modification time (or e-tag) are as in the backup before i
 copied is in no manifest: the next one uses or removes it. Pure: no dagster. `docs/decisions/0062` has the reasons.
 """
 
-import hashlib
 import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from lakehouse.core import files as stored
-from lakehouse.core.delta import Snapshot, open_existing
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BrokenTableError, DeclarationError, LakehouseError, RefusedWriteError, StoreError
-from lakehouse.core.files import Found, is_remote
-from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.names import TableRef, is_remote
+from lakehouse.core.store import files as stored
+from lakehouse.core.store.durability import sync
+from lakehouse.core.store.files import Found
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.snapshot import Snapshot, open_existing
+from lakehouse.core.text import one_line
+from lakehouse.maintenance.manifest import (
+    AlteredError,
+    Backup,
+    BrokenBackupError,
+    Copied,
+    Proof,
+    Table,
+    Taken,
+    content_hash,
+    copied,
+    table_ref,
+)
 from lakehouse.maintenance.protect import Versions
-from lakehouse.observability.text import one_line
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 _SAFE = re.compile(r"(?!.*(^|/)\.\.?(/|$))[^/\x00-\x1f][^\x00-\x1f]*")
 _SHA = re.compile(r"[0-9a-f]{64}")
-
-
-class BrokenBackupError(LakehouseError):
-    """A backup does not hold what its manifest says. Nothing was put in a table's place."""
-
-
-class AlteredError(BrokenBackupError):
-    """An object of a backup is not what was copied."""
-
-    def __init__(self, place: str, path: str) -> None:
-        remedy = (
-            "Its storage altered it. Use another backup: AT=<time>; make prove puts it aside, and make backup copies it anew."
-        )
-        super().__init__(f"{place}, which is {path}, is not what was backed up.", remedy=remedy)
-        self.place = place
-
-
-@dataclass(frozen=True)
-class Copied:
-    """One file of a backup; `tag` says whether the original has been written since."""
-
-    size: int
-    sha: str
-    tag: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table of a backup, at one version; `files` are those of its data and its log, by path below the table."""
-
-    id: str
-    version: int
-    rows: int
-    files: Mapping[str, Copied]
-
-    @property
-    def content(self) -> str:
-        """A hash of all that makes up the table."""
-        return content_hash({path: file.sha for path, file in self.files.items()})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backup:
-    """What one backup holds. `skipped` are tables that could not be copied, each with the reason."""
-
-    name: str
-    tables: Mapping[TableRef, Table]
-    databases: Mapping[str, Copied] = field(default_factory=dict)
-    skipped: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def objects(self) -> set[str]:
-        return {file.sha for table in self.tables.values() for file in table.files.values()} | {
-            file.sha for file in self.databases.values()
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Proof:
-    """What restoring a backup has shown: the tables (and databases) that came back the same, and those that did not.
-
-    `unchanged` are those of which an earlier backup had the same content and was proven; they were not restored again.
-    """
-
-    name: str
-    proven: Sequence[str]
-    unchanged: Sequence[str]
-    damaged: Mapping[str, str]
-    files: int
-    bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taken:
-    """A backup that was made; `read` are the files of the lake that were read, `written` those that were new."""
-
-    backup: Backup
-    read: int
-    written: int
-    written_bytes: int
-
-
-def content_hash(files: Mapping[str, str]) -> str:
-    """One hash of files by path and SHA-256."""
-    return hashlib.sha256("".join(f"{path}\0{sha}\n" for path, sha in sorted(files.items())).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -156,18 +82,18 @@ class Vault:
         Raises:
             BrokenBackupError: its manifest is not one.
         """
-        place = f"{self.root}/manifests/{name}.json"
+        location = f"{self.root}/manifests/{name}.json"
         try:
-            content = json.loads(stored.read(place))
+            content = json.loads(stored.read(location))
             return Backup(
                 name=name,
-                tables={_ref(key): Table(**{**t, "files": _copied(t["files"])}) for key, t in content["tables"].items()},
-                databases=_copied(content["databases"]),
+                tables={table_ref(key): Table(**{**t, "files": copied(t["files"])}) for key, t in content["tables"].items()},
+                databases=copied(content["databases"]),
                 skipped=content["skipped"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise BrokenBackupError(
-                f"The manifest {place} is cut off or garbled.", remedy="Use another backup: make restore ... AT=<time>."
+                f"The manifest {location} is cut off or garbled.", remedy="Use another backup: make restore ... AT=<time>."
             ) from error
 
     def versions(self) -> Versions:
@@ -185,7 +111,7 @@ class Vault:
         except FileNotFoundError:
             return None
 
-    def place(self, sha: str) -> str:
+    def location(self, sha: str) -> str:
         """Where an object is."""
         if not _SHA.fullmatch(sha):
             raise BrokenBackupError(f"{sha[:80]!r} is not the name of an object.", remedy="Use another backup.")
@@ -204,7 +130,7 @@ class Vault:
             BusyError: a table stayed in a writer's hands.
         """
         Path(self.scratch).mkdir(parents=True, exist_ok=True)
-        with hold(self.root):
+        with lock(self.root):
             names = self.names()
             before = self.read(names[-1]) if names else None
             run = _Run(self, set(self._objects()))
@@ -215,29 +141,31 @@ class Vault:
                     tables[ref] = run.table(snapshot, before.tables.get(ref) if before else None)
                 except (BrokenTableError, FileNotFoundError) as error:
                     skipped[str(ref)] = one_line(str(error))
-            kept = {
+            database_files = {
                 name: run.database(path, before.databases.get(name) if before else None)
                 for name, path in (databases or {}).items()
             }
-            made = Backup(name=(now or datetime.now(UTC)).strftime(_STAMP), tables=tables, databases=kept, skipped=skipped)
+            made = Backup(
+                name=(now or datetime.now(UTC)).strftime(_STAMP), tables=tables, databases=database_files, skipped=skipped
+            )
             content = {
                 "tables": {str(ref): asdict(table) for ref, table in tables.items()},
-                "databases": {name: asdict(file) for name, file in kept.items()},
+                "databases": {name: asdict(file) for name, file in database_files.items()},
                 "skipped": skipped,
             }
             stored.put(f"{self.root}/manifests/{made.name}.json", json.dumps(content).encode(), new=True)
         return Taken(backup=made, read=run.read, written=run.written, written_bytes=run.written_bytes)
 
-    def expire(self, *, keep: int) -> list[str]:
+    def expire(self, *, retain: int) -> list[str]:
         """Remove all but the newest backups, and objects that no backup has. The newest that is proven stays. Their names."""
-        with hold(self.root):
+        with lock(self.root):
             names = self.names()
             proven = [name for name in names if (proof := self.proof(name)) is not None and not proof.damaged]
-            kept = {*names[-keep:], *proven[-1:]}
-            gone = [name for name in names if name not in kept]
+            retained = {*names[-retain:], *proven[-1:]}
+            gone = [name for name in names if name not in retained]
             stored.remove([f"{self.root}/{kind}/{name}.json" for name in gone for kind in ("manifests", "proofs")])
-            used: set[str] = set().union(*(self.read(name).objects for name in kept)) if kept else set()
-            stored.remove([self.place(sha) for sha in self._objects() if sha not in used and _SHA.fullmatch(sha)])
+            used: set[str] = set().union(*(self.read(name).objects for name in retained)) if retained else set()
+            stored.remove([self.location(sha) for sha in self._objects() if sha not in used and _SHA.fullmatch(sha)])
         return gone
 
     # --- to get it back ----------------------------------------------------------------------------------------------
@@ -254,15 +182,15 @@ class Vault:
             target = Path(folder, path)
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with stored.at_hand(self.place(file.sha), by=self.scratch) as source:
+                with stored.at_hand(self.location(file.sha), by=self.scratch) as source:
                     shutil.copyfile(source, target)
             except FileNotFoundError:
                 raise BrokenBackupError(
-                    f"{self.place(file.sha)}, which is {path}, is not there.", remedy="Use another backup: AT=<time>."
+                    f"{self.location(file.sha)}, which is {path}, is not there.", remedy="Use another backup: AT=<time>."
                 ) from None
             if stored.digest(str(target)) != file.sha:
                 target.unlink()
-                raise AlteredError(self.place(file.sha), path)
+                raise AlteredError(self.location(file.sha), path)
         return sum(file.size for file in files.values())
 
     def prove(
@@ -298,9 +226,9 @@ class Vault:
             except (BrokenBackupError, BrokenTableError) as error:
                 damaged[name] = one_line(error.what)
                 if isinstance(error, AlteredError):
-                    with stored.at_hand(error.place, by=self.scratch) as altered:
-                        stored.put(f"{self.root}/altered/{error.place.rpartition('/')[2]}", altered)
-                    stored.remove([error.place])
+                    with stored.at_hand(error.location, by=self.scratch) as altered:
+                        stored.put(f"{self.root}/altered/{error.location.rpartition('/')[2]}", altered)
+                    stored.remove([error.location])
             else:
                 proven.append(name)
             finally:
@@ -349,17 +277,19 @@ class Vault:
         found.check()
         return found.rows
 
-    def _restore_folder(self, table: Table, place: Path) -> None:
+    def _restore_folder(self, table: Table, location: Path) -> None:
         """Beside it first, then in its place by a rename: what was killed in between is done again by the same command."""
-        new, old = (place.with_name(f"{place.name}.{word}") for word in ("restoring", "replaced"))
+        new, old = (location.with_name(f"{location.name}.{word}") for word in ("restoring", "replaced"))
         for left in (new, old):
             shutil.rmtree(left, ignore_errors=True)
         self.fetch(table.files, str(new))
         with ExitStack() as stack:
-            if place.exists():
-                stack.enter_context(hold(str(place)))
-                place.rename(old)
-            new.rename(place)
+            if location.exists():
+                stack.enter_context(lock(str(location)))
+                location.rename(old)
+            sync(str(new / path) for path in table.files)
+            new.rename(location)
+            sync([str(location)])
         shutil.rmtree(old, ignore_errors=True)
 
     def _restore_object_store(self, table: Table, uri: str) -> None:
@@ -368,7 +298,7 @@ class Vault:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             self.fetch(table.files, str(folder))
-            with hold(uri):
+            with lock(uri):
                 there = stored.listing(uri, below=True)
                 log = sorted(path for path in there if path.startswith("_delta_log/"))
                 stored.remove([f"{uri}/{path}" for path in log])
@@ -424,7 +354,7 @@ class _Run:
         sha, size = stored.digest(str(here)), here.stat().st_size
         self.read += 1
         if sha not in self.objects:
-            stored.put(self.vault.place(sha), here)
+            stored.put(self.vault.location(sha), here)
             self.objects.add(sha)
             self.written += 1
             self.written_bytes += size
@@ -434,7 +364,7 @@ class _Run:
 def snapshots_at_once(storage: Storage) -> tuple[dict[TableRef, Snapshot], dict[str, str]]:
     """Every table as of one moment, and those that cannot be opened with the reason.
 
-    Bronze and silver are held while tables are opened: plan, quarantine and remembered deletes are written by who holds these,
+    Bronze and silver are locked while tables are opened: plan, quarantine and tombstones are written under these locks,
     and only together do they say what was taken in.
     """
     found: dict[TableRef, Snapshot] = {}
@@ -443,7 +373,7 @@ def snapshots_at_once(storage: Storage) -> tuple[dict[TableRef, Snapshot], dict[
         refs = storage.tables()
         for ref in refs:
             if ref.layer in ("bronze", "silver"):
-                stack.enter_context(hold(storage.uri(ref)))
+                stack.enter_context(lock(storage.uri(ref)))
         for ref in storage.tables():
             try:
                 snapshot = open_existing(storage.uri(ref))
@@ -457,20 +387,18 @@ def snapshots_at_once(storage: Storage) -> tuple[dict[TableRef, Snapshot], dict[
     return found, broken
 
 
-def refuse_over(places: Iterable[str], *, force: bool) -> None:
+def refuse_over(locations: Iterable[str], *, force: bool) -> None:
     """Refuse to restore over what is there.
 
     Raises:
         RefusedWriteError: there is something in one of the places, and not `force`.
     """
-    for place in places:
-        if not force and (stored.listing(place, below=True) or (not is_remote(place) and Path(place).is_file())):
-            raise RefusedWriteError(f"There is data in {place}.", remedy="To replace it by the backup's, add FORCE=1.")
+    for location in locations:
+        if not force and (stored.listing(location, below=True) or (not is_remote(location) and Path(location).is_file())):
+            raise RefusedWriteError(f"There is data in {location}.", remedy="To replace it by the backup's, add FORCE=1.")
 
 
 def _check_table(folder: str, *, table: Table, session: Callable[[], AbstractContextManager[Session]]) -> None:
-    import narwhals as nw
-
     found = open_existing(folder)
     if found is None or (found.version, found.id, found.rows) != (table.version, table.id, table.rows):
         raise BrokenBackupError("It does not open at the version that was backed up.", remedy="Use another backup.")
@@ -480,7 +408,7 @@ def _check_table(folder: str, *, table: Table, session: Callable[[], AbstractCon
     if not found.files:
         return
     with session() as opened:
-        counted = opened.rows(opened.read(found.paths(), found.columns).select(nw.len().alias("n")))[0][0]
+        counted = opened.count(opened.read(found.paths(), found.columns))
     if counted != table.rows:
         raise BrokenBackupError(f"It has {counted:,} rows instead of {table.rows:,}.", remedy="Use another backup.")
 
@@ -491,21 +419,12 @@ def _same(one: Table | None, other: Table) -> bool:
 
 def _check_database(folder: str) -> None:
     with closing(sqlite3.connect(f"{folder}/copy.db")) as database:
-        said = database.execute("PRAGMA integrity_check").fetchone()[0]
-    if said != "ok":
-        raise BrokenBackupError(f"SQLite says: {said}.", remedy="Use another backup.")
+        reported = database.execute("PRAGMA integrity_check").fetchone()[0]
+    if reported != "ok":
+        raise BrokenBackupError(f"SQLite says: {reported}.", remedy="Use another backup.")
 
 
 def _number(path: str) -> float:
     """The version of a file of the log; none for the pointer to the last checkpoint, which is only a hint."""
     name = path.removeprefix("_delta_log/")
     return int(name[:20]) if name[:20].isdigit() else float("inf")
-
-
-def _ref(key: str) -> TableRef:
-    layer, _, table = key.partition("/")
-    return TableRef(layer, table)  # type: ignore[arg-type]  # refuses what is no layer
-
-
-def _copied(files: Mapping[str, Any]) -> dict[str, Copied]:
-    return {name: Copied(**file) for name, file in files.items()}

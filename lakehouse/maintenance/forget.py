@@ -1,6 +1,6 @@
 """Forget: all that the lake says of one subject is erased, in every file, version and backup; `make forget TABLE=... KEY=...`.
 
-    landing (files rewritten) ─▶ quarantine ─▶ silver, remembered deletes, baseline ─▶ bronze ─▶ [gold computed again]
+    landing (files rewritten) ─▶ quarantine ─▶ silver, tombstones, baseline ─▶ bronze ─▶ [gold computed again]
         ─▶ history (one version is left) ─▶ [a new backup, proven; the older ones go] ─▶ search
 
 Bronze goes last: what is to be erased elsewhere is found by it, so the same command finishes what was killed. A key of silver
@@ -11,36 +11,38 @@ registered models are refused: a version cannot be kept and rewritten. Pure: no 
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import narwhals as nw
 
+from lakehouse.bronze.ingest import finalise_quarantine as finalise_files
 from lakehouse.bronze.ingest import landing_of, new_files
-from lakehouse.bronze.ingest import settle_quarantine as settle_files
-from lakehouse.core import files as stored
 from lakehouse.core import ledger
-from lakehouse.core.delta import Snapshot, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import BrokenTableError, DeclarationError, RefusedWriteError
-from lakehouse.core.ledger import Entry, PlannedFile
+from lakehouse.core.ledger import PlannedFile
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.store import files as stored
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.provenance import Entry, Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table, require_table
+from lakehouse.core.table.torn import ASIDE
+from lakehouse.landing.readers.files.reading import reading
+from lakehouse.landing.readers.registry import owned
 from lakehouse.maintenance.backup import Vault
 from lakehouse.maintenance.landed_records import Naming, without
 from lakehouse.maintenance.protect import Protection
-from lakehouse.maintenance.retention import remove_places
-from lakehouse.silver import baseline, feeds
-from lakehouse.silver.feeds import PLACE, Feed, rows_of
-from lakehouse.silver.judging import Judge
-from lakehouse.silver.newest import baseline_ref, tombstones_ref
-from lakehouse.silver.refresh import settle_quarantine
-from lakehouse.tables.spec import DeltaSource, TableSpec
-
-_OF_THE_COMMIT = ("version", "timestamp", "commit_id", "actions", "absent")
+from lakehouse.maintenance.removal import remove_rows
+from lakehouse.silver import baseline, inputs
+from lakehouse.silver.inputs import ROW_ID, Feed
+from lakehouse.silver.merge import baseline_ref, tombstones_ref
+from lakehouse.silver.refresh import finalise_quarantine
+from lakehouse.silver.validate import Validator
+from lakehouse.tables.spec import TableSpec
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Subject:
 
     def naming(self, spec: TableSpec) -> Naming:
         """What names it in the records of one table."""
-        fields = {column.bronze_name for column in spec.delivered if column.name == _column(spec)}
-        return Naming(frozenset(fields), self.key)
+        own = [column for column in spec.delivered if column.name == _column(spec)]
+        return Naming(frozenset(column.bronze_name for column in own), self.key, exact=own[0].field if own else "")
 
     @property
     def columns(self) -> frozenset[str]:
@@ -66,8 +68,8 @@ class Subject:
         own: set[str] = set()
         for spec in self.specs:
             if ref in (spec.silver, tombstones_ref(spec.silver), baseline_ref(spec.silver)):
-                own |= {_column(spec)} if ref.table == spec.silver_name or _column(spec) in spec.key else set()
-            if ref in [place for part in spec.parts for place in (part.bronze, part.quarantine)]:
+                own |= {_column(spec)} if ref.table == spec.silver_name or _column(spec) in spec.record_key else set()
+            if ref in [part_ref for part in spec.parts for part_ref in (part.bronze, part.quarantine)]:
                 own |= self.naming(spec).fields
         return self.columns | own
 
@@ -92,7 +94,7 @@ def subject_of(specs: Sequence[TableSpec], table: str, key: str) -> Subject:
     return Subject(kind, key.strip(), of_kind)
 
 
-def places_of(storage: Storage, subject: Subject) -> tuple[list[TableRef], list[TableRef]]:
+def tables_of(storage: Storage, subject: Subject) -> tuple[list[TableRef], list[TableRef]]:
     """The tables that are rewritten, and those of gold and ml that name the subject and are computed again."""
     mine: list[TableRef] = []
     for spec in subject.specs:
@@ -104,7 +106,7 @@ def places_of(storage: Storage, subject: Subject) -> tuple[list[TableRef], list[
     return [ref for ref in mine if ref in there], derived
 
 
-def refuse_kept(protected: Protection, refs: Sequence[TableRef]) -> None:
+def refuse_protected(protected: Protection, refs: Sequence[TableRef]) -> None:
     """Refuse what somebody wants kept as it is.
 
     Raises:
@@ -133,16 +135,16 @@ def erase(session: DuckDBSession, storage: Storage, subject: Subject, *, wait: f
         UnreadableFileError: a landed file cannot be read.
     """
     found: dict[str, int] = {}
-    with ExitStack() as held:
+    with ExitStack() as locks:
         refs = [ref for spec in subject.specs for ref in (*(part.bronze for part in spec.parts), spec.silver)]
         for ref in sorted((ref for ref in refs if storage.has(ref)), key=str):
-            held.enter_context(hold(storage.uri(ref), wait=wait))
+            locks.enter_context(lock(storage.uri(ref), wait=wait))
         works = [_Work(session, storage, spec, subject) for spec in subject.specs if storage.has(spec.silver)]
         for work in works:
-            work.settle()
+            work.finalise()
         for work in works:
-            for place, count in work.erase():
-                found[str(place)] = found.get(str(place), 0) + count
+            for ref, count in work.erase():
+                found[str(ref)] = found.get(str(ref), 0) + count
     return found
 
 
@@ -151,17 +153,18 @@ def drop_history(uri: str) -> tuple[int, int]:
 
     The log's statistics have the least and greatest values of files, so they go as well.
     """
-    with hold(uri):
+    with lock(uri):
         snapshot = open_existing(uri)
         if snapshot is None:
             return 0, 0
         snapshot.check()
-        snapshot.table.create_checkpoint()
+        snapshot.checkpoint()
         live = {file.path for file in snapshot.files}
         there = stored.listing(uri, below=True)
         data = [path for path in there if path.endswith(".parquet") and not path.startswith("_delta_log/") and path not in live]
         log = [path for path in there if re.match(r"_delta_log/\d{20}\.", path) and int(path[11:31]) < snapshot.version]
-        stored.remove([f"{uri}/{path}" for path in (*sorted(log), *data)])
+        torn = [path for path in there if path.startswith(f"{ASIDE}/")]
+        stored.remove([f"{uri}/{path}" for path in (*sorted(log), *torn, *data)])
         after = open_existing(uri)
         if after is None or (after.version, after.rows) != (snapshot.version, snapshot.rows):
             raise BrokenTableError(f"{uri} is not what it was.", remedy="Restore it from a backup, and report it.")
@@ -173,12 +176,6 @@ def fingerprint(subject: Subject) -> str:
     """What `ops/audit` keeps instead of the key: salt and scrypt hash. Who has the key can see that it is this one."""
     salt = secrets.token_bytes(16)
     return f"{salt.hex()}:{_hash(subject.key, salt)}"
-
-
-def is_of(told: str, key: str) -> bool:
-    """Whether a fingerprint is that of a key."""
-    salt, _, found = told.partition(":")
-    return secrets.compare_digest(found, _hash(key, bytes.fromhex(salt)))
 
 
 def search(storage: Storage, subject: Subject, vault: Vault) -> list[str]:
@@ -193,11 +190,11 @@ def search(storage: Storage, subject: Subject, vault: Vault) -> list[str]:
         hits += [f"{uri}/{path}" for path in stored.listing(uri, below=True) if _finds(f"{uri}/{path}", names, subject, scratch)]
     for spec in subject.specs:
         for part in spec.parts:
-            for file in [] if isinstance(part.origin, DeltaSource) else storage.landed(part.origin.folder):
-                place = storage.landed_path(file.path)
-                with stored.at_hand(place, by=scratch) as here:
-                    if without(here, Path(scratch, "searched"), subject.naming(part), name=file.path):
-                        hits.append(place)
+            for file in owned(part.origin, storage):
+                location = storage.landed_path(file.path)
+                with stored.at_hand(location, by=scratch) as here:
+                    if without(here, Path(scratch, "searched"), subject.naming(part), name=file.path, reading=reading(part)):
+                        hits.append(location)
     of_object: dict[str, set[str]] = {}
     for name in vault.names():
         for ref, table in vault.read(name).tables.items():
@@ -216,60 +213,65 @@ class _Work:
         self.session, self.storage, self.spec, self.subject = session, storage, spec, subject
         self.naming, self.column = subject.naming(spec), _column(spec)
 
-    def settle(self) -> None:
+    def finalise(self) -> None:
         """Finish what killed runs have begun; refuse what landed and is in no table yet."""
         silver = self._open(self.spec.silver)
         for part in self.spec.parts:
             bronze = self._open(part.bronze)
             self._log(part.bronze)
-            settle_files(self.session, self.storage, part)
+            finalise_files(self.session, self.storage, part)
             uri, source = self.storage.uri(ledger.FILES_TABLE), landing_of(self.storage, part)
             planned, known = ledger.planned_files(self.session, uri, part.bronze)
-            done = bronze.transaction(ledger.ingest_app(part.bronze))
-            landed = [] if isinstance(part.origin, DeltaSource) else source.landed(part.origin.folder)
-            new = new_files(source, landed, [file for _, file in known])
-            if planned != done or new or silver.transaction(ledger.read_app(part.bronze)) != done:
+            done = bronze.watermark(ledger.ingest_app(part.bronze))
+            new = new_files(source, owned(part.origin, self.storage), [file for _, file in known])
+            if planned != done or new or silver.watermark(ledger.read_app(part.bronze)) != done:
                 raise RefusedWriteError(
                     f"{part.landing} or {part.bronze} has records that {self.spec.silver} has not read yet.",
                     remedy="Run the job of these tables first, then this command again.",
                 )
         self._log(self.spec.silver)
-        settle_quarantine(self.session, self.storage, self.spec, silver)
+        finalise_quarantine(self.session, self.storage, self.spec, silver)
         baseline.open_baseline(self.storage, self.spec, [self._open(part.bronze) for part in self.spec.parts])
 
     def erase(self) -> Iterator[tuple[TableRef, int]]:
         session, spec = self.session, self.spec
-        judged = {part.bronze: self._judged(part) for part in spec.parts}
-        mine = [frame.filter(self._is_mine(raw=True)).select(*spec.key) for frame in judged.values()] if spec.key else []
-        keys = session.keep(nw.concat(mine, how="vertical").unique()) if mine else None
+        validated = {part.bronze: self._validated(part) for part in spec.parts}
+        mine = (
+            [frame.filter(self._is_mine(raw=True)).select(*spec.record_key) for frame in validated.values()]
+            if spec.record_key
+            else []
+        )
+        keys = session.persist(nw.concat(mine, how="vertical").unique()) if mine else None
         silver = self._open(spec.silver)
         if keys is not None:
-            held = session.read(silver.paths(), silver.columns).filter(~self._is_mine().fill_null(False)).select(*spec.key)
-            keys = session.keep(keys.join(held, on=list(spec.key), how="anti"))
-        doomed = {ref: self._doomed(frame, keys) for ref, frame in judged.items()}
+            existing = (
+                session.read(silver.paths(), silver.columns).filter(~self._is_mine().fill_null(False)).select(*spec.record_key)
+            )
+            keys = session.persist(keys.join(existing, on=list(spec.record_key), how="anti"))
+        erased = {ref: self._erased(frame, keys) for ref, frame in validated.items()}
         for part in spec.parts:
             yield part.landing, self._landing(part)
-            yield part.quarantine, self._quarantine(part, doomed[part.bronze])
-        read = sum(silver.transaction(ledger.read_app(part.bronze)) for part in spec.parts)
+            yield part.quarantine, self._quarantine(part, erased[part.bronze])
+        read = sum(silver.watermark(ledger.read_app(part.bronze)) for part in spec.parts)
         yield spec.silver, self._rows(spec.silver, keys, by_column=True, batch=read)
         base = baseline_ref(spec.silver)
         yield base, self._rows(base, keys, by_column=True)
         for ref in (tombstones_ref(spec.silver), tombstones_ref(base)):
-            yield ref, self._rows(ref, keys, by_column=self.column in spec.key)
+            yield ref, self._rows(ref, keys, by_column=self.column in spec.record_key)
         for part in spec.parts:
-            bronze, places = self._open(part.bronze), doomed[part.bronze].select(*PLACE)
-            count, batch = rows_of(session, places), bronze.transaction(ledger.ingest_app(part.bronze))
+            bronze, row_ids = self._open(part.bronze), erased[part.bronze].select(*ROW_ID)
+            count, batch = session.count(row_ids), bronze.watermark(ledger.ingest_app(part.bronze))
             if count:
-                gone = {ledger.EXPIRED: bronze.transaction(ledger.EXPIRED) + count}
-                remove_places(session, bronze, places, info=_info(bronze, count, batch), transactions=gone)
+                gone = {ledger.EXPIRED: bronze.watermark(ledger.EXPIRED) + count}
+                remove_rows(session, bronze, row_ids, made=_made(bronze, count, batch), watermarks=gone)
                 self._log(part.bronze)
             yield part.bronze, count
 
-    def _judged(self, part: TableSpec) -> "nw.LazyFrame[Any]":
+    def _validated(self, part: TableSpec) -> "nw.LazyFrame[Any]":
         bronze = self._open(part.bronze)
-        newest = bronze.transaction(ledger.ingest_app(part.bronze))
-        records = feeds.records(self.session, [Feed(part, 0, True, bronze, seen=0, newest=newest)])
-        return Judge(self.session, part, release=None).judged(records)[0]
+        newest = bronze.watermark(ledger.ingest_app(part.bronze))
+        records = inputs.records(self.session, [Feed(part, 0, True, bronze, seen=0, newest=newest)])
+        return Validator(self.session, part, release=None).validated(records)[0]
 
     def _is_mine(self, *, raw: bool = False) -> "nw.Expr":
         """Whether a row names the subject; with `raw` also by the text that was delivered."""
@@ -278,100 +280,102 @@ class _Work:
             mine = mine | (nw.col(f"_raw_{name}") == self.subject.key).fill_null(False)
         return mine
 
-    def _doomed(self, judged: "nw.LazyFrame[Any]", keys: "nw.LazyFrame[Any] | None") -> "nw.LazyFrame[Any]":
-        """Place and identity of the bronze records that go."""
+    def _erased(self, validated: "nw.LazyFrame[Any]", keys: "nw.LazyFrame[Any] | None") -> "nw.LazyFrame[Any]":
+        """Row id and identity of the bronze records that are erased."""
         names = ["_batch_id", "_source_file", "_airbyte_raw_id"]
-        fields = [nw.col(name) for name in names] + [nw.col(name).cast(nw.Int64) for name in PLACE]
-        parts = [judged.filter(self._is_mine(raw=True)).select(*fields)]
+        fields = [nw.col(name) for name in names] + [nw.col(name).cast(nw.Int64) for name in ROW_ID]
+        parts = [validated.filter(self._is_mine(raw=True)).select(*fields)]
         if keys is not None:
-            parts.append(judged.join(keys, on=list(self.spec.key), how="semi").select(*fields))
-        return self.session.keep(nw.concat(parts, how="vertical").unique())
+            parts.append(validated.join(keys, on=list(self.spec.record_key), how="semi").select(*fields))
+        return self.session.persist(nw.concat(parts, how="vertical").unique())
 
     def _landing(self, part: TableSpec) -> int:
         """Rewrite landed files. Their new content is spoken for in the ledger before it is there."""
-        if isinstance(part.origin, DeltaSource):
-            return 0
-        uri, app, count = self.storage.uri(ledger.FILES_TABLE), f"forget:{part.bronze}", 0
-        _, known = ledger.planned_files(self.session, uri, part.bronze)
-        batches = {file.path: batch for batch, file in known}
-        for file in self.storage.landed(part.origin.folder):
-            place, rewritten = self.storage.landed_path(file.path), Path(self.session.folder, "rewritten")
-            with stored.at_hand(place, by=self.session.folder) as here:
-                removed = without(here, rewritten, self.subject.naming(part), name=file.path)
+        uri, count = self.storage.uri(ledger.FILES_TABLE), 0
+        readers = {other.bronze: self._batches(other) for spec in self.subject.specs for other in spec.parts}
+        for file in owned(part.origin, self.storage):
+            location, rewritten = self.storage.landed_path(file.path), Path(self.session.folder, "rewritten")
+            with stored.at_hand(location, by=self.session.folder) as here:
+                removed = without(here, rewritten, self.subject.naming(part), name=file.path, reading=reading(part))
             if not removed:
                 continue
             count += removed
             if not rewritten.stat().st_size:
-                stored.remove([place])
+                stored.remove([location])
                 continue
             new = PlannedFile(file.path, rewritten.stat().st_size, "", stored.digest(str(rewritten)))
-            row = {"table": str(part.bronze), "batch_id": batches[file.path], "run_id": "forget", **vars(new)}
-            files = open_table(uri, ledger.FILES)
-            ledger.append(self.session, uri, ledger.FILES, [row], app=app, number=files.transaction(app) + 1)
-            stored.put(place, rewritten)
+            for bronze, batches in readers.items():  # whoever has read it knows its new content
+                if file.path in batches:
+                    row = {"table": str(bronze), "batch_id": batches[file.path], "run_id": "forget", **vars(new)}
+                    app, files = f"forget:{bronze}", open_table(uri, ledger.FILES)
+                    ledger.append(self.session, uri, ledger.FILES, [row], app=app, number=files.watermark(app) + 1)
+            stored.put(location, rewritten)
         return count
 
-    def _quarantine(self, part: TableSpec, doomed: "nw.LazyFrame[Any]") -> int:
+    def _batches(self, part: TableSpec) -> dict[str, int]:
+        """The batch of each landed file that a bronze table has read, by path."""
+        _, known = ledger.planned_files(self.session, self.storage.uri(ledger.FILES_TABLE), part.bronze)
+        return {file.path: batch for batch, file in known}
+
+    def _quarantine(self, part: TableSpec, erased: "nw.LazyFrame[Any]") -> int:
         table = open_existing(self.storage.uri(part.quarantine))
         if table is None or not table.files:
             return 0
-        frame = self._placed(table)
+        frame = self._with_row_ids(table)
         names = {"_batch_id": "batch_id", "_source_file": "source_file", "_airbyte_raw_id": "raw_id"}
-        ids = doomed.select(**{column: nw.col(name) for name, column in names.items()})
+        ids = erased.select(**{column: nw.col(name) for name, column in names.items()})
         listed = "|".join(re.escape(name) for name in sorted(self._delivered(part)))
-        said = rf'"({listed})"\s*:\s*"?{re.escape(self.subject.key)}"?\s*[,}}]'
+        pattern = rf'"({listed})"\s*:\s*"?{re.escape(self.subject.key)}"?\s*[,}}]'
         unread = (nw.col("layer") == "bronze") & nw.col("record").str.contains(self.naming.word)
-        by_text = (nw.col("record").str.contains(said) | unread).fill_null(False)
+        by_text = (nw.col("record").str.contains(pattern) | unread).fill_null(False)
         parts = [frame.filter(nw.col("layer") == "silver").join(ids, on=list(names.values()), how="semi"), frame.filter(by_text)]
-        places = self.session.keep(nw.concat([part.select(*PLACE) for part in parts], how="vertical").unique())
-        count = rows_of(self.session, places)
+        row_ids = self.session.persist(nw.concat([part.select(*ROW_ID) for part in parts], how="vertical").unique())
+        count = self.session.count(row_ids)
         if count:
-            remove_places(self.session, table, places, info={"operation": "forget"}, transactions={})
+            remove_rows(self.session, table, row_ids, made=Provenance(operation="forget"))
         return count
 
     def _delivered(self, part: TableSpec) -> set[str]:
         own = [column for column in part.delivered if column.name == self.column]
-        return {name for column in own for name in (column.bronze_name, column.source or column.name)}
+        return {name for column in own for name in (column.bronze_name, column.field, part.text_of(column))}
 
     def _rows(self, ref: TableRef, keys: "nw.LazyFrame[Any] | None", *, by_column: bool, batch: int | None = None) -> int:
         """Remove rows by the subject's column, and by the keys of silver; `batch` where the ledger is to know."""
         table = open_existing(self.storage.uri(ref))
         if table is None or not table.files:
             return 0
-        frame = self._placed(table)
-        parts = [frame.filter(self._is_mine()).select(*PLACE)] if by_column else []
+        frame = self._with_row_ids(table)
+        parts = [frame.filter(self._is_mine()).select(*ROW_ID)] if by_column else []
         if keys is not None:
-            parts.append(frame.join(keys, on=list(self.spec.key), how="semi").select(*PLACE))
+            parts.append(frame.join(keys, on=list(self.spec.record_key), how="semi").select(*ROW_ID))
         if not parts:
             return 0
-        places = self.session.keep(nw.concat(parts, how="vertical").unique())
-        count = rows_of(self.session, places)
+        row_ids = self.session.persist(nw.concat(parts, how="vertical").unique())
+        count = self.session.count(row_ids)
         if count:
-            info = {"operation": "forget"} if batch is None else _info(table, count, batch)
-            remove_places(self.session, table, places, info=info, transactions={})
+            made = Provenance(operation="forget") if batch is None else _made(table, count, batch)
+            remove_rows(self.session, table, row_ids, made=made)
             if batch is not None:
                 self._log(ref)
         return count
 
-    def _placed(self, table: Snapshot) -> "nw.LazyFrame[Any]":
-        frame = self.session.read(table.paths(), table.columns, place=PLACE)
-        return frame.with_columns(*[nw.col(name).cast(nw.Int64) for name in PLACE])
+    def _with_row_ids(self, table: Snapshot) -> "nw.LazyFrame[Any]":
+        frame = self.session.read(table.paths(), table.columns, row_id=ROW_ID)
+        return frame.with_columns(*[nw.col(name).cast(nw.Int64) for name in ROW_ID])
 
     def _open(self, ref: TableRef) -> Snapshot:
-        found = open_existing(self.storage.uri(ref))
-        if found is None:
-            raise BrokenTableError(f"There is no table {ref}.", remedy=f"Materialise {ref} first.")
-        return found
+        return require_table(self.storage.uri(ref), ref)
 
     def _log(self, ref: TableRef) -> None:
-        ledger.settle(self.session, self.storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=self._open(ref))
+        ledger.finalise(self.session, self.storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=self._open(ref))
 
 
-def _info(table: Snapshot, count: int, batch: int) -> dict[str, str]:
-    """What the newest commit said, which will be the only one, and the figures of this one."""
-    said: Mapping[str, Any] = {name: value for name, value in table.last_info().items() if name not in _OF_THE_COMMIT}
+def _made(table: Snapshot, count: int, batch: int) -> Provenance:
+    """What the newest commit reported, which will be the only one, and the figures of this one."""
+    last = table.provenance
     entry = Entry(batch_from=batch, batch_to=batch, records_in=count, written=0, deleted=count, rows_after=table.rows - count)
-    return {**said, "operation": "forget", "run_id": "forget", **entry.info()}
+    facts = {name: value for name, value in last.facts.items() if name != "absent"}
+    return replace(last, operation="forget", run_id="forget", figures=entry, facts=facts)
 
 
 def _column(spec: TableSpec) -> str:
@@ -398,8 +402,8 @@ def _finds(uri: str, names: frozenset[str], subject: Subject, scratch: str) -> b
             return _in_parquet(here, names, subject)
         content = here.read_bytes().decode("utf-8", "replace")
     listed = "|".join(re.escape(name) for name in sorted(names)) or "(?!)"
-    said = rf'\\?"({listed})\\?"\s*:\s*\\?"?{re.escape(subject.key)}\\?"?\s*[,}}]'
-    return re.search(said, content) is not None or (not subject.key.isdigit() and subject.key in content)
+    pattern = rf'\\?"({listed})\\?"\s*:\s*\\?"?{re.escape(subject.key)}\\?"?\s*[,}}]'
+    return re.search(pattern, content) is not None or (not subject.key.isdigit() and subject.key in content)
 
 
 def _in_parquet(path: Path, names: frozenset[str], subject: Subject) -> bool:

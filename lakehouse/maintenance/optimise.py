@@ -1,6 +1,6 @@
 """Optimise by need: small data files become few, in the order in which the table's files are kept; checkpoints; log clean-up.
 
-    bounds of tables/spec.py Health broken ─▶ small files read ─▶ sorted ─▶ written ─▶ one fenced commit without data change
+    bounds of the spec's Health broken ─▶ small files read ─▶ sorted ─▶ written ─▶ one fenced commit without data change
 
 Rewritten by the lake's own engine rather than by delta-rs: its files keep the partition column (gold reads the files), the
 order of keys and the statistics that increments prune by, and DuckDB spills where delta-rs holds. Pure: no dagster.
@@ -9,23 +9,25 @@ order of keys and the statistics that increments prune by, and DuckDB spills whe
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from lakehouse.core import files as stored
-from lakehouse.core.damage import commit_actions
-from lakehouse.core.delta import MAINTENANCE, Candidate, DataFile, Snapshot, discard
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BrokenTableError
-from lakehouse.observability.health import fragmented, is_small, log_length
+from lakehouse.core.store import files as stored
+from lakehouse.core.table.provenance import Provenance
+from lakehouse.core.table.recovery import commit_actions
+from lakehouse.core.table.snapshot import DataFile, Snapshot
+from lakehouse.core.table.transaction import Transaction, discard
+from lakehouse.observability.table_health import fragmented, is_small, log_length
 from lakehouse.tables.spec import Health
 
 #: Commits since the last checkpoint from which on a new one pays.
 _CHECKPOINT = 10
 #: Commits stay in the log for so long at least: a mart that was not computed since still asks them what happened.
-LOG_KEPT = timedelta(days=30)
+LOG_RETENTION = timedelta(days=30)
 
 
 def compact(
     session: Session, snapshot: Snapshot, *, bounds: Health, file_mb: int, sort_by: Sequence[str] = ()
-) -> Candidate | None:
+) -> Transaction | None:
     """Stage the small files of a table as few large ones; None when its files are within the bounds.
 
     Args:
@@ -58,8 +60,8 @@ def compact(
         raise
     if not remove:
         return None
-    info = {MAINTENANCE: "compact"}
-    return Candidate(snapshot=snapshot, add=add, remove=remove, max_loss=0.0, info=info, data_change=False)
+    made = Provenance(maintenance="compact")
+    return Transaction(table=snapshot, add=add, remove=remove, max_loss=0.0, provenance=made, data_change=False)
 
 
 def _check_same(uri: str, read: Sequence[DataFile], written: Sequence[DataFile]) -> None:
@@ -75,20 +77,21 @@ def checkpoint(snapshot: Snapshot) -> bool:
     """Write a checkpoint where readers would replay many commits; whether it was."""
     if log_length(snapshot) < _CHECKPOINT:
         return False
-    snapshot.table.create_checkpoint()
+    snapshot.checkpoint()
     return True
 
 
-def clean_log(snapshot: Snapshot, *, kept: Sequence[int], now: datetime, age: timedelta = LOG_KEPT) -> int:
+def clean_log(snapshot: Snapshot, *, retained: Sequence[int], now: datetime, age: timedelta = LOG_RETENTION) -> int:
     """Remove the log's files that no kept version needs, of commits that are older than `age`; how many.
 
     A version is read from the newest checkpoint up to it. What the newest commit that brought content says stays too.
     """
-    told = snapshot.last_info().get("version", snapshot.version)
+    last = snapshot.last_commit()
+    told = last.version if last is not None else snapshot.version
     log = f"{snapshot.uri}/_delta_log"
     names = [name for name in stored.names_in(log) if name[:20].isdigit()]
     checkpoints = [int(name[:20]) for name in names if ".checkpoint" in name]
-    begin = max((number for number in checkpoints if number <= min([told, *kept])), default=0)
+    begin = max((number for number in checkpoints if number <= min([told, *retained])), default=0)
     gone = [name for name in names if int(name[:20]) < begin]
     limit = (now - age).timestamp()
     # From the oldest on and no further than the first that is young, so that the log never has a hole.

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse.core.delta import OWN_CLEANUP, Snapshot, open_existing, redo_on_conflict
-from lakehouse.core.errors import BrokenTableError, DeclarationError, LakehouseError
+from lakehouse.core.errors import DeclarationError, LakehouseError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
-from lakehouse.core.writes import Write, stage_write
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.snapshot import OWN_CLEANUP, Snapshot, open_existing, require_table
+from lakehouse.core.table.staging import Write, stage_write
+from lakehouse.core.table.transaction import commit_staged, redo_on_conflict
 from lakehouse.ml.registry import Registry, versions_in_use
 from lakehouse.observability.outbox import small_session
 
@@ -82,8 +83,7 @@ def pins(storage: Storage) -> list[dict[str, Any]]:
     if found is None or not found.files:
         return []
     with small_session(storage) as session:
-        rows = session.rows(session.read(found.paths(), COLUMNS).sort("layer", "table", "version"))
-    return [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        return session.dicts(session.read(found.paths(), COLUMNS).sort("layer", "table", "version"), *COLUMNS)
 
 
 def pin(storage: Storage, ref: TableRef, *, version: int, reason: str) -> None:
@@ -95,14 +95,14 @@ def pin(storage: Storage, ref: TableRef, *, version: int, reason: str) -> None:
     """
     if not reason.strip() or version < 0:
         raise DeclarationError("A pin needs a version and a reason.", remedy="Give VERSION=<number> and REASON='...'.")
-    with hold(storage.uri(ref)):
+    with lock(storage.uri(ref)):
         now = existing(storage, ref)
         found = open_existing(now.uri, version=version)
         if found is not None:
             found.check()
-        keep_log(now)
+        own_log_cleanup(now)
     row = {"layer": ref.layer, "table": ref.table, "table_id": now.id, "version": version, "reason": reason}
-    with hold(storage.uri(PINS)):
+    with lock(storage.uri(PINS)):
         others = [p for p in pins(storage) if (p["layer"], p["table"], p["version"]) != (*ref.key, version)]
         _write(storage, [*others, {**row, "pinned_at": datetime.now(UTC)}])
 
@@ -113,7 +113,7 @@ def unpin(storage: Storage, ref: TableRef, *, version: int) -> None:
     Raises:
         DeclarationError: it is not pinned.
     """
-    with hold(storage.uri(PINS)):
+    with lock(storage.uri(PINS)):
         there = pins(storage)
         rest = [p for p in there if (p["layer"], p["table"], p["version"]) != (*ref.key, version)]
         if len(rest) == len(there):
@@ -126,20 +126,16 @@ def existing(storage: Storage, ref: TableRef) -> Snapshot:
     """A table that must be there.
 
     Raises:
-        DeclarationError: it is not.
+        BrokenTableError: it is not.
     """
-    found = open_existing(storage.uri(ref))
-    if found is None:
-        raise DeclarationError(f"There is no table {ref} in this lake.", remedy="make summary lists the tables.")
-    return found
+    return require_table(storage.uri(ref), ref, remedy="make summary lists the tables.")
 
 
-def keep_log(snapshot: Snapshot) -> Snapshot:
+def own_log_cleanup(snapshot: Snapshot) -> Snapshot:
     """See that nobody but the maintenance cleans a table's log. The table as it is then."""
     if snapshot.table.metadata().configuration.get(OWN_CLEANUP) == "false":
         return snapshot
-    snapshot.table.alter.set_table_properties({OWN_CLEANUP: "false"})
-    return Snapshot(snapshot.table, snapshot.uri)
+    return snapshot.set_properties({OWN_CLEANUP: "false"})
 
 
 def _write(storage: Storage, rows: list[dict[str, Any]]) -> None:
@@ -148,7 +144,7 @@ def _write(storage: Storage, rows: list[dict[str, Any]]) -> None:
 
     def once() -> None:
         with small_session(storage) as session:
-            stage_write(session, uri, write).commit()
+            commit_staged(stage_write(session, uri, write))
 
     redo_on_conflict(once)
 
@@ -177,8 +173,6 @@ def readable(uri: str, version: int) -> int:
     Raises:
         BrokenTableError: it cannot be read.
     """
-    found = open_existing(uri, version=version)
-    if found is None:
-        raise BrokenTableError(f"The table {uri} is gone.", remedy="Restore it: make restore TABLE=<layer>/<table>.")
+    found = require_table(uri, uri, version=version, remedy="Restore it: make restore TABLE=<layer>/<table>.")
     found.check()
     return found.rows

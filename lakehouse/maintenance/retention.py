@@ -1,6 +1,6 @@
 """Retention: what is older than its table declares goes, from landing, bronze, silver and quarantine; with a count and a reason.
 
-    settle ─▶ landing (proven in bronze) ─▶ quarantine ─▶ silver ─▶ bronze (folded into the baseline first) ─▶ ledger, ops/audit
+    finalise ─▶ landing (proven in bronze) ─▶ quarantine ─▶ silver ─▶ bronze (folded into the baseline first) ─▶ ledger, ops/audit
 
 A dry run counts the same rows with the same conditions, and a commit that would remove another number is refused. What was
 removed is `deleted` in the ledger under the operation `expire`; measurements (`ops/table_health`, ...) have no ledger, and one
@@ -16,27 +16,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import narwhals as nw
 
-from lakehouse.core import files as stored
 from lakehouse.core import ledger, quarantine
-from lakehouse.core.delta import MAINTENANCE, Candidate, DataFile, Snapshot, discard, open_existing
 from lakehouse.core.engines.duckdb import DuckDBSession
-from lakehouse.core.errors import BrokenTableError
-from lakehouse.core.landing import airbyte
-from lakehouse.core.landing.airbyte import ENVELOPE
-from lakehouse.core.ledger import Entry
+from lakehouse.core.ledger import PlannedFile
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import LandedFile, Storage, hold
-from lakehouse.observability.health import HEALTH_TABLE
+from lakehouse.core.store import files as stored
+from lakehouse.core.store.storage import LandedFile, Storage, lock
+from lakehouse.core.table.provenance import Entry, Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_existing, require_table
+from lakehouse.core.table.transaction import commit_staged, discard
+from lakehouse.landing.readers.files.fields import ENVELOPE
+from lakehouse.landing.readers.files.reading import reading
+from lakehouse.landing.readers.files.stage import stage
+from lakehouse.landing.readers.registry import owned
+from lakehouse.maintenance.removal import remove_rows, rewrite
 from lakehouse.observability.services import SERVICES_TABLE
+from lakehouse.observability.table_health import HEALTH_TABLE
 from lakehouse.observability.topics import KAFKA_TABLE
-from lakehouse.silver import baseline, feeds
-from lakehouse.silver.feeds import PLACE, Feed, rows_of
-from lakehouse.silver.judging import ACCEPTED, EXPIRED, Judge, older
-from lakehouse.silver.newest import Merge, baseline_ref
-from lakehouse.tables.spec import EXTRACTED_AT, DeltaSource, Retention, TableSpec
+from lakehouse.silver import baseline, elements, inputs
+from lakehouse.silver.inputs import ROW_ID, Feed
+from lakehouse.silver.merge import Merge, baseline_ref
+from lakehouse.silver.repeats import repeats
+from lakehouse.silver.validate import ACCEPTED, EXPIRED, Validator, older
+from lakehouse.tables.spec import EXTRACTED_AT, Retention, TableSpec, reads_same
 
 if TYPE_CHECKING:
-    from lakehouse.core.engines import Session
+    from lakehouse.core.engines.session import Session
 
 #: In a bronze table, under this application id: the version of silver when records last left it.
 LEFT_AT = "left_at"
@@ -45,7 +50,9 @@ FLOOR = baseline.FLOOR
 #: Tables of measurements, which grow with every run of the monitoring.
 MEASURED = (HEALTH_TABLE, SERVICES_TABLE, KAFKA_TABLE)
 #: What a commit says that removes rows of which no ledger tells.
-_ASIDE = {MAINTENANCE: "retention", "operation": "expire"}
+_ASIDE = Provenance(maintenance="retention", operation="expire")
+#: The same where the ledger counts it. It reports nothing of what the rows that stay came from.
+_EXPIRED = replace(_ASIDE, run_id="retention")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,26 +76,36 @@ def declared(specs: Sequence[TableSpec]) -> list[TableSpec]:
 
 
 def expire(
-    session: DuckDBSession, storage: Storage, spec: TableSpec, *, now: datetime, dry: bool = False, wait: float = 60.0
+    session: DuckDBSession,
+    storage: Storage,
+    spec: TableSpec,
+    *,
+    now: datetime,
+    beside: Sequence[TableSpec] = (),
+    dry: bool = False,
+    wait: float = 60.0,
 ) -> list[Expired]:
     """Remove what of a table has expired, or (`dry`) only count it.
+
+    Args:
+        beside: all tables of the lake: a landed file stays until each that reads it has done so.
 
     Raises:
         BusyError: a writer held the table for `wait` seconds.
         BrokenTableError: tables that belong together do not, or a commit would remove another number of rows.
         ConflictError: another writer came first; run it again.
     """
-    kept = spec.retention
+    retention = spec.retention
     silver = open_existing(storage.uri(spec.silver))
-    if kept is None or silver is None:
+    if retention is None or silver is None:
         return []
-    work = _Work(session, storage, spec, kept, now=now, dry=dry)
+    work = _Work(session, storage, spec, retention, beside=beside, now=now, dry=dry)
     if dry:
         return list(work.run())
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for ref in (*sorted((part.bronze for part in spec.parts), key=str), spec.silver):
-            held.enter_context(hold(storage.uri(ref), wait=wait))
-        work.settle()
+            locks.enter_context(lock(storage.uri(ref), wait=wait))
+        work.finalise()
         return list(work.run())
 
 
@@ -102,77 +119,85 @@ def expire_measured(
         ConflictError: another writer came first; run it again.
     """
     expired = Expired(ref=ref, before=before, column="measured_at")
-    with ExitStack() as held:
+    with ExitStack() as locks:
         if not dry and storage.has(ref):
-            held.enter_context(hold(storage.uri(ref), wait=wait))
+            locks.enter_context(lock(storage.uri(ref), wait=wait))
         table = open_existing(storage.uri(ref))
         if table is None:
             return expired
-        return _remove(session, expired, table, nw.col("measured_at") < nw.lit(before), dry=dry, info=_ASIDE)
+        return _remove(session, expired, table, nw.col("measured_at") < nw.lit(before), dry=dry, made=_ASIDE)
 
 
 class _Work:
     """The retention of one table; its bronze tables and silver are held, unless it only counts."""
 
     def __init__(
-        self, session: DuckDBSession, storage: Storage, spec: TableSpec, kept: Retention, *, now: datetime, dry: bool
+        self,
+        session: DuckDBSession,
+        storage: Storage,
+        spec: TableSpec,
+        retention: Retention,
+        *,
+        beside: Sequence[TableSpec],
+        now: datetime,
+        dry: bool,
     ) -> None:
-        self.session, self.storage, self.spec, self.kept, self.now, self.dry = session, storage, spec, kept, now, dry
+        self.session, self.storage, self.spec, self.retention, self.now, self.dry = session, storage, spec, retention, now, dry
+        self.beside = beside
 
-    def settle(self) -> None:
+    def finalise(self) -> None:
         """Finish what killed runs have begun."""
-        from lakehouse.bronze.ingest import settle_quarantine as settle_files
-        from lakehouse.silver.refresh import settle_quarantine
+        from lakehouse.bronze.ingest import finalise_quarantine as finalise_files
+        from lakehouse.silver.refresh import finalise_quarantine
 
         for part in self.spec.parts:
             self._log(part.bronze)
-            settle_files(self.session, self.storage, part)
+            finalise_files(self.session, self.storage, part)
         self._log(self.spec.silver)
-        settle_quarantine(self.session, self.storage, self.spec, self._open(self.spec.silver))
+        finalise_quarantine(self.session, self.storage, self.spec, self._open(self.spec.silver))
         baseline.open_baseline(self.storage, self.spec, [self._open(part.bronze) for part in self.spec.parts])
 
     def run(self) -> Iterator[Expired]:
         parts = [part for part in self.spec.parts if open_existing(self.storage.uri(part.bronze)) is not None]
         for part in parts:
-            if self.kept.landing is not None:
-                yield self.landing(part, self._before(self.kept.landing))
+            if self.retention.landing is not None:
+                yield self.landing(part, self._before(self.retention.landing))
         for part in parts:
-            if self.kept.quarantine is not None:
-                yield self.quarantine(part, self.now - self.kept.quarantine)
-        if self.kept.silver is not None:
-            yield self.silver(self._before(self.kept.silver))
+            if self.retention.quarantine is not None:
+                yield self.quarantine(part, self.now - self.retention.quarantine)
+        if self.retention.silver is not None:
+            yield self.silver(self._before(self.retention.silver))
         for part in parts:
-            if self.kept.bronze is not None:
-                yield self.bronze(part, self._before(self.kept.bronze))
+            if self.retention.bronze is not None:
+                yield self.bronze(part, self._before(self.retention.bronze))
 
     # --- landing ---------------------------------------------------------------------------------------------------------
 
     def landing(self, part: TableSpec, before: datetime) -> Expired:
         """Files whose records are all in bronze and older. The newest file of a stream stays, and so does what is in
         quarantine: it can be read again from there alone."""
-        storage, bronze, origin = self.storage, self._open(part.bronze), part.origin
+        storage, bronze = self.storage, self._open(part.bronze)
         gone: list[LandedFile] = []
         planned, known = ledger.planned_files(self.session, storage.uri(ledger.FILES_TABLE), part.bronze)
-        if isinstance(origin, DeltaSource):
-            raise TypeError(f"{origin.uri} is not ours to remove from")  # refused by the spec
-        if planned == bronze.transaction(ledger.ingest_app(part.bronze)):
+        if planned == bronze.watermark(ledger.ingest_app(part.bronze)):
             batches = {(file.path, file.size, file.version): batch for batch, file in known}
             contents = {(file.path, file.checksum): batch for batch, file in known}
-            landed = storage.landed(origin.folder)
+            landed = owned(part.origin, storage)
             newest = max((file.modified for file in landed), default=0.0)
-            newest_date, waiting = self._newest_by_file(part, bronze), self._waiting_files(part)
+            newest_date, waiting = self._newest_by_file(part, bronze), self._waiting_files(part) | self._unread(part, landed)
             for file in landed:
                 if file.modified == newest:
                     continue
                 batch = batches.get((file.path, file.size, file.version))
                 if batch is None:
                     batch = contents.get((file.path, stored.digest(storage.landed_path(file.path))))
-                last = newest_date.get((file.path, batch or 0))
+                taken = self._batches_of(part, known, file.path, batch or 0)
+                last = max((newest_date[file.path, one] for one in taken if (file.path, one) in newest_date), default=None)
                 past = last < before if last is not None else file.modified < before.timestamp()
-                if batch is not None and past and file.path not in waiting and self._is_proven(part, bronze, file, batch):
+                if batch is not None and past and file.path not in waiting and self._is_proven(part, bronze, file, taken):
                     gone.append(file)
         if not self.dry and gone:
-            after = {file.path: file for file in storage.landed(origin.folder)}
+            after = {file.path: file for file in owned(part.origin, storage)}
             gone = [file for file in gone if after.get(file.path) == file]  # not what was delivered again meanwhile
             stored.remove([storage.landed_path(file.path) for file in gone])
         return Expired(
@@ -181,8 +206,13 @@ class _Work:
             rows=len(gone),
             bytes=sum(file.size for file in gone),
             before=before,
-            column=self.kept.event,
+            column=self.retention.event,
         )
+
+    @staticmethod
+    def _batches_of(part: TableSpec, known: Sequence[tuple[int, PlannedFile]], path: str, batch: int) -> list[int]:
+        """The batches that hold a file's records: of a table that is appended to one may have read each of its tails."""
+        return [batch] if part.sync != "append" else sorted({n for n, file in known if file.path == path and n <= batch})
 
     def _newest_by_file(self, part: TableSpec, bronze: Snapshot) -> dict[tuple[str, int], datetime]:
         """The newest date of the records that bronze has of a file, by its path and batch."""
@@ -198,27 +228,48 @@ class _Work:
         frame = quarantine.waiting(self.session, table, layer="bronze").select("source_file").unique()
         return {path for (path,) in self.session.rows(frame)}
 
-    def _is_proven(self, part: TableSpec, bronze: Snapshot, file: LandedFile, batch: int) -> bool:
+    def _unread(self, part: TableSpec, landed: Sequence[LandedFile]) -> set[str]:
+        """Files that another table reads, and has not read or has in quarantine whole."""
+        found: set[str] = set()
+        for other in (other for spec in self.beside for other in spec.parts):
+            if other.bronze == part.bronze or not reads_same(other.origin, part.origin):
+                continue
+            bronze = open_existing(self.storage.uri(other.bronze))
+            done = bronze.watermark(ledger.ingest_app(other.bronze)) if bronze is not None else 0
+            _, known = ledger.planned_files(self.session, self.storage.uri(ledger.FILES_TABLE), other.bronze)
+            taken = [file for n, file in known if n <= done]
+            read = {(file.path, file.size, file.version) for file in taken}
+            contents = {(file.path, file.checksum) for file in taken}  # of one that was touched, or rewritten by `make forget`
+            new = [file for file in landed if (file.path, file.size, file.version) not in read]
+            landing = self.storage.landed_path
+            found |= {file.path for file in new if (file.path, stored.digest(landing(file.path))) not in contents}
+            found |= self._waiting_files(other)
+        return found
+
+    def _is_proven(self, part: TableSpec, bronze: Snapshot, file: LandedFile, batches: Sequence[int]) -> bool:
         """Whether a file, read again, has no record that is neither in bronze nor expired there."""
         session = self.session
         folder = f"{session.folder}/proof"
-        staged = airbyte.stage(
+        staged = stage(
             session,
             [file],
             landing=self.storage.landed_here([file], f"{session.folder}/landing"),
             folder=folder,
-            batch=batch,
+            batch=0,
             ingested_at=self.now,
+            known=bronze.fields,
+            reading=reading(part),
         )
         try:
             paths = [f"{folder}/{one.path}" for one in staged.files]
-            again = session.keep(self._dated(part, session.read(paths, self._columns_of(part), place=PLACE)))
-            floor = datetime.fromtimestamp(bronze.transaction(FLOOR), tz=UTC)
+            records = session.read(paths, {**ENVELOPE, **inputs.bronze_columns(part, bronze)}, row_id=ROW_ID)
+            again = session.persist(self._dated(part, inputs.delivered(session, part, bronze, records, *ENVELOPE, *ROW_ID)))
+            floor = datetime.fromtimestamp(bronze.watermark(FLOOR), tz=UTC)
             young = again.filter(nw.col("_date") >= nw.lit(floor)).select("_airbyte_raw_id")
             have = session.read(bronze.paths(), {**ENVELOPE})
-            have = session.keep(have.filter((nw.col("_source_file") == file.path) & (nw.col("_batch_id") == batch)))
+            have = session.persist(have.filter((nw.col("_source_file") == file.path) & nw.col("_batch_id").is_in(batches)))
             missing = young.join(have.select("_airbyte_raw_id"), on="_airbyte_raw_id", how="anti")
-            return rows_of(session, missing) == 0 and rows_of(session, young) <= rows_of(session, have)
+            return session.count(missing) == 0 and session.count(young) <= session.count(have)
         finally:
             discard(folder, staged.files)
 
@@ -231,20 +282,20 @@ class _Work:
         if table is None or not table.files:
             return expired
         old = (nw.col("quarantined_at") < nw.lit(before)) & nw.col("entering").is_null() & nw.col("leaving").is_null()
-        return _remove(self.session, expired, table, old, dry=self.dry, info={"operation": "expire"})
+        return _remove(self.session, expired, table, old, dry=self.dry, made=Provenance(operation="expire"))
 
     # --- silver ------------------------------------------------------------------------------------------------------------
 
     def silver(self, before: datetime) -> Expired:
         """Rows, of the table and of its baseline. The floor is never lowered."""
         table = self._open(self.spec.silver)
-        before = max(before, datetime.fromtimestamp(table.transaction(FLOOR), tz=UTC))
-        old, event = older(self.spec, before), self.kept.event
+        before = max(before, datetime.fromtimestamp(table.watermark(FLOOR), tz=UTC))
+        old, event = older(self.spec, before), self.retention.event
         expired = Expired(ref=self.spec.silver, before=before, column=event)
         base = open_existing(self.storage.uri(baseline_ref(self.spec.silver)))
         if base is not None:
-            _remove(self.session, expired, base, old, dry=self.dry, info=_ASIDE)
-        read = sum(table.transaction(ledger.read_app(part.bronze)) for part in self.spec.parts)
+            _remove(self.session, expired, base, old, dry=self.dry, made=_ASIDE)
+        read = sum(table.watermark(ledger.read_app(part.bronze)) for part in self.spec.parts)
         floor = {FLOOR: int(before.timestamp())}
         found = _remove(
             self.session,
@@ -252,9 +303,9 @@ class _Work:
             table,
             old,
             dry=self.dry,
-            info=_info(read),
-            transactions=floor,
-            counted=True,
+            made=_EXPIRED,
+            batch=read,
+            watermarks=floor,
             sort_by=self.spec.key,
         )
         if not self.dry:
@@ -266,85 +317,83 @@ class _Work:
     def bronze(self, part: TableSpec, before: datetime) -> Expired:
         """Records that silver has read, and that nobody waits for in quarantine."""
         session, silver, table = self.session, self._open(self.spec.silver), self._open(part.bronze)
-        before = max(before, datetime.fromtimestamp(table.transaction(FLOOR), tz=UTC))
-        expired = Expired(ref=part.bronze, before=before, column=self.kept.event)
-        seen = silver.transaction(ledger.read_app(part.bronze))
-        judge = Judge(session, part, release=None, floor=baseline.floor(self.spec, silver))
-        judged, _ = judge.judged(self._records(part, table, until=seen))
-        goes = nw.col(ACCEPTED) if judge.floor is None else nw.col(ACCEPTED) | nw.col(EXPIRED)
-        if self.kept.quarantine is not None:  # a record that was refused has waited for its time
-            goes = goes | (nw.col("_ingested_at") < nw.lit(self.now - self.kept.quarantine))
+        before = max(before, datetime.fromtimestamp(table.watermark(FLOOR), tz=UTC))
+        expired = Expired(ref=part.bronze, before=before, column=self.retention.event)
+        seen = silver.watermark(ledger.read_app(part.bronze))
+        validator = Validator(session, part, release=None, floor=baseline.floor(self.spec, silver))
+        records = self._records(part, table, until=seen)
+        validated, _ = validator.validated(records)
+        goes = nw.col(ACCEPTED) if validator.floor is None else nw.col(ACCEPTED) | nw.col(EXPIRED)
+        if self.retention.quarantine is not None:  # a record that was refused has waited for its time
+            goes = goes | (nw.col("_ingested_at") < nw.lit(self.now - self.retention.quarantine))
         past = older(self.spec, before)
-        undated = nw.col(self.kept.event).is_null() & (nw.col(EXTRACTED_AT) < nw.lit(before))
-        doomed = judged.filter((past.fill_null(False) | undated) & goes)
+        undated = nw.col(self.retention.event).is_null() & (nw.col(EXTRACTED_AT) < nw.lit(before))
+        expired_rows = validated.filter((past.fill_null(False) | undated) & goes)
         waiting = open_existing(self.storage.uri(part.quarantine))
         if waiting is not None and waiting.files:
             names = {"_batch_id": "batch_id", "_source_file": "source_file", "_airbyte_raw_id": "raw_id"}
             refused = quarantine.waiting(session, waiting, layer="silver").select(**{n: nw.col(c) for n, c in names.items()})
-            doomed = doomed.join(session.keep(refused), on=list(names), how="anti")
-        places = session.keep(doomed.select(*[nw.col(name).cast(nw.Int64) for name in PLACE]))
-        count = rows_of(session, places)
+            expired_rows = expired_rows.join(session.persist(refused), on=list(names), how="anti")
+        expired_rows = elements.records(self.spec, expired_rows)
+        row_ids = session.persist(expired_rows.select(*[nw.col(name).cast(nw.Int64) for name in ROW_ID]))
+        count = session.count(row_ids)
         if self.dry or not count:
             return _with(expired, count)
-        number = table.transaction(baseline.FOLDED) + 1
-        self._fold(part, judge, judged.join(places, on=list(PLACE), how="semi"), number=number)
+        number = table.watermark(baseline.FOLDED) + 1
+        folded = validated.join(row_ids, on=list(ROW_ID), how="semi")
+        again, _ = repeats(session, [Feed(part, 0, True, table)], records) if self.spec.sync == "append" else (None, 0)
+        if again is not None:  # they made no row
+            folded = folded.join(again, on=list(ROW_ID), how="anti")
+        self._fold(part, validator, folded, number=number)
         leaves = {
             baseline.FOLDED: number,
             LEFT_AT: silver.version,
             FLOOR: int(before.timestamp()),
-            ledger.EXPIRED: table.transaction(ledger.EXPIRED) + count,
+            ledger.EXPIRED: table.watermark(ledger.EXPIRED) + count,
         }
-        batch = table.transaction(ledger.ingest_app(part.bronze))
-        size = remove_places(session, table, places, info={**_info(batch), **_removed(count, table, batch)}, transactions=leaves)
+        batch = table.watermark(ledger.ingest_app(part.bronze))
+        made = replace(_EXPIRED, figures=_removed(count, table, batch))
+        size = remove_rows(session, table, row_ids, made=made, watermarks=leaves)
         self._log(part.bronze)
         return _with(expired, count, size)
 
-    def _fold(self, part: TableSpec, judge: Judge, judged: "nw.LazyFrame[Any]", *, number: int) -> None:
+    def _fold(self, part: TableSpec, validator: Validator, validated: "nw.LazyFrame[Any]", *, number: int) -> None:
         """Let the baseline have what these records have made of silver."""
         base = baseline.make_baseline(self.session, self.storage, self.spec)
-        merge = Merge(self.session, self.spec, judge, silver=base.rows, deletes=base.deletes)
-        change = merge.increment(judged) if self.spec.key else merge.append(judged, anew=False)
+        merge = Merge(self.session, self.spec, validator, silver=base.rows, deletes=base.deletes)
+        change = merge.increment(validated) if self.spec.key else merge.append(validated, anew=False)
         try:
-            merge.remember(change.deletes, anew=False)
+            merge.store_tombstones(change.deletes, anew=False)
         except BaseException:
-            change.candidate.discard()
+            change.transaction.abandon()
             raise
-        change.candidate.transactions = {baseline.folded_app(part.bronze): number}
-        change.candidate.info = {"operation": "fold", "bronze": str(part.bronze), baseline.FOLDED: str(number)}
-        change.candidate.commit()
+        made = Provenance(operation="fold", facts={"bronze": str(part.bronze), baseline.FOLDED: str(number)})
+        watermarks = {baseline.folded_app(part.bronze): number}
+        commit_staged(replace(change.transaction, watermarks=watermarks, provenance=made))
 
     # --- what they share -----------------------------------------------------------------------------------------------------
 
     def _open(self, ref: TableRef) -> Snapshot:
-        found = open_existing(self.storage.uri(ref))
-        if found is None:
-            raise BrokenTableError(f"There is no table {ref}.", remedy=f"Materialise {ref} first.")
-        return found
+        return require_table(self.storage.uri(ref), ref)
 
     def _before(self, age: timedelta) -> datetime:
         """The instant before which events are older than an age, in whole seconds; of events that are days, in whole days."""
         before = (self.now - age).replace(microsecond=0)
-        kind = next(column.type for column in self.spec.columns if column.name == self.kept.event)
+        kind = next(column.type for column in self.spec.columns if column.name == self.retention.event)
         return before.replace(hour=0, minute=0, second=0) if kind == "date" else before
 
     def _log(self, ref: TableRef) -> None:
-        ledger.settle(self.session, self.storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=self._open(ref))
-
-    def _columns_of(self, part: TableSpec) -> dict[str, str]:
-        return {**ENVELOPE, **{c.bronze_name: "string" for c in part.delivered if c.bronze_name not in part.values}}
+        ledger.finalise(self.session, self.storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=self._open(ref))
 
     def _records(self, part: TableSpec, bronze: Snapshot, *, until: int | None = None) -> "nw.LazyFrame[Any]":
-        newest = bronze.transaction(ledger.ingest_app(part.bronze)) if until is None else until
-        return feeds.records(self.session, [Feed(part, 0, True, bronze, seen=0, newest=newest)])
+        newest = bronze.watermark(ledger.ingest_app(part.bronze)) if until is None else until
+        return inputs.records(self.session, [Feed(part, 0, True, bronze, seen=0, newest=newest)])
 
     def _dated(self, part: TableSpec, records: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
         """Records with `_date`: their event date, or the instant of the extraction where they have none."""
-        values = {n: v for n, v in part.values.items() if n not in records.collect_schema().names()}
-        if values:
-            records = records.with_columns(**{name: nw.lit(value) for name, value in values.items()})
-        judged, _ = Judge(self.session, part, release=None).judged(records)
-        instant = nw.col(self.kept.event).cast(nw.Datetime("us", "UTC"))
-        return judged.with_columns(nw.coalesce(instant, nw.col(EXTRACTED_AT)).alias("_date"))
+        validated = elements.records(part, Validator(self.session, part, release=None).validated(records)[0])
+        instant = nw.col(self.retention.event).cast(nw.Datetime("us", "UTC"))
+        return validated.with_columns(nw.coalesce(instant, nw.col(EXTRACTED_AT)).alias("_date"))
 
 
 def _remove(
@@ -354,93 +403,42 @@ def _remove(
     old: "nw.Expr",
     *,
     dry: bool,
-    info: Mapping[str, str],
-    transactions: Mapping[str, int] | None = None,
-    counted: bool = False,
+    made: Provenance,
+    batch: int | None = None,
+    watermarks: Mapping[str, int] | None = None,
     sort_by: Sequence[str] = (),
 ) -> Expired:
-    """Remove the rows of a table that the condition selects; files that hold none are not touched."""
+    """Remove the rows of a table that the condition selects; files that hold none are not touched.
+
+    Args:
+        batch: how far the table has read, where the ledger counts what is removed.
+    """
     limit: Any = expired.before
     column = expired.column
     if dict(table.columns).get(column) == "date":
         limit = limit.date()
     touched = [file for file in table.files if file.lower.get(column) is None or file.lower[column] < limit]
     frame = session.read(table.paths(touched), table.columns)
-    count = rows_of(session, frame.filter(old.fill_null(False)))
+    count = session.count(frame.filter(old.fill_null(False)))
     if dry or not count:
         return _with(expired, count)
-    more = _removed(count, table, int(info["batch_to"])) if counted else {}
-    size = _rewrite(
+    if batch is not None:
+        made = replace(made, figures=_removed(count, table, batch))
+    size = rewrite(
         session,
         table,
         touched,
         frame.filter(~old.fill_null(False)),
         count,
-        info={**info, **more},
-        transactions=transactions,
+        made=made,
+        watermarks=watermarks,
         sort_by=sort_by,
     )
     return _with(expired, count, size)
 
 
-def remove_places(
-    session: "Session",
-    table: Snapshot,
-    places: "nw.LazyFrame[Any]",
-    *,
-    info: Mapping[str, str],
-    transactions: Mapping[str, int],
-) -> int:
-    """Remove rows of a table in one commit; the bytes by which its files are fewer.
-
-    Args:
-        places: `PLACE` of the rows, kept, as all files of the table give them when they are read in their order.
-    """
-    files, count = list(table.files), rows_of(session, places)
-    hit = sorted(int(row[0]) for row in session.rows(places.select(PLACE[0]).unique()))
-    touched = [files[number] for number in hit]
-    again = session.table([{"_new": new, PLACE[0]: old} for new, old in enumerate(hit)], {"_new": "bigint", PLACE[0]: "bigint"})
-    moved = session.keep(places.join(again, on=PLACE[0], how="inner").select("_new", PLACE[1]))
-    frame = session.read(table.paths(touched), table.columns, place=PLACE)
-    frame = frame.with_columns(*[nw.col(name).cast(nw.Int64) for name in PLACE])
-    rest = frame.join(moved, left_on=list(PLACE), right_on=["_new", PLACE[1]], how="anti")
-    return _rewrite(session, table, touched, rest.select(*table.columns), count, info=info, transactions=transactions)
-
-
-def _rewrite(
-    session: "Session",
-    table: Snapshot,
-    touched: Sequence[DataFile],
-    rest: "nw.LazyFrame[Any]",
-    count: int,
-    *,
-    info: Mapping[str, str],
-    transactions: Mapping[str, int] | None,
-    sort_by: Sequence[str] = (),
-) -> int:
-    """Commit the touched files without `count` of their rows."""
-    partition = next(iter(table.partition_columns), "")
-    order = [name for name in sort_by if name in table.columns]
-    add = session.write(rest, table.uri, columns=table.columns, sort_by=order, partition=partition)
-    went = sum(file.rows for file in touched) - sum(file.rows for file in add)
-    if went != count:
-        discard(table.uri, add)
-        raise BrokenTableError(
-            f"{count:,} rows of {table.uri} were to go, and {went:,} would have.",
-            remedy="Nothing was committed. The record counts in its log are wrong: make rebuild, or restore it.",
-        )
-    Candidate(snapshot=table, add=add, remove=touched, transactions=transactions, info=info, force=True).commit()
-    return sum(file.size for file in touched) - sum(file.size for file in add)
-
-
-def _info(batch: int) -> dict[str, str]:
-    """What the commit says of itself; it says nothing of what the rows that stay came from."""
-    return {MAINTENANCE: "retention", "operation": "expire", "run_id": "retention", "batch_to": str(batch)}
-
-
-def _removed(count: int, table: Snapshot, batch: int) -> dict[str, str]:
-    entry = Entry(batch_from=batch, batch_to=batch, records_in=count, written=0, deleted=count, rows_after=table.rows - count)
-    return entry.info()
+def _removed(count: int, table: Snapshot, batch: int) -> Entry:
+    return Entry(batch_from=batch, batch_to=batch, records_in=count, written=0, deleted=count, rows_after=table.rows - count)
 
 
 def _with(expired: Expired, rows: int, size: int = 0) -> Expired:

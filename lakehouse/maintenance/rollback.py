@@ -6,20 +6,24 @@ computed again by the next run of its job, from what silver is then. Pure: no da
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from lakehouse.core import ledger, quarantine
-from lakehouse.core.delta import Snapshot, go_back, open_existing
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.casts import GRAMMAR
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import DeclarationError, RefusedWriteError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.provenance import Entry
+from lakehouse.core.table.snapshot import Snapshot, open_existing
+from lakehouse.core.table.transaction import restore_version
 from lakehouse.maintenance.protect import existing
 from lakehouse.maintenance.retention import LEFT_AT
+from lakehouse.silver import forms
 from lakehouse.tables.spec import TableSpec
 
 #: Operations of silver that take records out of quarantine which an older version has not.
 OUT_OF_QUARANTINE = frozenset(("redrive", "rebuild", "evolve", "forget"))
-_OF_THE_COMMIT = ("version", "timestamp", "commit_id", "actions")
 
 
 def roll_back(
@@ -40,7 +44,7 @@ def roll_back(
         )
     if not reason.strip():
         raise DeclarationError("A rollback needs a reason.", remedy="Give REASON='...'.")
-    with hold(storage.uri(ref)):
+    with lock(storage.uri(ref)):
         now = existing(storage, ref)
         if not 0 <= version < now.version:
             raise DeclarationError(f"{ref} is at version {now.version}.", remedy="Give VERSION=<a version before it>.")
@@ -48,53 +52,55 @@ def roll_back(
         if then is None:
             raise DeclarationError(f"There is no version {version} of {ref}.", remedy="Give another VERSION.")
         then.check()
-        info = {name: value for name, value in then.last_info().items() if name not in _OF_THE_COMMIT}
-        transactions: Mapping[str, int] = {}
+        made = then.provenance
+        watermarks: Mapping[str, int] = {}
         if spec is not None:
             uri = storage.uri(ledger.LEDGER_TABLE)
-            ledger.settle(session, uri, table=ref, snapshot=now)
+            ledger.finalise(session, uri, table=ref, snapshot=now)
             _refuse_across(now, version, spec)
             _refuse_expired(storage, version, spec)
-            transactions = _watermarks(spec, now, then)
+            watermarks = _watermarks(spec, now, then)
             read = [ledger.read_app(part.bronze) for part in spec.parts]
-            figures = ledger.Entry(
-                batch_from=sum(now.transaction(app) for app in read),
-                batch_to=sum(then.transaction(app) for app in read),
+            figures = Entry(
+                batch_from=sum(now.watermark(app) for app in read),
+                batch_to=sum(then.watermark(app) for app in read),
                 records_in=0,
                 written=0,
                 rows_after=then.rows,
             )
-            info |= figures.info()
-        told = {"operation": "rollback", "rolled_back_to": str(version), "reason": reason}
-        after = go_back(now, version, transactions=transactions, info={**info, **told})
+            made = replace(made, figures=figures)
+        known = forms.since(now.commits(since=version)) if spec is not None else {}
+        facts = {**known, **made.facts, "rolled_back_to": str(version)}
+        made = replace(made, operation="rollback", reason=reason, facts=facts)
+        after = restore_version(now, version, watermarks=watermarks, provenance=made)
         if spec is not None:
-            ledger.settle(session, storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=after)
+            ledger.finalise(session, storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=after)
         return after
 
 
 def _watermarks(spec: TableSpec, now: Snapshot, then: Snapshot) -> dict[str, int]:
     """How far the version had read, under each name that the table remembers it by."""
-    apps = [app for part in spec.parts for app in (ledger.read_app(part.bronze), f"generation:{part.bronze}")]
-    kept = {quarantine.REDRIVE: now.transaction(quarantine.REDRIVE)}  # its changes of the quarantine stay numbered onwards
-    return {app: then.transaction(app) for app in apps if now.transaction(app)} | {a: n for a, n in kept.items() if n}
+    apps = [app for part in spec.parts for app in (ledger.read_app(part.bronze), f"generation:{part.bronze}")] + [GRAMMAR]
+    retained = {quarantine.REDRIVE: now.watermark(quarantine.REDRIVE)}  # its changes of the quarantine stay numbered onwards
+    return {app: then.watermark(app) for app in apps if now.watermark(app)} | {a: n for a, n in retained.items() if n}
 
 
 def _refuse_expired(storage: Storage, version: int, spec: TableSpec) -> None:
     for part in spec.parts:
         bronze = open_existing(storage.uri(part.bronze))
-        if bronze is not None and bronze.transaction(LEFT_AT) > version:
+        if bronze is not None and bronze.watermark(LEFT_AT) > version:
             raise RefusedWriteError(
                 f"After version {version} of {spec.silver} records have left {part.bronze} that this version had not read.",
-                remedy=f"Mend the rule or the source, and compute it again: make rebuild TABLE={spec.name}.",
+                remedy=f"Fix the rule or the source, and compute it again: make rebuild TABLE={spec.name}.",
             )
 
 
 def _refuse_across(now: Snapshot, version: int, spec: TableSpec) -> None:
-    since = now.commit_info(since=version)
-    done = sorted({str(entry.get("operation", "")) for entry in since} & OUT_OF_QUARANTINE)
+    since = now.commits(since=version)
+    done = sorted({commit.provenance.operation for commit in since} & OUT_OF_QUARANTINE)
     if done or len(since) < now.version - version:
         what = f"was done to {spec.silver}: {', '.join(done)}" if done else f"{spec.silver} was given, the log no longer says"
         raise RefusedWriteError(
             f"After version {version} something {what}; records that left the quarantine then would be in no table.",
-            remedy=f"Mend the rule or the source, and compute it again: make rebuild TABLE={spec.name}.",
+            remedy=f"Fix the rule or the source, and compute it again: make rebuild TABLE={spec.name}.",
         )

@@ -11,16 +11,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from lakehouse.core import files as stored
 from lakehouse.core import ledger
-from lakehouse.core.delta import Snapshot, open_existing, redo_on_conflict
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BusyError, LakehouseError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.store import files as stored
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.snapshot import Snapshot, open_existing
+from lakehouse.core.table.transaction import commit_staged, redo_on_conflict
+from lakehouse.core.text import one_line
 from lakehouse.maintenance import optimise, vacuum
-from lakehouse.maintenance.protect import Protection, keep_log
-from lakehouse.observability.text import one_line
+from lakehouse.maintenance.protect import Protection, own_log_cleanup
 from lakehouse.tables.spec import Health, TableSpec
 
 TABLE = TableRef("ops", "maintenance")
@@ -66,17 +67,21 @@ class Task:
     sort_by: tuple[str, ...] = ()
 
 
+#: Fields whose column in `ops/maintenance` has an older name.
+_STORED_AS = {"message": "said", "retained_versions": "kept_versions"}
+
+
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class Maintained:
     """What became of one table. `stored` is all that is in its folder beside the log, `files` what its version has.
 
-    `outcome`: `done`, `nothing` to do, `refused` (optimised, but not vacuumed: `said` has the reason), `busy`, `broken` (it
+    `outcome`: `done`, `nothing` to do, `refused` (optimised, but not vacuumed: `message` has the reason), `busy`, `broken` (it
     cannot be read), `failed` (disk, store).
     """
 
     ref: TableRef
     outcome: Outcome = "nothing"
-    said: str = ""
+    message: str = ""
     version_before: int | None = None
     version_after: int | None = None
     rows: int | None = None
@@ -93,12 +98,12 @@ class Kept:
     vacuumed_files: int = 0
     vacuumed_bytes: int = 0
     log_files_removed: int = 0
-    kept_versions: str = ""
+    retained_versions: str = ""
     milliseconds: float = 0.0
 
     def row(self, *, at: datetime, run_id: str) -> dict[str, Any]:
         """As a row of `ops/maintenance`."""
-        own = {name: value for name, value in vars(self).items() if name != "ref"}
+        own = {_STORED_AS.get(name, name): value for name, value in vars(self).items() if name != "ref"}
         return {**own, "layer": self.ref.layer, "table": self.ref.table, "measured_at": at, "run_id": run_id}
 
 
@@ -112,7 +117,7 @@ def tasks(storage: Storage, specs: Sequence[TableSpec]) -> list[Task]:
     return [replace(known.get(ref, Task(ref=ref, uri="")), uri=storage.uri(ref)) for ref in storage.tables()]
 
 
-def keep_up(
+def maintain(
     wanted: Iterable[Task],
     *,
     storage: Storage,
@@ -121,7 +126,7 @@ def keep_up(
     floor: timedelta,
     now: datetime | None = None,
     wait: float = _WAIT,
-) -> Iterator[Kept]:
+) -> Iterator[Maintained]:
     """Look after tables, one after the other.
 
     Args:
@@ -131,7 +136,7 @@ def keep_up(
     for task in wanted:
         began = time.monotonic()
         try:
-            with said_of():
+            with table_errors():
                 found = redo_on_conflict(
                     lambda task=task: _one(  # type: ignore[misc]
                         task,
@@ -144,11 +149,11 @@ def keep_up(
                     )
                 )
         except BusyError as error:
-            found = Kept(ref=task.ref, outcome="busy", said=one_line(str(error)))
+            found = Maintained(ref=task.ref, outcome="busy", message=one_line(str(error)))
         except FailedError as error:
-            found = Kept(ref=task.ref, outcome="failed", said=one_line(str(error)))
+            found = Maintained(ref=task.ref, outcome="failed", message=one_line(str(error)))
         except LakehouseError as error:
-            found = Kept(ref=task.ref, outcome="broken", said=one_line(str(error)))
+            found = Maintained(ref=task.ref, outcome="broken", message=one_line(str(error)))
         yield replace(found, milliseconds=round((time.monotonic() - began) * 1000, 1))
 
 
@@ -161,62 +166,71 @@ def _one(
     floor: timedelta,
     now: datetime,
     wait: float,
-) -> Kept:
-    with hold(task.uri, wait=wait):
+) -> Maintained:
+    with lock(task.uri, wait=wait):
         snapshot = _open(task)
         snapshot.check()
         before, stored_before = snapshot, _stored(task.uri)
         with session() as opened:
-            candidate = optimise.compact(
+            transaction = optimise.compact(
                 opened,
                 snapshot,
                 bounds=task.bounds,
                 file_mb=task.file_mb,
                 sort_by=[c for c in task.sort_by if c in snapshot.columns],
             )
-            if candidate is not None:
-                candidate.commit()
+            if transaction is not None:
+                commit_staged(transaction)
                 snapshot = _open(task)
             if task.ref.layer in ("bronze", "silver"):
                 # What the ledger does not have yet it can only learn from the commits.
-                ledger.settle(opened, storage.uri(ledger.LEDGER_TABLE), table=task.ref, snapshot=snapshot)
+                ledger.finalise(opened, storage.uri(ledger.LEDGER_TABLE), table=task.ref, snapshot=snapshot)
             if task.ref.layer == "bronze":
                 ledger.give_back(opened, storage.uri(ledger.FILES_TABLE), table=task.ref, snapshot=snapshot)
-        snapshot = keep_log(snapshot)
+        snapshot = own_log_cleanup(snapshot)
         checkpoint = optimise.checkpoint(snapshot)
-        planned = vacuum.plan(snapshot, kept=protected.of(task.ref, snapshot), floor=floor, now=now)
+        planned = vacuum.plan(snapshot, retained=protected.of(task.ref, snapshot), floor=floor, now=now)
         refused = protected.refuses(task.ref)
         cleaned = 0
         if not refused:
             if planned.files:
                 vacuum.vacuum(snapshot, planned)
-            cleaned = optimise.clean_log(snapshot, kept=sorted({*planned.kept, *planned.lost}), now=now)
+            cleaned = optimise.clean_log(snapshot, retained=sorted({*planned.retained, *planned.lost}), now=now)
         stored_after = _stored(task.uri)
     gone = {} if refused else planned.files
     lost = [f"version {version} was kept and cannot be read: {why}" for version, why in planned.lost.items()]
-    worked = candidate is not None or checkpoint or gone or cleaned
-    return Kept(
+    worked = transaction is not None or checkpoint or gone or cleaned
+    return Maintained(
         ref=task.ref,
         outcome="refused" if refused else "broken" if lost else "done" if worked else "nothing",
-        said=one_line(refused or "; ".join(lost)),
-        version_before=before.version,
-        version_after=snapshot.version,
-        rows=snapshot.rows,
-        files_before=len(before.files),
-        files_after=len(snapshot.files),
-        bytes_before=before.bytes,
-        bytes_after=snapshot.bytes,
-        stored_files_before=len(stored_before),
-        stored_files_after=len(stored_after),
-        stored_bytes_before=sum(stored_before.values()),
-        stored_bytes_after=sum(stored_after.values()),
-        compacted=len(candidate.remove) if candidate is not None else 0,
+        message=one_line(refused or "; ".join(lost)),
+        **_sizes(before, snapshot, stored_before, stored_after),
+        compacted=len(transaction.remove) if transaction is not None else 0,
         checkpoint=checkpoint,
         vacuumed_files=len(gone),
         vacuumed_bytes=sum(gone.values()),
         log_files_removed=cleaned,
-        kept_versions="; ".join(f"{version}: {reason}" for version, reason in sorted(planned.kept.items())),
+        retained_versions="; ".join(f"{version}: {reason}" for version, reason in sorted(planned.retained.items())),
     )
+
+
+def _sizes(
+    before: Snapshot, after: Snapshot, stored_before: Mapping[str, int], stored_after: Mapping[str, int]
+) -> dict[str, Any]:
+    """What measures a table before and after; what is stored includes files of older versions, or of none."""
+    return {
+        "version_before": before.version,
+        "version_after": after.version,
+        "rows": after.rows,
+        "files_before": len(before.files),
+        "files_after": len(after.files),
+        "bytes_before": before.bytes,
+        "bytes_after": after.bytes,
+        "stored_files_before": len(stored_before),
+        "stored_files_after": len(stored_after),
+        "stored_bytes_before": sum(stored_before.values()),
+        "stored_bytes_after": sum(stored_after.values()),
+    }
 
 
 def _open(task: Task) -> Snapshot:
@@ -237,7 +251,7 @@ class FailedError(Exception):
 
 
 @contextmanager
-def said_of() -> Iterator[None]:
+def table_errors() -> Iterator[None]:
     """Take an error of the disk, the store or an engine for one of this table alone. Nothing was committed."""
     import duckdb
     from deltalake.exceptions import DeltaError

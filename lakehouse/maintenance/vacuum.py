@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from urllib.parse import unquote
 
-from lakehouse.core import files as stored
-from lakehouse.core.delta import Snapshot, open_existing
 from lakehouse.core.errors import BrokenTableError
+from lakehouse.core.store import files as stored
+from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.maintenance.optimise import since
 from lakehouse.maintenance.protect import readable
 
@@ -23,11 +23,11 @@ from lakehouse.maintenance.protect import readable
 class Vacuum:
     """What a vacuum may remove (a dry run), or has: paths below the table, with their bytes.
 
-    `kept` are the protected versions with their reasons, `lost` those that could not be read before anything was done.
+    `retained` are the protected versions with their reasons, `lost` those that could not be read before anything was done.
     """
 
     files: Mapping[str, int]
-    kept: Mapping[int, str]
+    retained: Mapping[int, str]
     lost: Mapping[int, str] = field(default_factory=dict)
 
     @property
@@ -35,18 +35,18 @@ class Vacuum:
         return sum(self.files.values())
 
 
-def plan(snapshot: Snapshot, *, kept: Mapping[int, str], floor: timedelta, now: datetime) -> Vacuum:
+def plan(snapshot: Snapshot, *, retained: Mapping[int, str], floor: timedelta, now: datetime) -> Vacuum:
     """The dry run: which files could go.
 
     Args:
-        kept: versions that must stay besides those within the floor, with their reasons.
+        retained: versions that must stay besides those within the floor, with their reasons.
 
     Raises:
         BrokenTableError: the current version, or that at the floor's beginning, cannot be opened.
     """
     begin = now - floor
     oldest, live = since(snapshot, begin)
-    reasons = {oldest: "within the retention floor", **kept}
+    reasons = {oldest: "within the retention floor", **retained}
     lost: dict[int, str] = {}
     for version in sorted(reasons):
         try:
@@ -72,7 +72,7 @@ def vacuum(snapshot: Snapshot, planned: Vacuum) -> dict[int, int]:
     Raises:
         BrokenTableError: a kept version that was whole before is not.
     """
-    whole = {version: _count(snapshot.uri, version) for version in planned.kept}
+    whole = {version: _count(snapshot.uri, version) for version in planned.retained}
     stored.remove([f"{snapshot.uri}/{path}" for path in sorted(planned.files)])
     counted = {version: readable(snapshot.uri, version) for version, rows in whole.items() if rows is not None}
     if counted != {version: rows for version, rows in whole.items() if rows is not None}:

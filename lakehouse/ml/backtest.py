@@ -118,7 +118,7 @@ def folds(made: Forecasts, origins: Sequence[int], horizon: int) -> list[dict[st
         fold = made.where((made.origin == origin) & (made.target <= origin + horizon))
         error = fold.predicted - fold.y
         scale = float(np.abs(fold.y).sum())
-        judged = (fold.predicted > 0) & np.isfinite(fold.low)
+        bounded = (fold.predicted > 0) & np.isfinite(fold.low)
         inside = (fold.y >= fold.low) & (fold.y <= fold.high)
         wrong = float(np.abs(error).sum())
         out.append(
@@ -128,7 +128,7 @@ def folds(made: Forecasts, origins: Sequence[int], horizon: int) -> list[dict[st
                 "wape": wrong / scale if scale else (0.0 if not wrong else float("inf")),
                 "mae": float(np.abs(error).mean()),
                 "vies": float(error.sum()) / scale if scale else 0.0,
-                "cobertura": float(inside[judged].mean()) if judged.any() else None,
+                "cobertura": float(inside[bounded].mean()) if bounded.any() else None,
                 "real": float(fold.y.sum()),
                 "previsto": float(fold.predicted.sum()),
             }
@@ -168,16 +168,16 @@ def evaluate(frame: Frame, plan: Plan, *, candidate: Recipe, champion: Recipe | 
     earlier = [first + at for at in plan.choosing(plan.days_needed - 1)]
     origins = sorted({*earlier, *reported[plan.short], *reported[plan.horizon]})
     rows: list[dict[str, Any]] = []
-    kept: dict[str, Forecasts] = {}
+    forecasts: dict[str, Forecasts] = {}
     for name, recipe in (("candidato", candidate), ("campeao", champion), (NAIVE, None)):
         if name == "campeao" and recipe is None:
             continue
         same = name == "campeao" and recipe is not None and recipe.made == candidate.made
-        kept[name] = kept["candidato"] if same else forecast(frame, recipe, origins, plan)
+        forecasts[name] = forecasts["candidato"] if same else forecast(frame, recipe, origins, plan)
         for horizon, at in reported.items():
             label = {"modelo": name, "receita_modelo": recipe.name if recipe else NAIVE, "uso": "relato"}
-            rows += [{**label, **row} for row in folds(kept[name], at, horizon)]
-    made = kept["candidato"]
+            rows += [{**label, **row} for row in folds(forecasts[name], at, horizon)]
+    made = forecasts["candidato"]
     return Evaluation(rows, made, interval(made.where(made.target <= last), plan))
 
 

@@ -2,7 +2,7 @@
 
     Decision ─▶ tag of the version ─▶ aliases ─▶ ops/model_decisions ─▶ event
 
-In this order a kill is harmless: a champion carries the decision that made it one, so `settle` can write the row that is missing
+In this order a kill is harmless: a champion carries the decision that made it one, so `finalise` can write the missing row
 and say the event again under the same id.
 """
 
@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from lakehouse.core.delta import redo_on_conflict
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
-from lakehouse.core.writes import Write, stage_write
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.staging import Write, stage_write
+from lakehouse.core.table.transaction import commit_staged, redo_on_conflict
 from lakehouse.ml.gate import DECISIONS, Decision
 from lakehouse.ml.registry import MODEL, ModelGoneError, Registry, Version
+from lakehouse.runtime.announce import Announce
 
 TABLE = TableRef("ops", "model_decisions")
 #: Held while versions are made and aliases move, so that two runs do it one after the other.
@@ -44,54 +45,60 @@ def record(version: Version, decision: Decision, *, before: Version | None, run_
 
 
 def carry_out(
-    registry: Registry, session: Session, storage: Storage, version: Version, row: Mapping[str, Any], *, keep: Version | None
+    registry: Registry,
+    session: Session,
+    storage: Storage,
+    version: Version,
+    row: Mapping[str, Any],
+    *,
+    predecessor: Version | None,
+    announce: Announce,
 ) -> None:
-    """Do what a decision says. `keep` is the champion that becomes `previous`: the former one, when it can be loaded."""
+    """Carry out a decision. `predecessor`, the former champion where it can be loaded, becomes `previous`."""
     if row["promovido"]:
         registry.tag(version, "decision", json.dumps(row))
-        if keep is not None and keep.number != version.number:
-            registry.point("previous", keep)
+        if predecessor is not None and predecessor.number != version.number:
+            registry.point("previous", predecessor)
         registry.point("champion", version)
-    write(session, storage, row)
+    write(session, storage, row, announce=announce)
 
 
-def settle(registry: Registry, session: Session, storage: Storage) -> None:
+def finalise(registry: Registry, session: Session, storage: Storage, *, announce: Announce) -> None:
     """Write the row and the event of the champion's decision, if a killed run did not come to it."""
     champion = registry.alias("champion")
     if champion is not None and (row := champion.document("decision")):
-        write(session, storage, row)
+        write(session, storage, row, announce=announce)
 
 
-def write(session: Session, storage: Storage, row: Mapping[str, Any]) -> None:
-    """Keep a decision, once per id, and say a promotion to others."""
-    from lakehouse.observability.events import Event, publish
-
+def write(session: Session, storage: Storage, row: Mapping[str, Any], *, announce: Announce) -> None:
+    """Keep a decision, once per id, and announce a promotion."""
     at = datetime.fromisoformat(row["decidido_em"])
-    kept = {**row, "decidido_em": at}
-    frame = Write(frame=lambda s: s.table([kept], DECISIONS), columns=DECISIONS, mode="merge", key=("id",))
+    stored = {**row, "decidido_em": at}
+    frame = Write(frame=lambda s: s.table([stored], DECISIONS), columns=DECISIONS, mode="merge", key=("id",))
 
     def once() -> None:
         import narwhals as nw
 
-        from lakehouse.core.delta import open_existing
+        from lakehouse.core.table.snapshot import open_existing
 
         found = open_existing(storage.uri(TABLE))
         if found is not None and found.files:
             there = session.read(found.paths(), {"id": "string"}).filter(nw.col("id") == row["id"])
             if session.rows(there):
                 return
-        stage_write(session, storage.uri(TABLE), frame).commit({"run_id": str(row["run_id"])})
+        commit_staged(stage_write(session, storage.uri(TABLE), frame).with_provenance(run_id=str(row["run_id"])))
 
     redo_on_conflict(once)
     if row["promovido"]:
         payload = {name: row[name] for name in ("versao", "receita_modelo", "campeao_antes", "motivo")}
-        publish(
-            storage,
-            Event("model_promoted", f"ml/{MODEL}", payload, id=f"model:{row['id']}", run_id=row["run_id"], occurred_at=at),
+        announce.event(
+            storage, "model_promoted", f"ml/{MODEL}", payload=payload, id=f"model:{row['id']}", run_id=row["run_id"], at=at
         )
 
 
-def rollback(registry: Registry, session: Session, storage: Storage, *, run_id: str) -> tuple[Version, Version]:
+def rollback(
+    registry: Registry, session: Session, storage: Storage, *, run_id: str, announce: Announce
+) -> tuple[Version, Version]:
     """Let `champion` and `previous` change places; returns the new and the former champion.
 
     The former one is not promoted again by a later run, unless its data or its code have changed.
@@ -100,7 +107,7 @@ def rollback(registry: Registry, session: Session, storage: Storage, *, run_id: 
         DeclarationError: there is no previous champion.
         ModelGoneError: it cannot be loaded.
     """
-    with hold(storage.uri(LOCK)):
+    with lock(storage.uri(LOCK)):
         champion, previous = registry.alias("champion"), registry.alias("previous")
         if champion is None or previous is None or champion.number == previous.number:
             raise DeclarationError(
@@ -114,7 +121,7 @@ def rollback(registry: Registry, session: Session, storage: Storage, *, run_id: 
         registry.tag(previous, "decision", json.dumps(row))
         registry.point("champion", previous)
         registry.point("previous", champion)
-        write(session, storage, row)
+        write(session, storage, row, announce=announce)
         return previous, champion
 
 

@@ -211,22 +211,22 @@ def _year_before(ordinal: int) -> int:
     return (day.replace(year=day.year - 1) if (day.month, day.day) != (2, 29) else date(day.year - 1, 2, 28)).toordinal()
 
 
-def public_holidays(place: str, start: date, *, days: int) -> "Array":
+def public_holidays(code: str, start: date, *, days: int) -> "Array":
     """Whether each of the days from `start` is a public holiday of `GB`, `GB-ENG`, ...; none are for ''."""
     import numpy as np
 
     out = np.zeros(days, bool)
-    if not place:
+    if not code:
         return out
     import holidays
 
-    country, _, region = place.partition("-")
+    country, _, region = code.partition("-")
     end = date.fromordinal(start.toordinal() + days - 1)
     try:
         found = holidays.country_holidays(country, subdiv=region or None, years=range(start.year, end.year + 1))
     except NotImplementedError as error:
         raise DeclarationError(
-            f"No public holidays are known of LAKEHOUSE_HOLIDAYS={place}.", remedy="Use a code such as BR, GB-ENG or none."
+            f"No public holidays are known of LAKEHOUSE_HOLIDAYS={code}.", remedy="Use a code such as BR, GB-ENG or none."
         ) from error
     for day in found:
         if 0 <= (at := day.toordinal() - start.toordinal()) < days:

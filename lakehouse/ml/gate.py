@@ -45,15 +45,15 @@ class Gate:
         if not (0 <= self.over_naive < 1 and 0 < self.over_champion < 1 and self.fewest_folds >= 8):
             raise DeclarationError(
                 f"{self} cannot be a gate: margins are shares, the champion's above 0, over at least 8 folds.",
-                remedy="Mend GATE in lakehouse/ml/assets.py.",
+                remedy="Fix GATE in lakehouse/ml/promotion.py.",
             )
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate said. Gains are shares, None where there was nothing to compare with.
+    """What the gate decided. Gains are shares, None where there was nothing to compare with.
 
-    `sound` says whether the candidate is a good one: promoted, or only no better than the champion.
+    `sound` is whether the candidate is a good one: promoted, or only no better than the champion.
     """
 
     promote: bool
@@ -68,7 +68,7 @@ class Decision:
         return replace(self, promote=False, reason=reason) if reason and (self.promote or self.sound) else self
 
 
-def decide(  # noqa: PLR0911 # one return for each thing that can be said
+def decide(  # noqa: PLR0911 # one return for each reason
     gate: Gate,
     numbers: Mapping[str, Mapping[str, float]],
     *,
@@ -77,7 +77,7 @@ def decide(  # noqa: PLR0911 # one return for each thing that can be said
     champion: bool,
     findings: Sequence[Finding] = (),
 ) -> Decision:
-    """Judge a candidate.
+    """Decide whether a candidate is promoted.
 
     Args:
         numbers: `backtest.summary` of the reported folds.
@@ -89,24 +89,24 @@ def decide(  # noqa: PLR0911 # one return for each thing that can be said
     over_champion = _gain(mine["wape"], numbers[f"campeao_{short}"]["wape"]) if champion else None
     long_gain = _gain(numbers[f"candidato_{horizon}"]["wape"], numbers[f"ingenuo_{horizon}"]["wape"])
 
-    def said(promote: bool, reason: str, *, sound: bool = False) -> Decision:
+    def decided(promote: bool, reason: str, *, sound: bool = False) -> Decision:
         return Decision(promote, reason, over_naive, over_champion, numbers, sound or promote)
 
     if failed := [finding.rule for finding in findings if not finding.passed]:
-        return said(False, f"refused: the data checks {', '.join(failed)} did not pass")
+        return decided(False, f"refused: the data checks {', '.join(failed)} did not pass")
     if mine["folds"] < gate.fewest_folds:
-        return said(False, f"refused: {mine['folds']:.0f} folds, {gate.fewest_folds} are needed")
+        return decided(False, f"refused: {mine['folds']:.0f} folds, {gate.fewest_folds} are needed")
     if over_naive is None or long_gain is None:
-        return said(False, "refused: seasonal naive makes no error, so there is nothing to be better than")
+        return decided(False, "refused: seasonal naive makes no error, so there is nothing to be better than")
     if over_naive < gate.over_naive:
-        return said(False, f"refused: {over_naive:+.1%} against seasonal naive, {gate.over_naive:.0%} is needed")
+        return decided(False, f"refused: {over_naive:+.1%} against seasonal naive, {gate.over_naive:.0%} is needed")
     if long_gain < 0:
-        return said(False, f"refused: {long_gain:+.1%} against seasonal naive at {horizon} days")
+        return decided(False, f"refused: {long_gain:+.1%} against seasonal naive at {horizon} days")
     if champion and (over_champion is None or over_champion < gate.over_champion):
         gained = "nothing to gain" if over_champion is None else f"{over_champion:+.1%}"
-        return said(False, f"refused: {gained} against the champion's recipe, {gate.over_champion:.0%} is needed", sound=True)
+        return decided(False, f"refused: {gained} against the champion's recipe, {gate.over_champion:.0%} is needed", sound=True)
     against = f", {over_champion:+.1%} against the champion's recipe" if over_champion is not None else "; there was no champion"
-    return said(True, f"promoted: {over_naive:+.1%} against seasonal naive{against}")
+    return decided(True, f"promoted: {over_naive:+.1%} against seasonal naive{against}")
 
 
 def _gain(mine: float, other: float) -> float | None:

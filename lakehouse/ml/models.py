@@ -2,7 +2,7 @@
 
     log revenue = level + weekday + what the learner adds;   0 where the day is not expected to be one of trade
 
-It is fitted to days of trade and predicts a median, not a mean: absolute error is what it is judged by.
+It is fitted to days of trade and predicts a median, not a mean: absolute error is its measure.
 """
 
 from collections.abc import Callable

@@ -16,10 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import DeclarationError, LakehouseError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.ml.features import FEATURES
 from lakehouse.ml.recipes import Recipe
 
@@ -142,10 +142,10 @@ class Registry:
                 time.sleep(_PAUSE)
 
     def _silent(self, error: Exception) -> RegistryError:
-        said = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        reported = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         return RegistryError(
-            f"MLflow at {self.uri} does not answer as it should ({said}).",
-            remedy="Start it or mend MLFLOW_TRACKING_URI, and run mlops again; the champion has not changed.",
+            f"MLflow at {self.uri} does not answer as it should ({reported}).",
+            remedy="Start it or fix MLFLOW_TRACKING_URI, and run mlops again; the champion has not changed.",
         )
 
     @contextmanager
@@ -250,17 +250,17 @@ class Registry:
         name = f"{MODEL} version {version.number}"
         if json.loads(version.tags.get("features", "[]")) != list(FEATURES):
             raise ModelGoneError(
-                f"{name} takes other features than this code makes.", remedy="Run mlops: it trains and judges another one."
+                f"{name} takes other features than this code makes.", remedy="Run mlops: it trains and evaluates another one."
             )
         with TemporaryDirectory() as folder:
             try:
-                place = mlflow.artifacts.download_artifacts(
+                downloaded = mlflow.artifacts.download_artifacts(
                     artifact_uri=f"models:/{MODEL}/{version.number}", dst_path=folder, tracking_uri=self.uri
                 )
             except (MlflowException, OSError) as error:
                 self._reach()
                 raise _gone(name, error) from error
-            return read_model(Path(place), name)
+            return read_model(Path(downloaded), name)
 
 
 def read_model(folder: Path, name: str) -> "RevenueModel":
@@ -302,9 +302,9 @@ def read_model(folder: Path, name: str) -> "RevenueModel":
 
 
 def _gone(name: str, error: Exception) -> ModelGoneError:
-    said = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+    reported = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
     return ModelGoneError(
-        f"The artifact of {name} cannot be read ({said}).",
+        f"The artifact of {name} cannot be read ({reported}).",
         remedy="Run mlops, which registers another one; or make rollback-model for the version before.",
     )
 
@@ -356,8 +356,8 @@ def save_model(mlflow: Any, model: "RevenueModel", example: Any) -> tuple[str, s
         pip_requirements=_requirements(),
     )
     with TemporaryDirectory() as folder:
-        place = mlflow.artifacts.download_artifacts(artifact_uri=info.model_uri, dst_path=folder)
-        back = read_model(Path(place), "The model that was just saved")
+        downloaded = mlflow.artifacts.download_artifacts(artifact_uri=info.model_uri, dst_path=folder)
+        back = read_model(Path(downloaded), "The model that was just saved")
     if not np.array_equal(back.predict(example), model.predict(example)):
         raise ModelGoneError(
             "The model that was just saved predicts something else.", remedy="Nothing was registered; report it."

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from lakehouse.ml.series import Plan
 
 
-class MlResource(dg.ConfigurableResource):
-    """MLflow's place, and the plan of the forecast."""
+@dataclass(frozen=True, kw_only=True)
+class MlResource:
+    """Where MLflow is, and the plan of the forecast.
 
-    tracking_uri: str
+    A plain record: the URI of a database has a password, and Dagster's pages show what a `ConfigurableResource` has.
+    """
+
+    tracking_uri: str = field(repr=False)
     holidays: str
 
     @property
@@ -33,7 +38,7 @@ class MlResource(dg.ConfigurableResource):
         return Plan(holidays="" if self.holidays == "none" else self.holidays)
 
     @contextmanager
-    def tracking(self, context: dg.AssetExecutionContext) -> Iterator[Any]:
+    def tracking(self, context: dg.AssetExecutionContext | dg.InitResourceContext) -> Iterator[Any]:
         """MLflow's run of this Dagster run: found by its tag when a step is tried again, ended with the block."""
         from dagster_mlflow import mlflow_tracking
 

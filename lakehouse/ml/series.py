@@ -4,7 +4,7 @@
 
 A day without a row sold nothing. So, nearly, did a day with a handful of lines: a shop that is closed on Saturdays still gets
 the odd correction booked on one. A day is one of trade when its lines reach a share of the median of the days before it, so
-whether it was is known on that day. Refused here: a day twice, a day without a date, and too few days to judge a model by.
+whether it was is known on that day. Refused here: a day twice, a day without a date, and too few days to evaluate a model by.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ _JUMP = 5.0
 
 
 class TooLittleDataError(LakehouseError):
-    """There are too few days of sales to choose and judge a model by."""
+    """There are too few days of sales to choose and evaluate a model by."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is forecast, and by which days it is judged. All lengths are in calendar days.
+    """What is forecast, and which days measure it. All lengths are in calendar days.
 
     Reported folds are the newest; a recipe is chosen by older ones, whose last target is not after the first reported origin.
 
@@ -58,7 +58,7 @@ class Plan:
         if not (0 < self.short <= self.horizon and self.folds >= 8 and self.step > 0 and self.history >= 28):
             raise DeclarationError(
                 f"{self} cannot be: it needs 0 < short <= horizon, at least 8 folds and 28 days of history.",
-                remedy="Mend the plan in lakehouse/ml/.",
+                remedy="Fix the plan in lakehouse/ml/.",
             )
         if not 0.5 <= self.coverage < 1:
             raise DeclarationError(f"A coverage of {self.coverage} cannot be.", remedy="Use 0.5 up to 0.99.")
@@ -105,7 +105,7 @@ def build(rows: Sequence[Mapping[str, Any]], plan: Plan) -> Series:
 
     if any(row["data"] is None or row["receita"] is None for row in rows):
         raise BrokenTableError(
-            "gold/vendas_diarias has a row without day or revenue.", remedy="Mend the mart; its tests should have stopped it."
+            "gold/vendas_diarias has a row without day or revenue.", remedy="Fix the mart; its tests should have stopped it."
         )
     days = sorted(row["data"] for row in rows)
     if twice := sorted({str(a) for a, b in pairwise(days) if a == b}):
@@ -130,7 +130,7 @@ def build(rows: Sequence[Mapping[str, Any]], plan: Plan) -> Series:
 
 def _too_few(found: str, needed: str) -> TooLittleDataError:
     return TooLittleDataError(
-        f"gold/vendas_diarias {found}; {needed} are needed to choose and judge a model.",
+        f"gold/vendas_diarias {found}; {needed} are needed to choose and evaluate a model.",
         remedy="Run mlops again when there are more; the champion, if there is one, stays.",
     )
 
@@ -170,5 +170,5 @@ CHECKS = {
 }
 
 
-def _finding(rule: str, passed: bool, detail: Mapping[str, Any], failed: int | None = None, judged: int = 1) -> Finding:
-    return Finding(rule, passed, "warn", int(not passed) if failed is None else failed, judged, detail)
+def _finding(rule: str, passed: bool, detail: Mapping[str, Any], failed: int | None = None, validated: int = 1) -> Finding:
+    return Finding(rule, passed, "warn", int(not passed) if failed is None else failed, validated, detail)

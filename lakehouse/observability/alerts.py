@@ -3,7 +3,7 @@
     raise_alert(storage, Alert("run_failure", severity="error", subject="pedidos failed", body="...", run_id=run_id))
 
 Here: the record, and how it is kept: durable when the call returns, once per id. Not here: who is told, how often and on which
-channel (`routing.py`), or the conditions that raise one (`watch.py`, `health.py`).
+channel (`routing.py`), or the conditions that raise one (`watch.py`, `table_health.py`).
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.text import one_line, redact
 from lakehouse.observability import outbox
-from lakehouse.observability.text import one_line, redact
 
 Kind = Literal[
     "run_failure",
@@ -121,17 +121,17 @@ def raise_alert(storage: Storage, alert: Alert) -> bool:
     return bool(raise_alerts(storage, [alert]))
 
 
-def raise_alerts(storage: Storage, alerts: Sequence[Alert], *, transactions: Mapping[str, int] | None = None) -> list[Alert]:
+def raise_alerts(storage: Storage, alerts: Sequence[Alert], *, watermarks: Mapping[str, int] | None = None) -> list[Alert]:
     """Keep several alerts in one commit, and log them. Returns those whose id is new.
 
     Args:
-        transactions: the cursor of the source that they come from (see `outbox.append`).
+        watermarks: the cursor of the source that they come from (see `outbox.append`).
     """
     rows = [alert.row() for alert in alerts]
-    kept = {row["id"] for row in outbox.append(storage, ALERTS_TABLE, columns=COLUMNS, rows=rows, transactions=transactions)}
-    new = list({alert.id: alert for alert in alerts if alert.id in kept}.values())
+    stored = {row["id"] for row in outbox.append(storage, ALERTS_TABLE, columns=COLUMNS, rows=rows, watermarks=watermarks)}
+    new = list({alert.id: alert for alert in alerts if alert.id in stored}.values())
     for alert in new:
-        said = f"{alert.subject}: {one_line(alert.body)}" if alert.body else alert.subject
+        text = f"{alert.subject}: {one_line(alert.body)}" if alert.body else alert.subject
         level = logging.INFO if alert.state == "resolved" else _LEVELS[alert.severity]
-        _LOG.log(level, "%s %s: %s", alert.kind, alert.state, said)
+        _LOG.log(level, "%s %s: %s", alert.kind, alert.state, text)
     return new

@@ -16,10 +16,10 @@ from typing import Any
 import dagster as dg
 
 from lakehouse.core.names import TableRef
-from lakehouse.lake import LakeResource
-from lakehouse.observability.watch import Promise
+from lakehouse.observability.watch import JobSla
+from lakehouse.runtime.lake import LakeResource
+from lakehouse.runtime.steps import RETRY, failures
 from lakehouse.settings import Settings, listed
-from lakehouse.steps import RETRY, failures
 from lakehouse.tables.spec import TableSpec
 
 GROUP = "ops"
@@ -44,13 +44,22 @@ class Surroundings:
     sensors (seconds) and schedules (cron, time zone) tick."""
 
     tables: Sequence[TableRef]
-    promises: Sequence[Promise]
+    job_slas: Sequence[JobSla]
     cadence: Callable[[], dict[str, Any]]
 
 
 def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroundings: Surroundings) -> list[dg.AssetsDefinition]:
-    """The four assets for one set of settings. Secrets stay in this closure: what is a resource's config, the UI shows."""
-    from lakehouse.observability.health import targets
+    """The four assets for one set of settings. Secrets stay in closures: what is a resource's config, the UI shows."""
+    return [
+        _table_health(settings, specs, surroundings),
+        _kafka_health(settings),
+        _service_health(settings, surroundings),
+        _run_metrics(surroundings),
+    ]
+
+
+def _table_health(settings: Settings, specs: Sequence[TableSpec], surroundings: Surroundings) -> dg.AssetsDefinition:
+    from lakehouse.observability.table_health import targets
 
     wanted = targets(settings.storage, specs, surroundings.tables)
     table_checks = [
@@ -67,14 +76,14 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         **_ARGUMENTS,
     )
     def table_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-        from lakehouse.observability import health, outbox, routing, thresholds
+        from lakehouse.observability import outbox, routing, table_health, thresholds
 
         at = datetime.now(UTC)
-        wanted = health.targets(lake.storage, specs, surroundings.tables)
-        found = health.measure_all(thresholds.bounded(wanted, routing.in_force(lake.storage)), now=at)
+        wanted = table_health.targets(lake.storage, specs, surroundings.tables)
+        found = table_health.measure_all(thresholds.bounded(wanted, routing.in_force(lake.storage)), now=at)
         rows = [measured.row(at=at, run_id=context.run.run_id) for measured in found]
         with failures():
-            version = outbox.record(lake.storage, health.HEALTH_TABLE, columns=health.COLUMNS, rows=rows)
+            version = outbox.record(lake.storage, table_health.HEALTH_TABLE, columns=table_health.COLUMNS, rows=rows)
         results = [
             dg.AssetCheckResult(
                 check_name=f"{measured.layer}_{measured.table}",
@@ -87,6 +96,10 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         ]
         return dg.MaterializeResult(metadata={"delta_version": version, "tables": len(found)}, check_results=results)
 
+    return table_health
+
+
+def _kafka_health(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key=["ops", "kafka_health"],
         description="Per topic and consumer group: offsets, lag, messages since the last look, age of the newest, leaders.",
@@ -112,6 +125,10 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         )
         return dg.MaterializeResult(metadata={"delta_version": version, "topics": len(rows)}, check_results=[led])
 
+    return kafka_health
+
+
+def _service_health(settings: Settings, surroundings: Surroundings) -> dg.AssetsDefinition:
     @dg.asset(
         key=["ops", "service_health"],
         description="Every configured service, really called: latency and outcome; Dagster's daemons, schedules and sensors.",
@@ -137,6 +154,10 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
             raise_alerts(lake.storage, services.alerts(found, standing=standing, run_id=run_id, link=link, at=at))
         return dg.MaterializeResult(metadata={"delta_version": version, "services": len(found), "unhealthy": len(down)})
 
+    return service_health
+
+
+def _run_metrics(surroundings: Surroundings) -> dg.AssetsDefinition:
     @dg.asset(
         key=["ops", "run_metrics"],
         description="A row per finished run and step: job, asset, start, duration, outcome, retries, rows, SLA.",
@@ -146,12 +167,12 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
         from lakehouse.observability import metrics, routing, thresholds
 
         with failures():
-            promises = thresholds.promised(surroundings.promises, routing.in_force(lake.storage))
-            taken = metrics.take_up(context.instance, lake.storage, promises=promises)
+            job_slas = thresholds.slas_in_force(surroundings.job_slas, routing.in_force(lake.storage))
+            taken = metrics.take_up(context.instance, lake.storage, job_slas=job_slas)
         context.log.info("Took up %s runs.", taken)
         return dg.MaterializeResult(metadata={"runs": taken})
 
-    return [table_health, kafka_health, service_health, run_metrics]
+    return run_metrics
 
 
 def _pair(text: str) -> tuple[str, str]:

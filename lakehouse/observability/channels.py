@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from lakehouse.core.errors import DeclarationError, LakehouseError, install
+from lakehouse.core.text import one_line
 from lakehouse.observability.incidents import Message
-from lakehouse.observability.text import one_line
 from lakehouse.settings import Settings, listed
 
 ALERTS_TOPIC = "lakehouse.alerts"
@@ -100,7 +100,7 @@ class EmailSender:
                 refused = client.send_message(mail)
         except (smtplib.SMTPException, OSError) as error:
             raise DeliveryError(
-                f"The mail server {host} did not take the message: {_said(error)}.",
+                f"The mail server {host} did not take the message: {_reason(error)}.",
                 remedy="Check that it runs and LAKEHOUSE_SMTP_URL; it is tried again.",
             ) from None
         if refused:
@@ -145,7 +145,8 @@ class SlackSender:
             ) from None
         except (SlackClientError, OSError) as error:
             raise DeliveryError(
-                f"Slack does not answer: {_said(error)}.", remedy="Check the network and LAKEHOUSE_SLACK_URL; it is tried again."
+                f"Slack does not answer: {_reason(error)}.",
+                remedy="Check the network and LAKEHOUSE_SLACK_URL; it is tried again.",
             ) from None
 
 
@@ -180,7 +181,7 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """An error without what a server may repeat of our own words."""
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return "it refused user and password"

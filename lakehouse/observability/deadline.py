@@ -67,8 +67,8 @@ def in_process(module: str, document: str, *, seconds: float) -> str:
     except subprocess.TimeoutExpired:
         raise TooLateError(f"There was no answer within {seconds:g} s.", remedy="Look whether the store answers.") from None
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise LakehouseError(f"The process that looked at the tables failed: {said}.", remedy="Run it again.")
+        reported = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise LakehouseError(f"The process that looked at the tables failed: {reported}.", remedy="Run it again.")
     return done.stdout
 
 

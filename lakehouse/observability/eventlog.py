@@ -15,6 +15,8 @@ from typing import Any
 
 import dagster as dg
 
+from lakehouse.runtime.dagster_private import event_log_table, event_of, has_file_per_run
+
 Types = Iterable[dg.DagsterEventType]
 ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 #: PostgreSQL gives ids before it commits, so one may appear after a higher one. So many below the cursor are looked at again.
@@ -48,23 +50,22 @@ def entries(instance: dg.DagsterInstance, *, after: int, types: Types, limit: in
     Args:
         types: those that Dagster keeps across runs: run statuses, materialisations, check results.
     """
-    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Log
-    from dagster._serdes import deserialize_value
     from sqlalchemy import select
 
-    query = select(Log.c.id, Log.c.event).where(Log.c.id > after, Log.c.dagster_event_type.in_([t.value for t in types]))
+    log = event_log_table()
+    query = select(log.c.id, log.c.event).where(log.c.id > after, log.c.dagster_event_type.in_([t.value for t in types]))
     with _index(instance) as connection:
-        rows = connection.execute(query.order_by(Log.c.id).limit(limit)).fetchall()
-    return [Entry(int(number), deserialize_value(text, dg.EventLogEntry)) for number, text in rows]
+        rows = connection.execute(query.order_by(log.c.id).limit(limit)).fetchall()
+    return [Entry(int(number), event_of(text)) for number, text in rows]
 
 
 def newest(instance: dg.DagsterInstance) -> int:
     """The last storage id, 0 when there is none."""
-    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Log
     from sqlalchemy import func, select
 
+    log = event_log_table()
     with _index(instance) as connection:
-        return int(connection.execute(select(func.max(Log.c.id))).scalar() or 0)
+        return int(connection.execute(select(func.max(log.c.id))).scalar() or 0)
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,13 @@ class StepEntry:
 
 def steps(instance: dg.DagsterInstance, run_ids: Sequence[str], types: Types) -> Iterator[StepEntry]:
     """The entries of these types in these runs."""
-    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as Log
     from sqlalchemy import select
 
-    columns = (Log.c.run_id, Log.c.dagster_event_type, Log.c.step_key, Log.c.timestamp, Log.c.asset_key, Log.c.event)
-    query = select(*columns).where(Log.c.dagster_event_type.in_([t.value for t in types])).order_by(Log.c.id)
+    log = event_log_table()
+    columns = (log.c.run_id, log.c.dagster_event_type, log.c.step_key, log.c.timestamp, log.c.asset_key, log.c.event)
+    query = select(*columns).where(log.c.dagster_event_type.in_([t.value for t in types])).order_by(log.c.id)
     for connection, chosen in _logs(instance, run_ids):
-        for run, kind, step, at, asset, text in connection.execute(query.where(Log.c.run_id.in_(chosen))):
+        for run, kind, step, at, asset, text in connection.execute(query.where(log.c.run_id.in_(chosen))):
             name = "/".join(json.loads(asset)) if asset else ""
             yield StepEntry(run, kind, step or "", at.replace(tzinfo=UTC).timestamp(), name, text)
 
@@ -104,13 +105,12 @@ def _logs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterator[tupl
     """Connections to the logs of runs, each with the runs that it serves."""
     from pathlib import Path
 
-    from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
     storage: Any = instance.event_log_storage
     storage = getattr(storage, "event_log_storage", storage)
-    if not isinstance(storage, SqliteEventLogStorage):
+    if not has_file_per_run(storage):
         with _index(instance) as connection:
             for start in range(0, len(run_ids), 200):
                 yield connection, run_ids[start : start + 200]

@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.text import one_line, redact
 from lakehouse.observability import outbox
-from lakehouse.observability.text import one_line, redact
 
 Kind = Literal["run_started", "run_succeeded", "run_failed", "table_published", "file_landed", "model_promoted", "notice"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -83,14 +83,14 @@ def publish(storage: Storage, event: Event) -> bool:
     return bool(publish_all(storage, [event]))
 
 
-def publish_all(storage: Storage, events: Sequence[Event], *, transactions: Mapping[str, int] | None = None) -> int:
+def publish_all(storage: Storage, events: Sequence[Event], *, watermarks: Mapping[str, int] | None = None) -> int:
     """Keep several events in one commit; how many were new.
 
     Args:
-        transactions: the cursor of the source that they come from (see `outbox.append`).
+        watermarks: the cursor of the source that they come from (see `outbox.append`).
     """
     rows = [event.row() for event in events]
-    return len(outbox.append(storage, EVENTS_TABLE, columns=COLUMNS, rows=rows, transactions=transactions))
+    return len(outbox.append(storage, EVENTS_TABLE, columns=COLUMNS, rows=rows, watermarks=watermarks))
 
 
 def message(row: Mapping[str, Any]) -> bytes:

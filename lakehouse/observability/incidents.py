@@ -1,4 +1,4 @@
-"""Incidents: what is to be told of the alerts, to whom and when. Pure: alerts and what was told go in, messages come out.
+"""Incidents: which messages the alerts make, for whom and when. Pure: alerts and earlier messages go in, messages come out.
 
 An incident is one key from its first alert to its recovery. A channel is not sent a queue of alerts but the incident as it is
 now, whenever what it was told last is no longer enough:
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from lakehouse.core.text import span
 from lakehouse.observability.routing import Routing
-from lakehouse.observability.text import span
 
 #: An incident that is over and told is kept so long; its alerts and deliveries are in tables of their own.
-KEEP = timedelta(days=7)
+RETENTION = timedelta(days=7)
 _FIRST_PAUSE, _LAST_PAUSE = timedelta(seconds=15), timedelta(minutes=5)
 
 
@@ -56,7 +56,7 @@ class Incident:
 
 @dataclass(frozen=True)
 class Message:
-    """What one channel is to be told of one incident. `due_since` is None for a repeat, which waits on purpose."""
+    """The message of one incident for one channel. `due_since` is None for a repeat, which waits on purpose."""
 
     id: str
     channel: str
@@ -75,25 +75,25 @@ class Message:
 def take_in(incidents: Sequence[Incident], alerts: Iterable[Mapping[str, Any]], *, routing: Routing) -> list[Incident]:
     """The incidents after these rows of ops/alerts."""
     listed = list(incidents)
-    place = {incident.key: n for n, incident in enumerate(listed)}  # the newest of a key is the last
+    position = {incident.key: n for n, incident in enumerate(listed)}  # the newest of a key is the last
     for alert in alerts:
-        n = place.get(alert["key"])
+        n = position.get(alert["key"])
         known = listed[n] if n is not None else None
         if alert["state"] == "resolved":
             if n is not None and known is not None and known.state == "open":
                 listed[n] = replace(known, state="resolved", resolved_at=alert["occurred_at"], changed_at=alert["raised_at"])
             continue
-        again = known is not None and known.state == "resolved" and _near(known, alert, routing)
+        again = known is not None and known.state == "resolved" and _within_window(known, alert, routing)
         if n is not None and known is not None and (known.state == "open" or again):
             changed = alert["raised_at"] if known.state == "resolved" else known.changed_at
             listed[n] = replace(known, state="open", count=known.count + 1, last=alert, changed_at=changed, resolved_at=None)
             continue
-        place[alert["key"]] = len(listed)
+        position[alert["key"]] = len(listed)
         listed.append(Incident(alert["number"], alert["key"], "open", 1, alert["occurred_at"], alert, alert["raised_at"]))
     return listed
 
 
-def _near(incident: Incident, alert: Mapping[str, Any], routing: Routing) -> bool:
+def _within_window(incident: Incident, alert: Mapping[str, Any], routing: Routing) -> bool:
     """What comes back within a window is the same trouble."""
     return incident.resolved_at is not None and alert["occurred_at"] - incident.resolved_at < routing.window
 
@@ -173,14 +173,14 @@ def failed(incident: Incident, channel: str, *, error: str, at: datetime, pause:
     return replace(incident, told={**incident.told, channel: mark})
 
 
-def kept(incidents: Iterable[Incident], *, routing: Routing, channels: Iterable[str], now: datetime) -> list[Incident]:
+def retained(incidents: Iterable[Incident], *, routing: Routing, channels: Iterable[str], now: datetime) -> list[Incident]:
     """Without those that are over, told and old, and without old notices."""
     configured = set(channels)
 
     def done(incident: Incident) -> bool:
-        if incident.last["kind"] == "notice" and now - incident.last["occurred_at"] > KEEP:  # it has no end
+        if incident.last["kind"] == "notice" and now - incident.last["occurred_at"] > RETENTION:  # it has no end
             return True
-        if incident.state != "resolved" or incident.resolved_at is None or now - incident.resolved_at < KEEP:
+        if incident.state != "resolved" or incident.resolved_at is None or now - incident.resolved_at < RETENTION:
             return False
         last = incident.last
         wanted = routing.channels(kind=last["kind"], severity=last["severity"], key=incident.key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lakehouse.core.errors import DeclarationError, LakehouseError, install
-from lakehouse.observability.text import one_line
+from lakehouse.core.text import one_line
 
 _QUIET = logging.getLogger("lakehouse.kafka")
 _QUIET.setLevel(logging.CRITICAL)
@@ -227,9 +227,9 @@ def _explained(bootstrap: str) -> Iterator[None]:
     try:
         yield
     except (failure, Expired) as error:
-        said = error.args[0].str() if isinstance(error, failure) else "no answer in time"
+        reported = error.args[0].str() if isinstance(error, failure) else "no answer in time"
         raise KafkaError(
-            f"Kafka at {bootstrap} does not answer: {one_line(said, limit=120)}.",
+            f"Kafka at {bootstrap} does not answer: {one_line(reported, limit=120)}.",
             remedy="Check that the brokers run and LAKEHOUSE_KAFKA_BOOTSTRAP.",
         ) from None
 

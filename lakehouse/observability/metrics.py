@@ -13,13 +13,16 @@ from typing import Any
 
 import dagster as dg
 
-from lakehouse.core.delta import Candidate, Snapshot, open_table, redo_on_conflict
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.provenance import Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged, redo_on_conflict
 from lakehouse.observability import eventlog, outbox
 from lakehouse.observability.eventlog import Entry
-from lakehouse.observability.watch import Promise
+from lakehouse.observability.watch import JobSla
+from lakehouse.runtime.dagster_private import event_of
 
 METRICS_TABLE = TableRef("ops", "run_metrics")
 COLUMNS = {
@@ -69,36 +72,36 @@ class _Step:
 
 
 def take_up(
-    instance: dg.DagsterInstance, storage: Storage, *, promises: Sequence[Promise] = (), patience: float = _PATIENCE
+    instance: dg.DagsterInstance, storage: Storage, *, job_slas: Sequence[JobSla] = (), patience: float = _PATIENCE
 ) -> int:
     """Take up the runs that ended since the last call; how many. A backlog is taken up over several calls."""
     deadline, total = time.monotonic() + patience, 0
     log = eventlog.identity(instance)
     with outbox.small_session(storage) as session:
         while True:
-            count, more = redo_on_conflict(lambda: _take_batch(session, instance, storage, log=log, promises=promises))
+            count, more = redo_on_conflict(lambda: _take_batch(session, instance, storage, log=log, job_slas=job_slas))
             total += count
             if not more or time.monotonic() > deadline:
                 return total
 
 
 def _take_batch(
-    session: Session, instance: dg.DagsterInstance, storage: Storage, *, log: str, promises: Sequence[Promise]
+    session: Session, instance: dg.DagsterInstance, storage: Storage, *, log: str, job_slas: Sequence[JobSla]
 ) -> tuple[int, bool]:
     """Take up to `_BATCH` runs in one commit: how many, and whether there may be more."""
     table = open_table(storage.uri(METRICS_TABLE), COLUMNS)
     app = f"event_log:{log}"
-    cursor = table.transaction(app)
+    cursor = table.watermark(app)
     since = max(cursor - eventlog.MARGIN, 0)
     found = eventlog.entries(instance, after=since, types=eventlog.ENDS, limit=_BATCH + eventlog.MARGIN)
     done = _taken(session, table, log=log, since=since)
     fresh = [entry for entry in found if entry.id not in done]
     if not fresh:
         return 0, False
-    rows = _rows(instance, fresh, log=log, promises=promises)
+    rows = _rows(instance, fresh, log=log, job_slas=job_slas)
     add = session.write(session.table(rows, COLUMNS), table.uri, columns=COLUMNS)
     last = max(cursor, *(entry.id for entry in fresh))
-    Candidate(snapshot=table, add=add, transactions={app: last}, info={"operation": "append"}).commit()
+    commit_staged(Transaction(table=table, add=add, watermarks={app: last}, provenance=Provenance(operation="append")))
     return len(fresh), len(found) >= _BATCH
 
 
@@ -106,16 +109,16 @@ def _taken(session: Session, table: Snapshot, *, log: str, since: int) -> set[in
     """The ends of runs after `since` that are in the table."""
     import narwhals as nw
 
-    near = [file for file in table.files if file.upper.get("event_id") is None or file.upper["event_id"] > since]
-    if not near:
+    chosen = [file for file in table.files if file.upper.get("event_id") is None or file.upper["event_id"] > since]
+    if not chosen:
         return set()
-    frame = session.read(table.paths(near), {"event_id": "bigint", "log": "string"})
+    frame = session.read(table.paths(chosen), {"event_id": "bigint", "log": "string"})
     mine = frame.filter((nw.col("event_id") > since) & (nw.col("log") == log))
     return {row[0] for row in session.rows(mine.select("event_id").unique())}
 
 
-def _rows(instance: dg.DagsterInstance, ends: Sequence[Entry], *, log: str, promises: Sequence[Promise]) -> list[dict[str, Any]]:
-    slas = {promise.job: promise.sla.total_seconds() for promise in promises}
+def _rows(instance: dg.DagsterInstance, ends: Sequence[Entry], *, log: str, job_slas: Sequence[JobSla]) -> list[dict[str, Any]]:
+    slas = {job_sla.job: job_sla.sla.total_seconds() for job_sla in job_slas}
     run_ids = sorted({entry.entry.run_id for entry in ends})
     records = {record.dagster_run.run_id: record for record in _records(instance, run_ids)}
     steps = _steps(instance, run_ids)
@@ -156,8 +159,6 @@ def _records(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterable[d
 
 
 def _steps(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Mapping[str, dict[str, _Step]]:
-    from dagster._serdes import deserialize_value
-
     out: dict[str, dict[str, _Step]] = {}
     for entry in eventlog.steps(instance, run_ids, _STEPS):
         if not entry.step:
@@ -172,7 +173,7 @@ def _steps(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Mapping[str,
         elif entry.kind in _STEP_ENDS:
             step.ended, step.outcome = entry.at, _STEP_ENDS[entry.kind]
         elif entry.kind == _TYPE.ASSET_MATERIALIZATION.value:
-            event = deserialize_value(entry.text, dg.EventLogEntry).get_dagster_event()
+            event = event_of(entry.text).get_dagster_event()
             written = event.step_materialization_data.materialization.metadata.get("rows_written")
             if written is not None and isinstance(written.value, int):
                 step.rows = (step.rows or 0) + written.value

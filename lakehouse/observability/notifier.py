@@ -16,16 +16,18 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lakehouse.core.delta import Candidate, Snapshot, open_table
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BusyError, LakehouseError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.provenance import Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged
+from lakehouse.core.text import one_line
 from lakehouse.observability import alerts, outbox
 from lakehouse.observability.channels import Sender
-from lakehouse.observability.incidents import Incident, Message, Told, delivered, due, failed, kept, take_in
+from lakehouse.observability.incidents import Incident, Message, Told, delivered, due, failed, retained, take_in
 from lakehouse.observability.routing import Routing
-from lakehouse.observability.text import one_line
 
 INCIDENTS_TABLE = TableRef("ops", "incidents")
 DELIVERIES_TABLE = TableRef("ops", "deliveries")
@@ -99,7 +101,7 @@ def notify(
 ) -> Step:
     """Take in new alerts and send what is due. Everything not sent is still there for the next call."""
     try:
-        with hold(storage.uri(INCIDENTS_TABLE), wait=0.0), outbox.small_session(storage) as session:
+        with lock(storage.uri(INCIDENTS_TABLE), wait=0.0), outbox.small_session(storage) as session:
             return _step(session, storage, channels, routing=routing, now=now or datetime.now(UTC), patience=patience)
     except BusyError:
         return Step(busy=True)
@@ -109,7 +111,7 @@ def _step(
     session: Session, storage: Storage, channels: Mapping[str, Sender], *, routing: Routing, now: datetime, patience: float
 ) -> Step:
     table = open_table(storage.uri(INCIDENTS_TABLE), INCIDENTS)
-    read = table.transaction(_READ)
+    read = table.watermark(_READ)
     rows = outbox.read(session, storage, alerts.ALERTS_TABLE, columns=alerts.COLUMNS, after=read)
     known = load(session, table)
     incidents = take_in(known, rows, routing=routing)
@@ -125,19 +127,21 @@ def _step(
         else:
             one = delivered(one, channel, routing=routing, at=attempt.at)
         by_number[one.number] = one
-    after = kept(by_number.values(), routing=routing, channels=channels, now=now)
-    _keep_attempts(storage, attempts)
+    after = retained(by_number.values(), routing=routing, channels=channels, now=now)
+    _store_attempts(storage, attempts)
     last = max([read, *(row["number"] for row in rows)])
     add = session.write(session.table([_row(incident) for incident in after], INCIDENTS), table.uri, columns=INCIDENTS)
-    Candidate(snapshot=table, add=add, remove=table.files, transactions={_READ: last}, info={"operation": "notify"}).commit()
+    commit_staged(
+        Transaction(table=table, add=add, remove=table.files, watermarks={_READ: last}, provenance=Provenance(operation="notify"))
+    )
     lost = sum(1 for attempt in attempts if attempt.error)
     return Step(sent=len(attempts) - lost, failed=lost, waiting=len(messages) - len(attempts))
 
 
 def load(session: Session, table: Snapshot) -> list[Incident]:
     """The incidents as they are kept, oldest first."""
-    frame = session.read(table.paths(), INCIDENTS).sort("incident").select(*INCIDENTS)
-    return [_incident(dict(zip(INCIDENTS, row, strict=True))) for row in session.rows(frame)]
+    frame = session.read(table.paths(), INCIDENTS).sort("incident")
+    return [_incident(row) for row in session.dicts(frame, *INCIDENTS)]
 
 
 def _send(channels: Mapping[str, Sender], messages: Sequence[Message], *, patience: float) -> list[Attempt]:
@@ -177,14 +181,14 @@ def _send_over(sender: Sender, messages: Sequence[Message], attempts: list[Attem
             _LOG.warning("%s: %s was not delivered: %s", message.channel, message.subject, error)
             return  # the next of this channel would fail as well; what failed goes last next time
         except Exception as error:  # noqa: BLE001 - what a client library raises is an outcome of this message, and is kept
-            said = one_line(f"{type(error).__name__}: {error}")
-            attempts.append(Attempt(message, datetime.now(UTC), said))
+            reason = one_line(f"{type(error).__name__}: {error}")
+            attempts.append(Attempt(message, datetime.now(UTC), reason))
             _LOG.exception("%s: %s was not delivered.", message.channel, message.subject)
             return
         attempts.append(Attempt(message, datetime.now(UTC)))
 
 
-def _keep_attempts(storage: Storage, attempts: Sequence[Attempt]) -> None:
+def _store_attempts(storage: Storage, attempts: Sequence[Attempt]) -> None:
     rows = []
     for attempt in attempts:
         message, since = attempt.message, attempt.message.due_since

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table, redo_on_conflict
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.provenance import Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged, redo_on_conflict
 
 Row = dict[str, Any]
 #: The application transaction that is the last number given.
@@ -44,13 +46,13 @@ def append(
     *,
     columns: Mapping[str, str],
     rows: Sequence[Mapping[str, Any]],
-    transactions: Mapping[str, int] | None = None,
+    watermarks: Mapping[str, int] | None = None,
 ) -> list[Row]:
     """Append the rows whose `id` is not in the table yet, each with the next number, in one commit. Returns those.
 
     Args:
         columns: the table's `{column: type}`, beginning with `COLUMNS`.
-        transactions: cursors of the source that the rows come from; they travel with the commit. With no new row there is
+        watermarks: cursors of the source that the rows come from; they travel with the commit. With no new row there is
             none, and the caller reads the same stretch of its source again.
 
     Raises:
@@ -63,13 +65,13 @@ def append(
     def work(session: Session) -> list[Row]:
         table = open_table(storage.uri(ref), columns)
         there = _there(session, table, list(unique))
-        last = table.transaction(NUMBER)
+        last = table.watermark(NUMBER)
         fresh = [row for key, row in unique.items() if key not in there]
         numbered = [{**row, "number": last + n} for n, row in enumerate(fresh, start=1)]
         if numbered:
             add = session.write(session.table(numbered, columns), table.uri, columns=columns)
-            cursors = {**(transactions or {}), NUMBER: last + len(numbered)}
-            Candidate(snapshot=table, add=add, transactions=cursors, info={"operation": "append"}).commit()
+            cursors = {**(watermarks or {}), NUMBER: last + len(numbered)}
+            commit_staged(Transaction(table=table, add=add, watermarks=cursors, provenance=Provenance(operation="append")))
         return numbered
 
     with small_session(storage) as session:
@@ -81,24 +83,38 @@ def read(session: Session, storage: Storage, ref: TableRef, *, columns: Mapping[
     import narwhals as nw
 
     table = open_existing(storage.uri(ref))
-    if table is None or table.transaction(NUMBER) <= after:
+    if table is None or table.watermark(NUMBER) <= after:
         return []
     files = [file for file in table.files if file.upper.get("number") is None or file.upper["number"] > after]
     frame = session.read(table.paths(files), columns).filter(nw.col("number") > after).sort("number")
-    return [dict(zip(columns, row, strict=True)) for row in session.rows(frame.select(*columns))]
+    return session.dicts(frame, *columns)
+
+
+def newest(session: Session, storage: Storage, ref: TableRef) -> list[Row]:
+    """The rows of the last measurement of a table that `record` writes. Files of earlier ones are not opened."""
+    import narwhals as nw
+
+    table = open_existing(storage.uri(ref))
+    bounds = [file.upper["measured_at"] for file in table.files if "measured_at" in file.upper] if table else []
+    if table is None or not bounds:
+        return []
+    chosen = [file for file in table.files if file.upper.get("measured_at", max(bounds)) >= max(bounds)]
+    frame = session.read(table.paths(chosen), table.columns)
+    last = session.rows(frame.select(nw.col("measured_at").max()))[0][0]
+    return session.dicts(frame.filter(nw.col("measured_at") == last), *table.columns)
 
 
 def _there(session: Session, table: Snapshot, ids: list[str]) -> set[str]:
     """Which of these ids the table has. The bounds of a file with one row are its id, so few files are opened."""
     import narwhals as nw
 
-    def may_hold(low: Any, high: Any) -> bool:
+    def may_contain(low: Any, high: Any) -> bool:
         return low is None or high is None or any(low <= key <= high for key in ids)
 
-    near = [file for file in table.files if may_hold(file.lower.get("id"), file.upper.get("id"))]
-    if not near:
+    chosen = [file for file in table.files if may_contain(file.lower.get("id"), file.upper.get("id"))]
+    if not chosen:
         return set()
-    frame = session.read(table.paths(near), COLUMNS).select("id")
+    frame = session.read(table.paths(chosen), COLUMNS).select("id")
     return {row[0] for row in session.rows(frame.filter(nw.col("id").is_in(ids)))}
 
 
@@ -110,7 +126,7 @@ def record(storage: Storage, ref: TableRef, *, columns: Mapping[str, str], rows:
         if not rows:
             return table.version
         add = session.write(session.table(rows, columns), table.uri, columns=columns)
-        return Candidate(snapshot=table, add=add, info={"operation": "append"}).commit()
+        return commit_staged(Transaction(table=table, add=add, provenance=Provenance(operation="append"))).version
 
     with small_session(storage) as session:
         return redo_on_conflict(lambda: work(session), attempts=_ATTEMPTS)

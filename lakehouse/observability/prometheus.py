@@ -2,20 +2,28 @@
 
     gold/slo_jobs, gold/slo_assets, ops/table_health, ops/kafka_health, ops/service_health, ops/incidents ─▶ text
 
-Read from the lake's own tables as they are now; nothing is measured here. A table that is not there yet has no lines.
+Read from the lake's own tables as they are now; nothing is measured here. A table that does not exist yet has no lines. The
+formats and their negotiation are the library's (prometheus_client), which is imported when it is used: it reads /proc then.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from lakehouse.core.delta import open_existing
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
-from lakehouse.observability import health, notifier, outbox, services, topics
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.observability import notifier, outbox, services, table_health, topics
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Metric
+
+Rows = list[dict[str, Any]]
 
 _SLO = {
     "runs": "Runs that ended in the window.",
@@ -44,8 +52,108 @@ _KAFKA = {
     "leaderless": "Partitions without a leader.",
     "newest_age_seconds": "Seconds since its newest message, when it was measured.",
 }
+_SERVICE = {"healthy": "1 when it answered.", "milliseconds": "How long it took."}
+_INCIDENT = {"open": "How often what is still wrong has occurred."}
 #: A scrape asks as often as it likes; the tables change every five minutes.
 _FRESH_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Gauges of one table: `<prefix>_<column>`, with their help texts, a sample a row."""
+
+    prefix: str
+    labels: tuple[str, ...]
+    gauges: Mapping[str, str]
+    rows: Callable[[Session, Storage], Rows]
+
+
+def _all(ref: TableRef) -> Callable[[Session, Storage], Rows]:
+    return lambda session, storage: _rows(session, storage, ref)
+
+
+def _newest(ref: TableRef) -> Callable[[Session, Storage], Rows]:
+    return lambda session, storage: outbox.newest(session, storage, ref)
+
+
+def _open_incidents(session: Session, storage: Storage) -> Rows:
+    rows = _rows(session, storage, notifier.INCIDENTS_TABLE)
+    return [{**row, "open": row["count"]} for row in rows if row["state"] == "open"]
+
+
+def _rows(session: Session, storage: Storage, ref: TableRef) -> Rows:
+    """All rows of a small table; none of one that does not exist."""
+    table = open_existing(storage.uri(ref))
+    if table is None or not table.files:
+        return []
+    return session.dicts(session.read(table.paths(), table.columns), *table.columns)
+
+
+_GROUPS = (
+    _Group("lakehouse_job", ("job", "time_window"), _SLO, _all(TableRef("gold", "slo_jobs"))),
+    _Group("lakehouse_asset", ("asset", "time_window"), _SLO, _all(TableRef("gold", "slo_assets"))),
+    _Group("lakehouse_table", ("layer", "table"), _TABLE, _newest(table_health.HEALTH_TABLE)),
+    _Group("lakehouse_kafka", ("topic", "group"), _KAFKA, _newest(topics.KAFKA_TABLE)),
+    _Group("lakehouse_service", ("service",), _SERVICE, _newest(services.SERVICES_TABLE)),
+    _Group("lakehouse_incident", ("key", "severity"), _INCIDENT, _open_incidents),
+)
+
+
+class LakeMetrics:
+    """What a registry of prometheus_client collects of a lake. An answer is given again for `fresh` seconds."""
+
+    def __init__(self, storage: Storage, *, fresh: float = 0.0) -> None:
+        self._storage, self._fresh = storage, fresh
+        self._lock = Lock()  # one scrape reads, the others wait for what it found
+        self._at = float("-inf")
+        self._found: list[Metric] = []
+
+    def describe(self) -> "Iterator[Metric]":
+        """Every metric that there can be, without samples: nothing is read when the collector is registered."""
+        for group in _GROUPS:
+            for name in group.gauges:
+                yield _gauge(group, name, ())
+
+    def collect(self) -> "list[Metric]":
+        """Every metric that has a sample.
+
+        Raises:
+            BrokenTableError: a table cannot be read.
+            StoreError: the store does not answer.
+        """
+        with self._lock:
+            if time.monotonic() - self._at >= self._fresh:
+                self._found = self._read()
+                self._at = time.monotonic()
+            return self._found
+
+    def _read(self) -> "list[Metric]":
+        with outbox.small_session(self._storage) as session:
+            gauges = [
+                _gauge(group, name, rows)
+                for group in _GROUPS
+                for rows in [group.rows(session, self._storage)]
+                for name in group.gauges
+            ]
+        return [gauge for gauge in gauges if gauge.samples]
+
+
+def _gauge(group: _Group, name: str, rows: Iterable[Mapping[str, Any]]) -> "Metric":
+    from prometheus_client.core import GaugeMetricFamily
+
+    gauge = GaugeMetricFamily(f"{group.prefix}_{name}", group.gauges[name], labels=group.labels)
+    for row in rows:
+        if row.get(name) is not None:
+            gauge.add_metric([str(row[label] or "") for label in group.labels], float(row[name]))
+    return gauge
+
+
+def _registry(storage: Storage, *, fresh: float = 0.0) -> "CollectorRegistry":
+    from prometheus_client import CollectorRegistry
+
+    registry = CollectorRegistry()
+    registry.register(LakeMetrics(storage, fresh=fresh))
+    return registry
 
 
 def text(storage: Storage) -> str:
@@ -55,68 +163,16 @@ def text(storage: Storage) -> str:
         BrokenTableError: a table cannot be read.
         StoreError: the store does not answer.
     """
-    lines: list[str] = []
-    with outbox.small_session(storage) as session:
-        for name in ("job", "asset"):
-            rows = table_rows(session, storage, TableRef("gold", f"slo_{name}s"))
-            _write(lines, f"lakehouse_{name}", _SLO, rows, labels=(name, "time_window"))
-        _write(lines, "lakehouse_table", _TABLE, newest(session, storage, health.HEALTH_TABLE), labels=("layer", "table"))
-        _write(lines, "lakehouse_kafka", _KAFKA, newest(session, storage, topics.KAFKA_TABLE), labels=("topic", "group"))
-        up = newest(session, storage, services.SERVICES_TABLE)
-        service = {"healthy": "1 when it answered.", "milliseconds": "How long it took."}
-        _write(lines, "lakehouse_service", service, up, labels=("service",))
-        incidents = table_rows(session, storage, notifier.INCIDENTS_TABLE)
-        standing = [{**row, "open": row["count"]} for row in incidents if row["state"] == "open"]
-        what = {"open": "How often what is still wrong has occurred."}
-        _write(lines, "lakehouse_incident", what, standing, labels=("key", "severity"))
-    return "\n".join([*lines, ""])
+    from prometheus_client import generate_latest
+
+    return generate_latest(_registry(storage)).decode()
 
 
-def table_rows(session: Session, storage: Storage, ref: TableRef) -> list[dict[str, Any]]:
-    """All rows of a small table; none of one that is not there."""
-    table = open_existing(storage.uri(ref))
-    if table is None or not table.files:
-        return []
-    frame = session.read(table.paths(), table.columns).select(*table.columns)
-    return [dict(zip(table.columns, row, strict=True)) for row in session.rows(frame)]
+class _Quiet(WSGIRequestHandler):
+    timeout = 10
 
-
-def newest(session: Session, storage: Storage, ref: TableRef) -> list[dict[str, Any]]:
-    """The rows of the last measurement. Files of earlier ones are not opened."""
-    import narwhals as nw
-
-    table = open_existing(storage.uri(ref))
-    bounds = [file.upper["measured_at"] for file in table.files if "measured_at" in file.upper] if table else []
-    if table is None or not bounds:
-        return []
-    near = [file for file in table.files if file.upper.get("measured_at", max(bounds)) >= max(bounds)]
-    frame = session.read(table.paths(near), table.columns).select(*table.columns)
-    last = session.rows(frame.select(nw.col("measured_at").max()))[0][0]
-    rows = session.rows(frame.filter(nw.col("measured_at") == last))
-    return [dict(zip(table.columns, row, strict=True)) for row in rows]
-
-
-def _write(
-    lines: list[str],
-    prefix: str,
-    metrics: Mapping[str, str],
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    labels: tuple[str, ...],
-) -> None:
-    kept = list(rows)
-    for name, description in metrics.items():
-        values = [(row, row[name]) for row in kept if row.get(name) is not None]
-        if not values:
-            continue
-        lines += [f"# HELP {prefix}_{name} {description}", f"# TYPE {prefix}_{name} gauge"]
-        for row, value in values:
-            listed = ",".join(f'{label}="{_escaped(str(row[label] or ""))}"' for label in labels)
-            lines.append(f"{prefix}_{name}{{{listed}}} {float(value):.10g}")
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are not news."""
 
 
 def serve(storage: Storage, *, host: str, port: int, ready: Callable[[int], None] = lambda port: None) -> None:
@@ -125,35 +181,25 @@ def serve(storage: Storage, *, host: str, port: int, ready: Callable[[int], None
     Args:
         ready: is told the port when it listens.
     """
-    kept: dict[str, Any] = {"at": 0.0, "text": ""}
+    from prometheus_client import make_wsgi_app
+    from prometheus_client.exposition import ThreadingWSGIServer
 
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
+    metrics = make_wsgi_app(_registry(storage, fresh=_FRESH_SECONDS))
 
-        def do_GET(self) -> None:
-            status, body = 200, "ok\n"
-            if self.path.partition("?")[0] == "/metrics":
-                try:
-                    if time.monotonic() - kept["at"] > _FRESH_SECONDS:
-                        kept.update(at=time.monotonic(), text=text(storage))
-                    body = kept["text"]
-                except LakehouseError as error:
-                    status, body = 503, f"{error.what}\n"
-            elif self.path != "/health":
-                status, body = 404, "GET /metrics\n"
-            content = body.encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def answer(request: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        status, body = "200 OK", "ok\n"
+        if request["PATH_INFO"] == "/metrics":
+            try:
+                return metrics(request, start)
+            except LakehouseError as error:
+                status, body = "503 Service Unavailable", f"{error.what}\n"
+        elif request["PATH_INFO"] != "/health":
+            status, body = "404 Not Found", "GET /metrics\n"
+        start(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body.encode())))])
+        return [body.encode()]
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Scrapes are not news."""
-
-    with ThreadingHTTPServer((host, port), Handler) as server:
-        server.daemon_threads = True
-        ready(server.server_address[1])
+    with make_server(host, port, answer, ThreadingWSGIServer, handler_class=_Quiet) as server:
+        ready(server.server_port)
         server.serve_forever()
 
 

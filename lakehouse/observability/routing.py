@@ -20,10 +20,10 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
-from lakehouse.core import files
 from lakehouse.core.errors import ConflictError, DeclarationError
 from lakehouse.core.names import TableRef, check_name
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.store import files
+from lakehouse.core.store.storage import Storage, lock
 from lakehouse.observability.alerts import KINDS, SEVERITIES, Severity
 
 Channel = Literal["kafka", "email", "slack"]
@@ -153,7 +153,7 @@ def load(storage: Storage) -> Routing:
     text = stored(storage)
     if text is None:
         return Routing()
-    uri, remedy = f"{storage.uri(_REF)}/{_FILE}", "Mend or remove it; docs/monitoring.md shows one."
+    uri, remedy = f"{storage.uri(_REF)}/{_FILE}", "Fix or remove it; docs/monitoring.md shows one."
     try:
         return parse(json.loads(text))
     except ValueError as error:
@@ -163,7 +163,7 @@ def load(storage: Storage) -> Routing:
 
 
 def in_force(storage: Storage) -> Routing:
-    """The routing of this lake; the record above while the file is wrong, which is said by whoever delivers."""
+    """The routing of this lake; the record above while the file is wrong; the sensor that delivers reports that."""
     try:
         return load(storage)
     except DeclarationError:
@@ -189,7 +189,7 @@ def save(storage: Storage, document: Mapping[str, Any], *, seen: bytes | None) -
         ConflictError: the file is another one by now; nothing was changed.
     """
     parse(document)
-    with hold(storage.uri(_REF), wait=10):
+    with lock(storage.uri(_REF), wait=10):
         if stored(storage) != seen:
             raise ConflictError(
                 "The routing was changed by somebody else meanwhile.", remedy="Look at it as it is now, and change it again."
@@ -224,8 +224,8 @@ def parse(document: Mapping[str, Any]) -> Routing:
     try:
         return _parsed(document)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        said = f"{type(error).__name__}: {error}"
-        raise DeclarationError(f"A field cannot be read ({said:.200}).", remedy="Give each the type that it has.") from error
+        reported = f"{type(error).__name__}: {error}"
+        raise DeclarationError(f"A field cannot be read ({reported:.200}).", remedy="Give each the type that it has.") from error
 
 
 def _parsed(document: Mapping[str, Any]) -> Routing:

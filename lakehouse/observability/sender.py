@@ -9,10 +9,12 @@ import json
 import time
 from datetime import UTC, datetime
 
-from lakehouse.core.delta import Candidate, open_existing, open_table
 from lakehouse.core.errors import BusyError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.provenance import Provenance
+from lakehouse.core.table.snapshot import open_existing, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.observability import events, outbox
 from lakehouse.observability.kafka import arrived, produce
 
@@ -43,7 +45,7 @@ def send_events(storage: Storage, bootstrap: str, *, topic: str = TOPIC, timeout
         return 0
     try:
         # Two senders at once would send the same events twice, so only one is at work.
-        with hold(storage.uri(SENT_TABLE), wait=0.0):
+        with lock(storage.uri(SENT_TABLE), wait=0.0):
             return _send(storage, bootstrap, topic, timeout)
     except BusyError:
         return 0
@@ -53,19 +55,19 @@ def waiting(storage: Storage) -> int:
     """How many events no broker has acknowledged."""
     there = open_existing(storage.uri(events.EVENTS_TABLE))
     sent = open_existing(storage.uri(SENT_TABLE))
-    last = there.transaction(outbox.NUMBER) if there else 0
-    return last - (sent.transaction(outbox.NUMBER) if sent else 0)
+    last = there.watermark(outbox.NUMBER) if there else 0
+    return last - (sent.watermark(outbox.NUMBER) if sent else 0)
 
 
 def _send(storage: Storage, bootstrap: str, topic: str, timeout: float) -> int:
     table = open_table(storage.uri(SENT_TABLE), COLUMNS)
     with outbox.small_session(storage) as session:
-        after = table.transaction(outbox.NUMBER)
+        after = table.watermark(outbox.NUMBER)
         rows = outbox.read(session, storage, events.EVENTS_TABLE, columns=events.COLUMNS, after=after)[:_BATCH]
         if not rows:
             return 0
         began = time.monotonic()
-        offsets = {int(partition): offset for partition, offset in json.loads(table.last_info().get(topic, "{}")).items()}
+        offsets = {int(partition): offset for partition, offset in json.loads(table.provenance.facts.get(topic, "{}")).items()}
         there = arrived(bootstrap, topic, offsets, timeout=timeout)
         missing = [(row["id"], row["subject"], events.message(row)) for row in rows if row["id"] not in there]
         ends = produce(bootstrap, topic, missing, timeout=timeout) if missing else {}
@@ -82,5 +84,6 @@ def _send(storage: Storage, bootstrap: str, topic: str, timeout: float) -> int:
         }
         add = session.write(session.table([record], COLUMNS), table.uri, columns=COLUMNS)
         done = {outbox.NUMBER: rows[-1]["number"]}
-        Candidate(snapshot=table, add=add, transactions=done, info={topic: json.dumps(offsets)}).commit()
+        made = Provenance(facts={topic: json.dumps(offsets)})
+        commit_staged(Transaction(table=table, add=add, watermarks=done, provenance=made))
     return len(rows)

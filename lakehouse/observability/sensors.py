@@ -13,9 +13,9 @@ import dagster as dg
 
 from lakehouse.core.errors import DeclarationError, LakehouseError
 from lakehouse.core.names import TableRef
+from lakehouse.core.text import one_line
 from lakehouse.observability.services import ProbeError, http
-from lakehouse.observability.text import one_line
-from lakehouse.observability.watch import Promise
+from lakehouse.observability.watch import JobSla
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ MONITORING = "monitoring"
 _LOG = logging.getLogger("lakehouse.alerts")
 
 
-def sensors(settings: Settings, *, promises: Sequence[Promise], tables: Sequence[TableRef]) -> list[dg.SensorDefinition]:
+def sensors(settings: Settings, *, job_slas: Sequence[JobSla], tables: Sequence[TableRef]) -> list[dg.SensorDefinition]:
     """The sensors of this installation; in `dev` they are there, stopped.
 
     Args:
-        promises, tables: what jobs promise, and the tables without a spec: what the routing's file may set thresholds for.
+        job_slas: the SLAs that jobs declare; tables: those without a spec. The routing's file may set thresholds for both.
     """
     status = dg.DefaultSensorStatus.STOPPED if settings.env == "dev" else dg.DefaultSensorStatus.RUNNING
 
@@ -45,8 +45,8 @@ def sensors(settings: Settings, *, promises: Sequence[Promise], tables: Sequence
         from lakehouse.observability import routing, thresholds
         from lakehouse.observability.watch import look
 
-        kept = thresholds.promised(promises, routing.in_force(settings.storage))
-        found = look(context.instance, settings.storage, cursor=context.cursor, promises=kept, ui=settings.ui_url)
+        slas = thresholds.slas_in_force(job_slas, routing.in_force(settings.storage))
+        found = look(context.instance, settings.storage, cursor=context.cursor, job_slas=slas, ui=settings.ui_url)
         context.update_cursor(found.cursor)
         beat = ""
         if MONITORING in found.succeeded and settings.heartbeat_url.get_secret_value():
@@ -61,27 +61,29 @@ def sensors(settings: Settings, *, promises: Sequence[Promise], tables: Sequence
     )
     def deliver(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         from lakehouse.observability import thresholds
-        from lakehouse.observability.health import targets
+        from lakehouse.observability.table_health import targets
 
         before = json.loads(context.cursor) if context.cursor else {}
         wanted = targets(settings.storage, settings.tables, tables)
-        said, routing_error = send(
+        reported, routing_error = send(
             settings,
             routing_error=before.get("routing", ""),
-            judge=lambda rules: thresholds.unknown(rules, targets=wanted, promises=promises),
+            validate=lambda rules: thresholds.unknown(rules, targets=wanted, job_slas=job_slas),
         )
         context.update_cursor(json.dumps({"routing": routing_error}))
-        return dg.SkipReason(said)
+        return dg.SkipReason(reported)
 
     return [watch, deliver]
 
 
-def send(settings: Settings, *, routing_error: str = "", judge: "Callable[[Routing], str]" = lambda rules: "") -> tuple[str, str]:
+def send(
+    settings: Settings, *, routing_error: str = "", validate: "Callable[[Routing], str]" = lambda rules: ""
+) -> tuple[str, str]:
     """Send what is due: alerts, then events. What was done in a sentence, and what is wrong with the routing file.
 
     Args:
-        routing_error: what was wrong with it the last time; it is said once.
-        judge: says what is wrong with a routing although it can be read.
+        routing_error: what was wrong with it the last time; it is reported once.
+        validate: what is wrong with a routing although it can be read; empty when nothing is.
     """
     from lakehouse.observability import channels, routing
     from lakehouse.observability.alerts import Alert, raise_alert
@@ -91,7 +93,7 @@ def send(settings: Settings, *, routing_error: str = "", judge: "Callable[[Routi
     storage, wrong = settings.storage, ""
     try:
         rules = routing.load(storage)
-        wrong = judge(rules)
+        wrong = validate(rules)
     except DeclarationError as error:
         rules, wrong = routing.Routing(), one_line(str(error))
     key = "automation:routing"
@@ -101,14 +103,14 @@ def send(settings: Settings, *, routing_error: str = "", judge: "Callable[[Routi
         raise_alert(storage, Alert("automation", "info", "The routing of alerts is right again", key=key, state="resolved"))
     configured = channels.of_settings(settings)
     step = notify(storage, configured, routing=rules)
-    said = f"{step.sent} messages sent, {step.failed} failed, {step.waiting} wait."
+    reported = f"{step.sent} messages sent, {step.failed} failed, {step.waiting} wait."
     if settings.kafka_bootstrap:
         try:
-            said += f" {send_events(storage, settings.kafka_bootstrap)} events sent."
+            reported += f" {send_events(storage, settings.kafka_bootstrap)} events sent."
         except LakehouseError as error:  # the outbox keeps them; service_health says that Kafka is down
             _LOG.warning("%s", error)
-            said += f" No events sent: {one_line(error.what)}"
-    return said, wrong
+            reported += f" No events sent: {one_line(error.what)}"
+    return reported, wrong
 
 
 def heartbeat(settings: Settings) -> str:

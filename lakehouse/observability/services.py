@@ -14,13 +14,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lakehouse.core.errors import LakehouseError
-from lakehouse.core.files import is_remote
-from lakehouse.core.names import TableRef
+from lakehouse.core.names import TableRef, is_remote
 from lakehouse.core.sql import explained, open_engine
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.text import one_line, redact, span
 from lakehouse.observability.alerts import Alert
 from lakehouse.observability.deadline import side_by_side
-from lakehouse.observability.text import one_line, redact, span
+from lakehouse.runtime.dagster_private import ticks
 from lakehouse.settings import Settings, listed
 
 SERVICES_TABLE = TableRef("ops", "service_health")
@@ -85,9 +85,9 @@ def examine(services: Sequence[Service], *, patience: float = PATIENCE) -> list[
         try:
             outcomes[service.name]()
         except Exception as error:  # noqa: BLE001 - whatever a client library raises is what is to be reported
-            said = error.what if isinstance(error, LakehouseError) else f"{type(error).__name__}: {error}"
+            reported = error.what if isinstance(error, LakehouseError) else f"{type(error).__name__}: {error}"
             spent = times.get(service.name, patience * 1000)
-            out.append(Outcome(service.name, service.target, False, round(spent, 1), one_line(said)))
+            out.append(Outcome(service.name, service.target, False, round(spent, 1), one_line(reported)))
         else:
             out.append(Outcome(service.name, service.target, True, round(times[service.name], 1)))
     return out
@@ -126,8 +126,10 @@ def configured(
     urls: Sequence[str] = (),
 ) -> list[Service]:
     """The services that the settings name."""
-    places = sorted({place for place in (storage.root, storage.landing, *storage.layers.values()) if is_remote(place)})
-    out = [Service(f"store:{place}", place, lambda place=place: store(place)) for place in places]  # type: ignore[misc]
+    locations = sorted(
+        {location for location in (storage.root, storage.landing, *storage.layers.values()) if is_remote(location)}
+    )
+    out = [Service(f"store:{location}", location, lambda location=location: store(location)) for location in locations]  # type: ignore[misc]
     for name, url in databases.items():
         if url.startswith("postgresql"):
             out.append(Service(name, redact(url), lambda name=name, url=url: database(name, url)))  # type: ignore[misc]
@@ -168,27 +170,27 @@ def http(url: str, *, shown: str = "") -> None:
             reply.read(1)
     except OSError as error:
         code = getattr(error, "code", None)
-        said = f"answered {code}" if code else f"did not answer: {getattr(error, 'reason', error)}"
-        raise ProbeError(f"{shown or redact(url)} {said}.", remedy="Look at its log.") from None
+        reported = f"answered {code}" if code else f"did not answer: {getattr(error, 'reason', error)}"
+        raise ProbeError(f"{shown or redact(url)} {reported}.", remedy="Look at its log.") from None
 
 
-def store(place: str) -> None:
+def store(location: str) -> None:
     """An object can be put, is given back as it was put, and can be removed."""
     from obstore.exceptions import BaseError
     from obstore.store import from_url
 
-    from lakehouse.core.files import bucket, explain
+    from lakehouse.core.store.files import bucket, explain
 
-    whole = bucket(place)
+    whole = bucket(location)
     patience = timedelta(seconds=_TIMEOUT)
     retry: Any = {"max_retries": 1, "retry_timeout": patience}
     options: Any = {"connect_timeout": timedelta(seconds=2), "timeout": patience, "allow_http": True}
-    name = f"{place[len(whole) + 1 :]}/_lakehouse_probe_{uuid.uuid4().hex}".lstrip("/")
+    name = f"{location[len(whole) + 1 :]}/_lakehouse_probe_{uuid.uuid4().hex}".lstrip("/")
     try:
         client: Any = from_url(whole, retry_config=retry, client_options=options)
         client.put(name, b"probe")
         if bytes(client.get(name).bytes()) != b"probe":
-            raise ProbeError(f"{place} does not give back what was put there.", remedy="Look at the store's log.")
+            raise ProbeError(f"{location} does not give back what was put there.", remedy="Look at the store's log.")
         client.delete(name)
     except (BaseError, FileNotFoundError) as error:
         raise explain(whole, error) from None
@@ -213,13 +215,13 @@ def brokers(bootstrap: str) -> None:
 
 def port(master: str) -> None:
     """One of the masters takes a connection: Spark's own protocol has no question that costs nothing."""
-    places = [urlsplit(f"//{place}") for place in master.removeprefix("spark://").split(",")]
+    locations = [urlsplit(f"//{location}") for location in master.removeprefix("spark://").split(",")]
     errors = []
-    for place in places:
+    for location in locations:
         try:
-            socket.create_connection((place.hostname or "", place.port or 7077), timeout=_TIMEOUT / len(places)).close()
+            socket.create_connection((location.hostname or "", location.port or 7077), timeout=_TIMEOUT / len(locations)).close()
         except OSError as error:
-            errors.append(f"{place.netloc}: {error.strerror or error}")
+            errors.append(f"{location.netloc}: {error.strerror or error}")
         else:
             return
     raise ProbeError(f"No Spark master takes a connection ({'; '.join(errors)}).", remedy="Start it.")
@@ -244,7 +246,7 @@ def dagster_parts(instance: Any, *, cadence: Mapping[str, Any], now: datetime | 
     for name, beat in sorted(instance.get_daemon_heartbeats().items()):
         age = at - datetime.fromtimestamp(beat.timestamp, tz=UTC)
         text = f"The {name} daemon had its last heartbeat {span(age)} ago." if age > _HEARTBEAT else ""
-        out.append(Service(f"daemon:{name.lower()}", "dagster-daemon", lambda text=text: _verdict(text)))  # type: ignore[misc]
+        out.append(Service(f"daemon:{name.lower()}", "dagster-daemon", lambda text=text: _raise_problem(text)))  # type: ignore[misc]
     if instance.schedule_storage is None:  # an instance in memory
         return out
     states = [state for state in instance.all_instigator_state() if state.is_running]
@@ -252,10 +254,10 @@ def dagster_parts(instance: Any, *, cadence: Mapping[str, Any], now: datetime | 
         what = state.instigator_type.value.lower()
         if what not in ("schedule", "sensor"):
             continue
-        ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
-        text = _tick_problem(ticks[0] if ticks else None, cadence.get(state.instigator_name), at)
+        newest = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1)
+        text = _tick_problem(newest[0] if newest else None, cadence.get(state.instigator_name), at)
         name = f"{what}:{state.instigator_name}"
-        out.append(Service(name, "dagster-daemon", lambda text=text: _verdict(text)))  # type: ignore[misc]
+        out.append(Service(name, "dagster-daemon", lambda text=text: _raise_problem(text)))  # type: ignore[misc]
     return out
 
 
@@ -276,13 +278,10 @@ def _next(last: datetime, cadence: Any) -> datetime | None:
         return None
     if isinstance(cadence, int | float):
         return last + timedelta(seconds=cadence)
-    from dagster._utils.schedules import schedule_execution_time_iterator
-
     cron, timezone = cadence
-    ticks = schedule_execution_time_iterator(last.timestamp() + 1, cron, timezone)
-    return next(ticks).astimezone(UTC)
+    return next(ticks(last + timedelta(seconds=1), cron, timezone)).astimezone(UTC)
 
 
-def _verdict(problem: str) -> None:
+def _raise_problem(problem: str) -> None:
     if problem:
         raise ProbeError(problem, remedy="Look at the daemon's log.")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from lakehouse.observability.routing import Routing
 
 if TYPE_CHECKING:  # watch.py imports Dagster, which the process that looks at tables does without
-    from lakehouse.observability.health import Target
-    from lakehouse.observability.watch import Promise
+    from lakehouse.observability.table_health import Target
+    from lakehouse.observability.watch import JobSla
 
 
 def bounded(targets: "Sequence[Target]", routing: Routing) -> "list[Target]":
@@ -27,14 +27,14 @@ def bounded(targets: "Sequence[Target]", routing: Routing) -> "list[Target]":
     return out
 
 
-def promised(promises: "Sequence[Promise]", routing: Routing) -> "list[Promise]":
+def slas_in_force(job_slas: "Sequence[JobSla]", routing: Routing) -> "list[JobSla]":
     """What jobs promise, with the SLAs that are in force."""
-    return [replace(promise, sla=routing.jobs.get(promise.job, promise.sla)) for promise in promises]
+    return [replace(job_sla, sla=routing.jobs.get(job_sla.job, job_sla.sla)) for job_sla in job_slas]
 
 
-def unknown(routing: Routing, *, targets: "Sequence[Target]", promises: "Sequence[Promise]") -> str:
+def unknown(routing: Routing, *, targets: "Sequence[Target]", job_slas: "Sequence[JobSla]") -> str:
     """What the file bounds and nobody has: a sentence, empty when there is no such thing."""
-    tables, jobs = {str(target.ref): target for target in targets}, {promise.job for promise in promises}
+    tables, jobs = {str(target.ref): target for target in targets}, {job_sla.job for job_sla in job_slas}
     wrong = [f"table {name}" for name in routing.tables if name not in tables]
     wrong += [f"job {name} with an SLA" for name in routing.jobs if name not in jobs]
     aged = [name for name, bounds in routing.tables.items() if name in tables and bounds.max_event_age is not None]

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.text import one_line
 from lakehouse.observability import kafka, outbox
 from lakehouse.observability.deadline import within
-from lakehouse.observability.text import one_line
 
 KAFKA_TABLE = TableRef("ops", "kafka_health")
 COLUMNS = {
@@ -48,8 +48,8 @@ def look(
     try:
         found = within(patience, lambda: kafka.topics(bootstrap, watched, timeout=patience / 2), what="topics")
     except LakehouseError as error:
-        said = one_line(error.what)
-        return [{**base, "topic": topic, "group": group, "leaderless": None, "error": said} for topic, group in watched]
+        reported = one_line(error.what)
+        return [{**base, "topic": topic, "group": group, "leaderless": None, "error": reported} for topic, group in watched]
     before = _ends(storage, at)
     out = []
     for health in found:
@@ -77,8 +77,8 @@ def _ends(storage: Storage, at: datetime) -> dict[tuple[str, str], int]:
     if table is None:
         return {}
     since = at - _RECENT
-    near = [file for file in table.files if file.upper.get("measured_at") is None or file.upper["measured_at"] >= since]
+    chosen = [file for file in table.files if file.upper.get("measured_at") is None or file.upper["measured_at"] >= since]
     with outbox.small_session(storage) as session:
-        frame = session.read(table.paths(near), COLUMNS).filter(~nw.col("end_offset").is_null()).sort("measured_at")
+        frame = session.read(table.paths(chosen), COLUMNS).filter(~nw.col("end_offset").is_null()).sort("measured_at")
         rows = session.rows(frame.select("topic", "group", "end_offset"))
     return {(topic, group): end for topic, group, end in rows}

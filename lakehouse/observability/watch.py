@@ -18,13 +18,13 @@ from typing import Any
 import dagster as dg
 
 from lakehouse.core import ledger
-from lakehouse.core.delta import open_existing
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.text import one_line, span
 from lakehouse.observability import eventlog, outbox
 from lakehouse.observability.alerts import ALERTS_TABLE, Alert, Kind, raise_alerts
 from lakehouse.observability.eventlog import Entry
 from lakehouse.observability.events import Event, publish_all
-from lakehouse.observability.text import one_line, span
 
 _WATCHED = (
     dg.DagsterEventType.RUN_START,
@@ -42,7 +42,7 @@ _STEP_OF_LINK = "/runs/{}?selection={}"
 
 
 @dataclass(frozen=True)
-class Promise:
+class JobSla:
     """What a job promises: it is done so long after it was requested."""
 
     job: str
@@ -65,7 +65,7 @@ def look(
     storage: Storage,
     *,
     cursor: str | None,
-    promises: Sequence[Promise] = (),
+    job_slas: Sequence[JobSla] = (),
     ui: str = "",
     now: datetime | None = None,
 ) -> Look:
@@ -85,10 +85,10 @@ def look(
     # Below a first cursor nothing was seen, and nothing is to be: it is where the look back begins.
     fresh = [entry for entry in found if entry.id > after or (seen and entry.id > min(seen) and entry.id not in seen)]
     alerts = [alert for entry in fresh for alert in _alerts(instance, entry, ui=ui)]
-    alerts += _late(instance, promises, fresh, ui=ui, now=now)
+    alerts += _late(instance, job_slas, fresh, ui=ui, now=now)
     if any(alert.state == "resolved" for alert in alerts):
         alerts = _without_idle_ends(alerts, open_keys(storage))
-    kept = len(raise_alerts(storage, alerts))
+    raised = len(raise_alerts(storage, alerts))
     events = [event for entry in fresh for event in _events(entry)]
     landed, files = _landed(storage, int(state["files"]))
     published = publish_all(storage, [*events, *landed])
@@ -96,7 +96,7 @@ def look(
     recent = sorted({*seen, *(entry.id for entry in found)})[-2 * eventlog.MARGIN :]
     after_this = json.dumps({"log": own, "id": last, "seen": recent, "files": files})
     good = {entry.entry.job_name or "" for entry in fresh if entry.event.event_type == dg.DagsterEventType.RUN_SUCCESS}
-    return Look(after_this, kept, published, len(fresh), frozenset(good))
+    return Look(after_this, raised, published, len(fresh), frozenset(good))
 
 
 def _without_idle_ends(alerts: Sequence[Alert], standing: set[str]) -> list[Alert]:
@@ -176,14 +176,14 @@ def _run_failed(instance: dg.DagsterInstance, entry: Entry, *, ui: str) -> list[
     message = entry.event.message or ""
     gone = reason in _GONE or (not reason and error is None and first is None and "maximum runtime" not in message)
     what = f"Step {step} of {job}" if step else job
-    said = explain(error) if error is not None else one_line(message) or "no reason was recorded"
+    explained = explain(error) if error is not None else one_line(message) or "no reason was recorded"
     at = _at(entry)
     return [
         Alert(
             "run_worker_gone" if gone else "run_failure",
             severity="error",
             subject=f"{job}: its run worker is gone" if gone else f"{job} failed" + (f" in {step}" if step else ""),
-            body=f"{what} failed at {at:%Y-%m-%d %H:%M:%S} UTC: {said}",
+            body=f"{what} failed at {at:%Y-%m-%d %H:%M:%S} UTC: {explained}",
             key=f"{'run_worker_gone' if gone else 'run_failure'}:{job}",
             run_id=run_id,
             job=job,
@@ -219,10 +219,10 @@ def _check(entry: Entry, *, ui: str) -> Alert:
 
 
 def _late(
-    instance: dg.DagsterInstance, promises: Sequence[Promise], fresh: Iterable[Entry], *, ui: str, now: datetime
+    instance: dg.DagsterInstance, job_slas: Sequence[JobSla], fresh: Iterable[Entry], *, ui: str, now: datetime
 ) -> list[Alert]:
     """Runs that have missed their job's SLA: those that just ended, and those on their way."""
-    by_job = {promise.job: promise.sla for promise in promises}
+    by_job = {job_sla.job: job_sla.sla for job_sla in job_slas}
     ended = {e.entry.run_id: _at(e) for e in fresh if e.event.event_type in eventlog.ENDS and e.entry.job_name in by_job}
     unfinished = [
         status
@@ -298,11 +298,11 @@ def _landed(storage: Storage, before: int) -> tuple[list[Event], int]:
     columns = {name: ledger.FILES[name] for name in ("table", "batch_id", "path", "size", "planned_at", "run_id", "given_back")}
     since = datetime.now(UTC) - _LOOK_BACK
     if 0 < before <= table.version:
-        first = [entry["timestamp"] for entry in table.commit_info(since=before - 1)]
-        since = datetime.fromtimestamp(min(first) / 1000, tz=UTC) - _LOOK_BACK if first else since
-    near = [file for file in table.files if file.upper.get("planned_at") is None or file.upper["planned_at"] >= since]
+        first = [commit.at for commit in table.commits(since=before - 1) if commit.at is not None]
+        since = min(first) - _LOOK_BACK if first else since
+    chosen = [file for file in table.files if file.upper.get("planned_at") is None or file.upper["planned_at"] >= since]
     with outbox.small_session(storage) as session:
-        frame = session.read(table.paths(near), columns).filter(nw.col("planned_at") >= since)
+        frame = session.read(table.paths(chosen), columns).filter(nw.col("planned_at") >= since)
         rows = session.rows(frame.filter(~nw.col("given_back").fill_null(False)).select(*columns))
     return [
         Event(
@@ -320,8 +320,8 @@ def explain(error: Any) -> str:
     """Dagster's record of an error as one sentence: that of the error itself, not of what wrapped it."""
     while error.cause is not None and (error.cls_name or "").startswith(_WRAPPERS):
         error = error.cause
-    said = " ".join((error.message or "").split())
-    return one_line(said.partition(": ")[2] if error.cls_name == "Failure" else said)
+    message = " ".join((error.message or "").split())
+    return one_line(message.partition(": ")[2] if error.cls_name == "Failure" else message)
 
 
 def _at(entry: Entry) -> datetime:
@@ -336,6 +336,6 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
 
-def promises(jobs: Iterable[Any]) -> tuple[Promise, ...]:
+def job_slas(jobs: Iterable[Any]) -> tuple[JobSla, ...]:
     """The promises of declared jobs (`automation.Job`)."""
-    return tuple(Promise(job.name, job.sla) for job in jobs if job.sla is not None)
+    return tuple(JobSla(job.name, job.sla) for job in jobs if job.sla is not None)

@@ -12,11 +12,11 @@ from typing import Any
 import dagster as dg
 
 from lakehouse.core.clock import zone
-from lakehouse.core.delta import DataFile, Snapshot
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
-from lakehouse.lake import LakeResource
-from lakehouse.reports.publish import Page, Snapshots, dicts, publish, report_arguments, rows, states
+from lakehouse.core.table.snapshot import DataFile, Snapshot
+from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments, rows, states
+from lakehouse.runtime.lake import LakeResource
 from lakehouse.tables.brt import BRT_GPS
 
 REPORT = TableRef("reports", "brt")
@@ -76,7 +76,7 @@ def _by_minute(session: Session, snapshot: Snapshot | None, since: datetime) -> 
     frame = session.read(paths, snapshot.columns).filter(nw.col("minuto") > nw.lit(since))
     sums = [nw.col(name).sum().cast(nw.Int64).alias(name) for name in _SUMMED]
     frame = frame.group_by("minuto").agg(nw.col("capturas").max().alias("capturas"), *sums).sort("minuto")
-    return dicts(session, frame, "minuto", "capturas", *_SUMMED)
+    return session.dicts(frame, "minuto", "capturas", *_SUMMED)
 
 
 def _files_since(snapshot: Snapshot | None, day: datetime) -> list[DataFile]:

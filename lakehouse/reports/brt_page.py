@@ -22,7 +22,7 @@ _TOP = 40
 _HOUR_MS = 3_600_000
 _STATES = {"moving": ("accent", "em movimento"), "still": ("muted", "parados"), "stale": ("bad", "sem posição há mais de 5 min")}
 #: Terminals and stations, for orientation only; to a hundred metres or so.
-_PLACES = (
+_LANDMARKS = (
     ("Alvorada", -43.365, -23.000),
     ("Jardim Oceânico", -43.311, -23.007),
     ("Recreio", -43.479, -23.018),
@@ -106,11 +106,11 @@ def _map(fleet: Sequence[page.Row]) -> page.Figure | None:
     if not fleet:
         return None
     count = {state: sum(_state(row) == state for row in fleet) for state in _STATES}
-    said = ", ".join(f"{page.number(count[state])} {label}" for state, (_, label) in _STATES.items())
+    listed = ", ".join(f"{page.number(count[state])} {label}" for state, (_, label) in _STATES.items())
     return page.Figure(
         title="Onde está a frota",
         caption="Última posição de cada veículo que a última captura trouxe. Os nomes são só para orientação.",
-        says=f"Mapa de {page.number(len(fleet))} veículos: {said}.",
+        description=f"Mapa de {page.number(len(fleet))} veículos: {listed}.",
         charts={name: _map_chart(fleet, wide=name == "wide") for name in page.WIDTHS},
         legend=[(colour, f"{label} ({page.number(count[state])})") for state, (colour, label) in _STATES.items()],
         dots=True,
@@ -127,7 +127,7 @@ def _map_chart(fleet: Sequence[page.Row], *, wide: bool) -> str:
         key=lambda point: (order.index(point["state"]), point["x"], point["y"]),
     )
     x, y = _extent([p["x"] for p in points], [p["y"] for p in points], ratio=width / height)
-    names = [{"x": at_x, "y": at_y, "name": name} for name, at_x, at_y in _PLACES if _inside(at_x, x) and _inside(at_y, y)]
+    names = [{"x": at_x, "y": at_y, "name": name} for name, at_x, at_y in _LANDMARKS if _inside(at_x, x) and _inside(at_y, y)]
     grid = alt.Axis(title=None, labels=False, tickCount=8)
     at: dict[str, Any] = {
         "x": alt.X("x:Q", scale=page.span(*x), axis=grid),
@@ -177,7 +177,7 @@ def _curve(minutes: Sequence[page.Row]) -> page.Figure | None:
     return page.Figure(
         title="A frota por hora",
         caption="Média dos veículos por captura em cada hora das últimas 24, horário do Rio.",
-        says=f"Veículos por hora de {_hour(min(hours))} a {_hour(max(hours))}.",
+        description=f"Veículos por hora de {_hour(min(hours))} a {_hour(max(hours))}.",
         charts={name: _lines(series, measures, wide=name == "wide") for name in page.WIDTHS},
         legend=[("daily", "com posição recente"), ("accent", "em movimento"), ("bad", "atrasados")],
         table=page.Table(
@@ -207,7 +207,7 @@ def _speed(hours: Sequence[page.Row]) -> page.Figure | None:
     return page.Figure(
         title="Velocidade por hora",
         caption="km/h entre posições seguidas, paradas incluídas, de todos os serviços.",
-        says=f"Velocidade média por hora; a última foi {page.number(points[-1][1], 1)} km/h.",
+        description=f"Velocidade média por hora; a última foi {page.number(points[-1][1], 1)} km/h.",
         charts={name: _lines({"v": points}, {"v": "accent"}, wide=name == "wide") for name in page.WIDTHS},
     )
 

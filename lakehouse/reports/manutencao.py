@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from lakehouse.core.clock import zone
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
-from lakehouse.lake import LakeResource
 from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments, rows, states
+from lakehouse.runtime.lake import LakeResource
 
 if TYPE_CHECKING:
     from lakehouse.reports.manutencao_page import ManutencaoFigures

@@ -61,7 +61,7 @@ def render(figures: ManutencaoFigures) -> str:
         wrong=[f"{_name(row)}: {page.text(row['said'])}" for row in wrong],
         totals=_totals(figures),
         upkeep=_upkeep(figures.upkeep),
-        kept=_kept(figures.upkeep),
+        retained=_retained(figures.upkeep),
         backups=_backups(figures.backups),
         audit=_audit(figures.audit),
         acts=_acts(figures.acts),
@@ -109,14 +109,14 @@ def _upkeep(rows: Sequence[page.Row]) -> page.Table:
     )
 
 
-def _kept(rows: Sequence[page.Row]) -> page.Table:
+def _retained(rows: Sequence[page.Row]) -> page.Table:
     """What was protected besides the current version and the floor, or left out, and why."""
     cells = []
     for row in sorted(rows, key=lambda row: (row["layer"], row["table"])):
         for entry in (row["kept_versions"] or "").split("; "):
             version, _, reason = entry.partition(": ")
             if version.isdigit() and reason not in ("current", "within the retention floor"):
-                cells.append((_name(row), page.number(int(version)), page.text(_said(reason))))
+                cells.append((_name(row), page.number(int(version)), page.text(_reason(reason))))
         if row["said"]:
             cells.append((_name(row), page.DASH, page.text(row["said"])))
     return page.Table(
@@ -124,7 +124,7 @@ def _kept(rows: Sequence[page.Row]) -> page.Table:
     )
 
 
-def _said(reason: str) -> str:
+def _reason(reason: str) -> str:
     """A reason of `lakehouse/maintenance/protect.py` in the words of the page."""
     for own, words in _REASONS.items():
         reason = reason.replace(own, words)
@@ -195,8 +195,8 @@ def _acts(rows: Sequence[page.Row]) -> page.Table:
     )
 
 
-def _pair(row: page.Row, name: str, said: Any) -> str:
-    before, after = said(row[f"{name}_before"]), said(row[f"{name}_after"])
+def _pair(row: page.Row, name: str, shown: Any) -> str:
+    before, after = shown(row[f"{name}_before"]), shown(row[f"{name}_after"])
     return str(after) if before == after else f"{before} → {after}"
 
 

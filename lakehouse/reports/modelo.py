@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
-from lakehouse.lake import LakeResource
 from lakehouse.ml.resource import MlResource
 from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments, rows, states
-from lakehouse.steps import failures
+from lakehouse.runtime.lake import LakeResource
+from lakehouse.runtime.steps import failures
 
 if TYPE_CHECKING:
     from lakehouse.reports.modelo_page import ModeloFigures
@@ -32,7 +32,9 @@ TABLES = (_DAILY, TableRef("ml", "features"), _EVALUATION, _FORECAST, _ACCURACY,
     description="The forecast's model: backtest, forecast with interval, importance, decisions. One HTML page.",
     **report_arguments(REPORT, tag="ml"),
 )
-def modelo_report(context: dg.AssetExecutionContext, lake: LakeResource, ml: MlResource) -> dg.MaterializeResult:
+def modelo_report(
+    context: dg.AssetExecutionContext, lake: LakeResource, ml: dg.ResourceParam[MlResource]
+) -> dg.MaterializeResult:
     with failures():
         champion = ml.registry.alias("champion")
     number = champion.number if champion else None

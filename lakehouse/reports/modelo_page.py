@@ -126,7 +126,7 @@ def _forecast(daily: Sequence[page.Row], newest: Sequence[page.Row]) -> page.Fig
     return page.Figure(
         title="Previsão da receita diária",
         caption="A faixa deve conter oito de cada dez dias de venda. Um dia previsto como fechado vale zero.",
-        says=f"Receita prevista de {_span(newest)}, de {page.number(min(row['previsto'] for row in newest))} a"
+        description=f"Receita prevista de {_span(newest)}, de {page.number(min(row['previsto'] for row in newest))} a"
         f" {page.number(max(row['previsto'] for row in newest))} por dia.",
         charts={name: _forecast_chart(came, newest, origin, wide=name == "wide") for name in page.WIDTHS},
         legend=(("daily", "vendido"), ("accent", "previsto"), ("line", "faixa de 80 %")),
@@ -177,13 +177,13 @@ def _folds(rows: Sequence[page.Row], horizon: int) -> page.Figure | None:
     shown = [name for name in shown if not (name == "campeao" and same)]
     origins = sorted({row["origem"] for row in mine})
     by = {(row["origem"], row["modelo"]): row for row in mine}
-    said = "; ".join(f"{_MODELS[name][1]} {_percent(_mean(rows, name, horizon))}" for name in shown)
+    listed = "; ".join(f"{_MODELS[name][1]} {_percent(_mean(rows, name, horizon))}" for name in shown)
     covered = [row["cobertura"] for row in mine if row["modelo"] == "candidato" and row["cobertura"] is not None]
     remark = f" A faixa conteve {_percent(sum(covered) / len(covered))} dos dias." if covered else ""
     return page.Figure(
         title=f"Erro por origem, {horizon} dias",
-        caption=f"WAPE de cada previsão feita como teria sido no dia. Média: {said}.{remark}",
-        says=f"WAPE por origem de {page.day(origins[0])} a {page.day(origins[-1])}. Média: {said}.",
+        caption=f"WAPE de cada previsão feita como teria sido no dia. Média: {listed}.{remark}",
+        description=f"WAPE por origem de {page.day(origins[0])} a {page.day(origins[-1])}. Média: {listed}.",
         charts={width: _folds_chart(by, origins, shown, wide=width == "wide") for width in page.WIDTHS},
         legend=[_MODELS[name] for name in shown],
         table=page.Table(

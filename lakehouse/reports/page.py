@@ -60,14 +60,14 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A chart of the page. `charts` has an SVG for each of WIDTHS; `says` is its text alternative.
+    """A chart of the page. `charts` has an SVG for each of WIDTHS; `description` is its text alternative.
 
     The legend has lines, or `dots`.
     """
 
     title: str
     caption: str
-    says: str
+    description: str
     charts: Mapping[str, str]
     legend: Sequence[tuple[str, str]] = ()
     table: Table | None = None
@@ -235,11 +235,11 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def number(value: Any, places: int = 0) -> str:
+def number(value: Any, decimals: int = 0) -> str:
     """1.234.567,89; a dash for what is not known."""
     if value is None:
         return DASH
-    text = f"{decimal(value):,.{places}f}"
+    text = f"{decimal(value):,.{decimals}f}"
     if not text.strip("-0.,"):
         text = text.lstrip("-")  # -0,00 reads as an error
     return text.translate(str.maketrans(",.", ".,"))

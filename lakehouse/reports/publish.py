@@ -11,19 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 
-from lakehouse.core import files
-from lakehouse.core.delta import DataFile, Snapshot, open_existing
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
-from lakehouse.lake import LakeResource
-from lakehouse.steps import RETRY, code_version, failures
-
-if TYPE_CHECKING:
-    import narwhals as nw
+from lakehouse.core.store import files
+from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
+from lakehouse.runtime.lake import LakeResource
+from lakehouse.runtime.steps import RETRY, code_version, failures
 
 Snapshots = Mapping[TableRef, Snapshot | None]
 #: Beside the pages: what the newest one was made of.
@@ -32,11 +29,11 @@ _MADE = "made.json"
 
 @dataclass(frozen=True)
 class Page:
-    """A page for one day; `said` is shown with the materialisation, a `preview` as Markdown."""
+    """A page for one day; `metadata` is shown with the materialisation, its `preview` as Markdown."""
 
     day: date
     html: str
-    said: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def report_arguments(report: TableRef, *, tag: str) -> dict[str, Any]:
@@ -78,14 +75,14 @@ def publish(
         else:
             with lake.session() as session:
                 page = make(session, snapshots)
-            made = {"page": f"{page.day.isoformat()}/index.html", "code": code, "inputs": inputs, "said": dict(page.said)}
+            made = {"page": f"{page.day.isoformat()}/index.html", "code": code, "inputs": inputs, "said": dict(page.metadata)}
             storage.put(report, made["page"], page.html.encode())
             storage.put(report, _MADE, json.dumps(made, indent=1).encode())
-        said = {name: dg.MetadataValue.md(v) if name == "preview" else v for name, v in made["said"].items()}
+        metadata = {name: dg.MetadataValue.md(v) if name == "preview" else v for name, v in made["said"].items()}
         return dg.MaterializeResult(
             metadata={
                 "report": dg.MetadataValue.path(f"{folder}/{made['page']}"),
-                **said,
+                **metadata,
                 "bytes": files.stat(f"{folder}/{made['page']}").size,
                 "nothing_to_do": unchanged,
             }
@@ -96,12 +93,7 @@ def rows(session: Session, snapshot: Snapshot | None, *, chosen: Sequence[DataFi
     """The rows of a mart, or of some of its files; none of one that is not there."""
     if snapshot is None:
         return []
-    return dicts(session, session.read(snapshot.paths(chosen), snapshot.columns), *snapshot.columns)
-
-
-def dicts(session: Session, frame: "nw.LazyFrame[Any]", *names: str) -> list[dict[str, Any]]:
-    """These columns of a small frame, row by row."""
-    return [dict(zip(names, row, strict=True)) for row in session.rows(frame.select(*names))]
+    return session.dicts(session.read(snapshot.paths(chosen), snapshot.columns), *snapshot.columns)
 
 
 def states(snapshots: Snapshots) -> list[dict[str, Any]]:
@@ -124,5 +116,5 @@ def _made(folder: str) -> dict[str, Any]:
 
 def _code(report: str) -> str:
     here = Path(__file__).parent
-    sources = [here / f"{report}.py", here / f"{report}_page.py", here / "page.py", *sorted((here / "templates").glob("*.j2"))]
+    sources = [*sorted(here.glob(f"{report}*.py")), here / "page.py", *sorted((here / "templates").glob("*.j2"))]
     return code_version(*[source.read_text() for source in sources])

@@ -5,20 +5,19 @@
 The date is the newest day of sales, not today: the same lake gives the same page, whenever it is asked for.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from lakehouse.core.delta import Snapshot, open_existing
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.ledger import ERASED
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
-from lakehouse.lake import LakeResource
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments, rows, states
+from lakehouse.runtime.lake import LakeResource
 from lakehouse.tables.vendas import TABLES
 
 if TYPE_CHECKING:
@@ -84,10 +83,9 @@ def _segments(customers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def rules_of(ref: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
     """What the newest commit of a table said of its rules: table, rule, action, failed, passed."""
-    findings: Mapping[str, Any] = json.loads(snapshot.last_info().get("findings", "{}"))
     return [
-        {"table": str(ref), "rule": rule, "action": action, "failed": failed, "passed": passed}
-        for rule, (passed, action, failed, _) in sorted(findings.items())
+        {"table": str(ref), "rule": rule, "action": found.action, "failed": found.failed, "passed": found.passed}
+        for rule, found in sorted(snapshot.provenance.findings.items())
     ]
 
 

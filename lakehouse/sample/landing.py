@@ -30,6 +30,7 @@ from pathlib import Path
 
 import duckdb
 
+from lakehouse.core.store.durability import move
 from lakehouse.sample.relation import (
     MIN_LINES,
     SYNCS,
@@ -152,7 +153,7 @@ class _Marker:
         }
         temporary = scratch / MARKER
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        _publish(temporary, target / MARKER)
+        move(temporary, target / MARKER)
 
 
 def write_sample_landing(
@@ -350,15 +351,4 @@ def _write_file(con: duckdb.DuckDBPyConnection, file: _File, *, target: Path, sc
         del values["sync"]  # v1 has no meta; DuckDB refuses a value that the statement does not use
     with con.cursor() as cursor:
         cursor.execute(statement, values)
-    _publish(temporary, target / file.path)
-
-
-def _publish(temporary: Path, final: Path) -> None:
-    """Gives a whole file its name. Synced first: after a power cut a name could otherwise stand over missing bytes."""
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary.replace(final)
+    move(temporary, target / file.path)

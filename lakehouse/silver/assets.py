@@ -1,27 +1,35 @@
-"""Silver assets: hold the table, stage the refresh, report every rule, let the IO manager commit, settle the ledger."""
+"""Silver assets: lock the table, stage the refresh, report every rule, let the IO manager commit, finalise the ledger."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from lakehouse.core.delta import open_existing
-from lakehouse.core.storage import hold
-from lakehouse.io_manager import Unchanged, describe
-from lakehouse.lake import LakeResource
-from lakehouse.resources import TableRequest
-from lakehouse.steps import (
+from lakehouse.core.names import TableRef
+from lakehouse.core.store.storage import lock
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.table.transaction import commit_staged
+from lakehouse.runtime.io_manager import Unchanged, describe
+from lakehouse.runtime.lake import LakeResource
+from lakehouse.runtime.steps import (
     asset_arguments,
     check_results,
     check_specs,
     code_version,
     failures,
-    findings_info,
-    settle,
+    finalise,
+    report,
     standing_findings,
+    standings,
     stopped,
 )
+from lakehouse.silver import transforms
+from lakehouse.silver.request import TableRequest
 from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
+from lakehouse.tables.spec.content import of_silver
+
+if TYPE_CHECKING:
+    from lakehouse.silver.refresh import Refresh
 
 
 def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
@@ -34,14 +42,14 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=spec.silver.key,
-        deps=[part.bronze.key for part in spec.parts],
+        deps=[*(part.bronze.key for part in spec.parts), *(ref.key for ref in spec.referred)],
         check_specs=check_specs(spec.silver.key, rules),
-        code_version=code_version(spec.columns, spec.key, spec.order, spec.deleted, spec.rules, spec.transform, spec.feeds),
+        code_version=code_version(of_silver(spec), transforms.code(spec.transform) if spec.transform is not None else ""),
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness) if spec.freshness else None,
         **arguments,
     )
     def silver(context: dg.AssetExecutionContext, lake: LakeResource, request: TableRequest) -> Iterator[Any]:
-        from lakehouse.silver.refresh import settle_quarantine, stage_refresh
+        from lakehouse.silver.refresh import finalise_quarantine, stage_refresh
 
         storage = lake.storage
         with failures():
@@ -52,40 +60,51 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
             yield from check_results(spec.silver.key, standing)
             return
         uri = storage.uri(target)
-        with failures(), hold(uri), lake.session(engine=spec.engine) as session:
+        with failures(), lock(uri), lake.session(engine=spec.engine) as session:
             refresh = stage_refresh(session, storage, spec, run_id=context.run.run_id, target=target)
+            _log(context, refresh, target)
             elsewhere = target != spec.silver
-            if refresh.candidate is None and not refresh.stopped:
+            if refresh.transaction is None and not refresh.stopped:
                 yield from check_results(spec.silver.key, standing_findings(uri, names))
                 context.log.info("No new batches for version %s of %s.", refresh.version, target)
                 if not elsewhere:
                     yield dg.Output(Unchanged(refresh.version), data_version=dg.DataVersion(str(refresh.version)))
                 return
             yield from check_results(spec.silver.key, refresh.findings)
-            if refresh.candidate is None:
-                for finding in refresh.findings:
-                    if finding.stops:
-                        context.log.error(stopped(finding, target, refresh.version))
+            if refresh.transaction is None:
                 return
-            refresh.candidate.info = {**(refresh.candidate.info or {}), **findings_info(refresh.findings)}
+            transaction = refresh.transaction.with_provenance(findings=standings(refresh.findings))
             if elsewhere:
-                refresh.candidate.commit({"run_id": context.run.run_id, "asset": str(target)})
+                commit_staged(transaction.with_provenance(run_id=context.run.run_id, asset=str(target)))
                 yield dg.AssetMaterialization(target.key, metadata=describe(open_existing(uri)))
             else:
                 yield dg.Output(
-                    refresh.candidate,
+                    transaction,
                     data_version=dg.DataVersion(str(refresh.version + 1)),
                     metadata={"dagster/column_lineage": _lineage(spec)},
                 )
-            committed = settle(session, storage, target, log=context.log.info)
+            committed = finalise(session, storage, target, log=context.log.info)
             if committed is not None and not elsewhere:
-                settle_quarantine(session, storage, spec, committed)
+                finalise_quarantine(session, storage, spec, committed)
 
     return silver
 
 
+def _log(context: dg.AssetExecutionContext, refresh: "Refresh", target: TableRef) -> None:
+    """What the console has of a refresh: how it was computed, what its findings report, what stopped it."""
+    for note in refresh.notes:
+        context.log.warning(note)
+    report(refresh.findings, context.log.warning)
+    for finding in refresh.findings:
+        if refresh.stopped and finding.stops:
+            context.log.error(stopped(finding, target, refresh.version))
+
+
 def _lineage(spec: TableSpec) -> dg.TableColumnLineage:
-    sources = {column.name: {column.bronze_name} for column in spec.delivered}
+    sources = {column.name: {column.bronze_name} for column in spec.of_record}
+    if spec.array is not None:  # what an element says, and where it is
+        sources |= {name: {spec.array.bronze_name} for name in (*(c.name for c in spec.of_elements), spec.position)}
+        del sources[spec.array.name]
     sources |= {column.name: {"_airbyte_extracted_at"} for column in spec.observed}
     for column in spec.columns:
         if column.expression is not None:

@@ -16,12 +16,14 @@ from typing import Any
 
 import narwhals as nw
 
-from lakehouse.core.delta import MAINTENANCE, Candidate, Snapshot, go_back, open_existing, open_table
-from lakehouse.core.engines import Session
+from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
-from lakehouse.silver.newest import baseline_ref, delete_columns, silver_columns, tombstones_ref
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.provenance import Commit, Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged, restore_version
+from lakehouse.silver.merge import baseline_ref, delete_columns, silver_columns, tombstones_ref
 from lakehouse.tables.spec import TableSpec
 
 #: The application id under which a bronze table numbers what has left it for the baseline.
@@ -45,7 +47,7 @@ def folded_app(bronze: TableRef) -> str:
 
 def floor(spec: TableSpec, silver: Snapshot) -> datetime | None:
     """The instant before which rows of a silver table have expired; None when none have, or its spec no longer says so."""
-    seconds = silver.transaction(FLOOR)
+    seconds = silver.watermark(FLOOR)
     declared = spec.retention is not None and spec.retention.silver is not None
     return datetime.fromtimestamp(seconds, tz=UTC) if seconds and declared else None
 
@@ -57,7 +59,9 @@ def make_baseline(session: Session, storage: Storage, spec: TableSpec) -> Baseli
     if rows.columns != columns:
         frame = session.read(rows.paths(), columns)
         add = session.write(frame, rows.uri, columns=columns, sort_by=spec.key, file_mb=spec.file_mb, partition=spec.partition)
-        Candidate(snapshot=rows, add=add, remove=rows.files, columns=columns, info={"operation": "evolve"}).commit()
+        commit_staged(
+            Transaction(table=rows, add=add, remove=rows.files, columns=columns, provenance=Provenance(operation="evolve"))
+        )
         rows = open_table(rows.uri, columns)
     return Baseline(rows, open_table(storage.uri(tombstones_ref(ref)), delete_columns(spec)))
 
@@ -72,14 +76,14 @@ def open_baseline(storage: Storage, spec: TableSpec, bronze: Sequence[Snapshot])
     """
     ref = baseline_ref(spec.silver)
     rows = open_existing(storage.uri(ref))
-    left = {part.bronze: table.transaction(FOLDED) for part, table in zip(spec.parts, bronze, strict=True)}
+    left = {part.bronze: table.watermark(FOLDED) for part, table in zip(spec.parts, bronze, strict=True)}
     if rows is None and not any(left.values()):
         return None
     remedy = f"One of the two was replaced without the other: restore both, and {spec.silver}, from the same backup."
-    if rows is None or any(rows.transaction(folded_app(name)) < number for name, number in left.items()):
+    if rows is None or any(rows.watermark(folded_app(name)) < number for name, number in left.items()):
         raise BrokenTableError(f"Records of {spec.silver} have left bronze, and are not in {ref}.", remedy=remedy)
     for name, number in left.items():
-        if rows.transaction(folded_app(name)) > number:
+        if rows.watermark(folded_app(name)) > number:
             rows = _without(rows, name, number=number, remedy=remedy)
     deletes = open_existing(storage.uri(tombstones_ref(ref)))
     if deletes is None:
@@ -96,8 +100,14 @@ def frames(session: Session, spec: TableSpec, base: Baseline) -> "tuple[nw.LazyF
 def _without(rows: Snapshot, bronze: TableRef, *, number: int, remedy: str) -> Snapshot:
     """The baseline as it was before what is numbered higher came from a bronze table."""
     app = folded_app(bronze)
-    folds = [e["version"] for e in rows.commit_info() if e.get("bronze") == str(bronze) and int(e.get(FOLDED, 0)) > number]
+    folds = [commit.version for commit in rows.commits() if _folded(commit, bronze) > number]
     if not folds:
         raise BrokenTableError(f"{rows.uri} holds records that are in {bronze} too.", remedy=remedy)
-    info = {MAINTENANCE: "retention", "operation": "undo"}
-    return go_back(rows, min(folds) - 1, transactions={app: number}, info=info)
+    made = Provenance(maintenance="retention", operation="undo")
+    return restore_version(rows, min(folds) - 1, watermarks={app: number}, provenance=made)
+
+
+def _folded(commit: Commit, bronze: TableRef) -> int:
+    """The number of the fold of a bronze table that a commit is; 0 of any other."""
+    facts = commit.provenance.facts
+    return int(facts.get(FOLDED, 0)) if facts.get("bronze") == str(bronze) else 0

@@ -1,8 +1,9 @@
-"""Bronze to silver for one table: judge the new records, find the newest version of every key, stage what changes.
+"""Bronze to silver for one table: validate the new records, find the newest version of every key, stage what changes.
 
-    bronze batches above the watermark ─▶ judged (judging.py) ─┬▶ quarantine
-                                                             └▶ newest per key (newest.py) ─▶ staged files ─▶ candidate
+    bronze batches above the watermark ─▶ validated (validate.py) ─┬▶ quarantine
+                                                                  └▶ newest per key (merge.py) ─▶ staged files ─▶ transaction
 
+Of a table that is appended to, what was delivered before is left out first (repeats.py), and every other record is a row.
 The table follows from the set of records alone, never from the order in which they came. So any sequence of increments gives
 the table of a full rebuild. An increment rewrites only the files that hold a changed key; a rebuild (and the first load)
 streams all of bronze through one sort.
@@ -10,50 +11,51 @@ streams all of bronze through one sort.
 Pure: no dagster, engine-neutral. The watermarks are the application transactions `from:bronze/<table>` of the silver commit.
 """
 
-import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Any, Literal
 
 import narwhals as nw
 
 from lakehouse.core import ledger, quarantine, rules
-from lakehouse.core.delta import Candidate, DataFile, Snapshot, open_table
-from lakehouse.core.engines import Session
-from lakehouse.core.errors import BrokenTableError, RefusedWriteError
-from lakehouse.core.ledger import Entry
+from lakehouse.core.engines.casts import GRAMMAR, VERSION
+from lakehouse.core.engines.session import Session
+from lakehouse.core.errors import BrokenTableError, ExpressionError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Release
-from lakehouse.core.storage import Storage
-from lakehouse.silver import baseline, feeds
-from lakehouse.silver.checks import BALANCE, COMPLETE, CONFLICTS, TYPES
-from lakehouse.silver.feeds import rows_of
-from lakehouse.silver.judging import DELETED, EXPIRED, Judge, Verdicts
-from lakehouse.silver.newest import Change, Merge, delete_columns, silver_columns, tombstones_ref
-from lakehouse.tables.spec import RowRule, TableSpec
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.provenance import Entry, Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.transaction import Transaction
+from lakehouse.silver import baseline, elements, forms, hints, inputs
+from lakehouse.silver.checks import BALANCE, COMPLETE, CONFLICTS, TIES, TYPES
+from lakehouse.silver.inputs import ROW_ID
+from lakehouse.silver.merge import IDENTITY, Change, Merge, delete_columns, silver_columns, tombstones_ref
+from lakehouse.silver.release import how_to_release, nothing_to_release
+from lakehouse.silver.repeats import content_lines, repeats
+from lakehouse.silver.validate import DELETED, EXPIRED, ROUNDED, Validator, Violations
+from lakehouse.tables.spec import TableSpec
 
 LEDGER = ledger.LEDGER_TABLE
 #: Two are chosen by the refresh itself: `evolve` reads all of bronze, because the declaration has grown or because what is
-#: judged again replaces no row; `overwrite` reads the newest complete generation.
+#: validated again replaces no row; `overwrite` reads the newest complete generation.
 Mode = Literal["increment", "rebuild", "redrive", "evolve", "overwrite"]
 
 
 @dataclass
 class Refresh:
-    """A silver table that is ready to be committed, or (`candidate` is None) why nothing is.
+    """A silver table that is ready to be committed, or (`transaction` is None) why nothing is.
 
-    `stopped` says that a rule with action `fail` was violated: nothing was staged, nothing may be committed.
+    `stopped` says that a rule with action `fail` was violated: nothing was staged, nothing may be committed. `notes` are what
+    the log says of how it was computed.
     """
 
     version: int
-    candidate: Candidate | None = None
+    transaction: Transaction | None = None
     entry: Entry | None = None
     findings: list[Finding] = field(default_factory=list)
     stopped: bool = False
-    inputs: Mapping[str, int] = field(default_factory=dict)
-    written: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def stage_refresh(
@@ -66,26 +68,31 @@ def stage_refresh(
     mode: Mode = "increment",
     release: Release | None = None,
 ) -> Refresh:
-    """Stage what the new bronze batches change in silver. The caller holds the table and commits the candidate.
+    """Stage what the new bronze batches change in silver. The caller holds the table and commits the transaction.
 
     Args:
         target: the silver table, when it is not the spec's own.
-        mode: `increment` reads new batches, `rebuild` starts from nothing and reads all of bronze, `redrive` judges again what
-            the rules have put in quarantine.
+        mode: `increment` reads new batches, `rebuild` starts from nothing and reads all of bronze, `redrive` validates again
+            what the rules have put in quarantine.
         release: lets the new batches pass the rules that stop them.
 
     Raises:
-        BrokenTableError: silver is ahead of bronze, or its columns cannot become the declared ones in place.
+        BrokenTableError: silver is ahead of bronze, or was computed under another declaration, and must not become the present
+            one in place.
         RefusedWriteError: a release, and no rule stops the batch.
+        DeclarationError: the transform does not exist, or an expression does not fit the columns' types.
     """
     work = _Work(session, storage, spec, target or spec.silver, run_id=run_id, mode=mode, release=release)
-    return work.stage()
+    try:
+        return replace(work.stage(), notes=tuple(work.notes))
+    except ExpressionError as error:
+        raise ExpressionError(f"{work.target}: {error.what}", remedy=error.remedy) from error
 
 
-def settle_quarantine(session: Session, storage: Storage, spec: TableSpec, silver: Snapshot) -> None:
+def finalise_quarantine(session: Session, storage: Storage, spec: TableSpec, silver: Snapshot) -> None:
     """Make final what a commit of silver changed in quarantine, and take back what a run that died had begun to change."""
     for part in spec.parts:
-        quarantine.settle(session, storage.uri(part.quarantine), layer="silver", done=silver.transaction(quarantine.REDRIVE))
+        quarantine.finalise(session, storage.uri(part.quarantine), layer="silver", done=silver.watermark(quarantine.REDRIVE))
 
 
 class _Work:
@@ -104,15 +111,17 @@ class _Work:
     ) -> None:
         self.session, self.storage, self.spec, self.target = session, storage, spec, target
         self.run_id, self.mode, self.release = run_id, mode, release
-        self.columns = silver_columns(spec)
-        feeds.open_feeds(storage, spec)  # one that is not there is named before anything is made
+        self.notes: list[str] = []
+        self.columns, self.repeated, self.contents = silver_columns(spec), 0, 0
+        inputs.open_feeds(storage, spec)  # one that is not there is named before anything is made
         partition_by = [spec.partition] if spec.partition else []
         self.silver = open_table(storage.uri(target), self.columns, partition_by=partition_by)
         self.deletes = open_table(storage.uri(tombstones_ref(target)), delete_columns(spec))
         # Opened last: what another run has remembered of bronze before now is then in this bronze too.
-        self.feeds = feeds.open_feeds(storage, spec)
-        self.judge = Judge(session, spec, release=release, floor=baseline.floor(spec, self.silver))
-        self.merge = Merge(session, spec, self.judge, silver=self.silver, deletes=self.deletes)
+        self.feeds = inputs.open_feeds(storage, spec)
+        self.others = {ref.table: open_existing(storage.uri(ref)) for ref in spec.referred}
+        self.validator = Validator(session, spec, release=release, floor=baseline.floor(spec, self.silver))
+        self.merge = Merge(session, spec, self.validator, silver=self.silver, deletes=self.deletes)
 
     @property
     def seen(self) -> int:
@@ -122,44 +131,61 @@ class _Work:
     # --- what is new ---------------------------------------------------------------------------------------------
 
     def stage(self) -> Refresh:
-        ledger.settle(self.session, self.storage.uri(LEDGER), table=self.target, snapshot=self.silver)
+        ledger.finalise(self.session, self.storage.uri(LEDGER), table=self.target, snapshot=self.silver)
         if self.target == self.spec.silver:
-            settle_quarantine(self.session, self.storage, self.spec, self.silver)
+            finalise_quarantine(self.session, self.storage, self.spec, self.silver)
         if not self._begin():
             return Refresh(self.silver.version)
         if self.mode == "redrive":
             for feed in self.feeds:
                 feed.newest = feed.seen
-            records = feeds.waiting(self.session, self.storage, self.feeds)
+            records = inputs.waiting(self.session, self.storage, self.feeds)
             if records is None:
                 return Refresh(self.silver.version)
         else:
-            records = feeds.records(self.session, self.feeds)
-        judged, verdicts = self.judge.judged(records)
-        change = self._change(records, judged)
+            records = inputs.records(self.session, self.feeds)
+            if self.spec.sync == "append":
+                records = self._without_repeats(records)
+        validated, violations = self.validator.validated(records)
+        change = self._change(records, validated)
         try:
-            return self._judge(change, records, judged, verdicts)
+            return self._validate(change, records, validated, violations)
         except BaseException:
-            change.candidate.discard()
+            change.transaction.abandon()
             raise
 
-    def _change(self, records: "nw.LazyFrame[Any]", judged: "nw.LazyFrame[Any]") -> Change:
+    def _without_repeats(self, records: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+        """The records that were not delivered before."""
+        found, self.contents = repeats(self.session, self.feeds, records)
+        if found is None:
+            return records
+        self.repeated = self.session.count(found)
+        return records.join(found, on=list(ROW_ID), how="anti")
+
+    def _change(self, records: "nw.LazyFrame[Any]", validated: "nw.LazyFrame[Any]") -> Change:
         base = None if self.seen else baseline.open_baseline(self.storage, self.spec, [feed.bronze for feed in self.feeds])
         rows, ended = baseline.frames(self.session, self.spec, base) if base is not None else (None, None)
         if not self.spec.key:
-            return self.merge.append(judged, anew=not self.seen, rows=rows)
+            return self.merge.append(validated, anew=not self.seen, rows=rows)
         if self.seen:
-            return self.merge.increment(judged)
-        return self.merge.whole(records, judged) if rows is None or ended is None else self.merge.over(judged, rows, ended)
+            return self.merge.increment(validated)
+        return (
+            self.merge.rebuild(records, validated)
+            if rows is None or ended is None
+            else self.merge.from_baseline(validated, rows, ended)
+        )
 
     def _begin(self) -> bool:
-        """Settle what is read, and how; whether there is anything to do."""
+        """Decide what is read, and how; whether there is anything to do."""
         if self.mode != "rebuild":
-            self._continue()
-            if self.mode == "increment" and self._declared() and not any(self._is_new(feed) for feed in self.feeds):
+            made = self.silver.provenance
+            self._continue(made)
+            changed = [*forms.changed(self.spec, made), *self._gone(made)] if self.seen else []
+            as_declared = self._declared() and not changed
+            if self.mode == "increment" and as_declared and not any(self._is_new(feed) for feed in self.feeds):
                 return False
-            if self.seen and not self._declared():
-                self._evolve()
+            if self.seen and not as_declared:
+                self._evolve(changed)
             elif self.mode == "redrive" and self.spec.sync != "dedup":
                 self._start_over("evolve")
         if self.spec.sync == "overwrite":
@@ -167,29 +193,45 @@ class _Work:
             return any(feed.generation for feed in self.feeds)
         return True
 
-    def _continue(self) -> None:
+    def _continue(self, made: Provenance) -> None:
         """Go on after the batches that silver's own commit says it has read."""
-        known = json.loads(self.silver.last_info().get("input_ids", "{}"))
+        known = made.input_ids
         for feed in self.feeds:
-            feed.seen = self.silver.transaction(feed.app)
+            name = str(feed.part.bronze)
+            # A feed that was gone meanwhile begins anew: its rows went with the rebuild.
+            feed.seen = self.silver.watermark(feed.app) if not known or name in known else 0
             remedy = f"Bronze was replaced: run make rebuild TABLE={self.spec.name}."
-            if feed.seen and known.get(str(feed.part.bronze), feed.bronze.id) != feed.bronze.id:
+            if feed.seen and known.get(name, feed.bronze.id) != feed.bronze.id:
                 what = f"{self.target} was read from another table than the present {feed.part.bronze}."
                 raise BrokenTableError(what, remedy=remedy)
             if feed.seen > feed.newest:
                 what = f"{self.target} has read batch {feed.seen} of {feed.part.bronze}, which ends at {feed.newest}."
                 raise BrokenTableError(what, remedy=remedy)
 
-    def _is_new(self, feed: feeds.Feed) -> bool:
-        return feeds.brings(feed) or (feed.generation or 0) > self.silver.transaction(feed.shown)
+    def _gone(self, made: Provenance) -> list[str]:
+        """Bronze tables whose records are in silver, and that are no longer declared."""
+        return [f"{name} (no longer declared)" for name in made.input_ids if name not in {str(f.part.bronze) for f in self.feeds}]
 
-    def _evolve(self) -> None:
-        """Go on under a declaration that has grown."""
+    def _is_new(self, feed: inputs.Feed) -> bool:
+        return inputs.delivers(feed) or (feed.generation or 0) > self.silver.watermark(feed.shown)
+
+    def _evolve(self, changed: Sequence[str]) -> None:
+        """Go on under another declaration: at once where it has only grown, else where the table says that it may.
+
+        Args:
+            changed: what is declared otherwise than when the table was computed.
+        """
+        other = ""
         if not self._widens():
+            other = f"The columns, key or order of {self.target} cannot become those that its spec declares without a loss."
+        elif changed:
+            other = f"{self.target} was computed under another declaration; changed since: {', '.join(changed)}."
+        if other and self.spec.on_change == "stop" and self.target == self.spec.silver:
             raise BrokenTableError(
-                f"The columns, key or order of {self.target} cannot become those that its spec declares without a loss.",
-                remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration.",
+                other, remedy=f"Run make rebuild TABLE={self.spec.name} to compute it again under the new declaration."
             )
+        if other:
+            self.notes.append(f"{other} All of it is computed again from bronze.")
         self._start_over("evolve")
 
     def _start_over(self, mode: Mode) -> None:
@@ -201,45 +243,60 @@ class _Work:
     def _declared(self) -> bool:
         """Whether the table is as its spec declares it."""
         identity = [*self.deletes.columns.items()] == [*delete_columns(self.spec).items()]
-        return self.silver.columns == self.columns and identity
+        # Tombstones of a key or an order are committed before the rows: a killed run leaves these under the one before.
+        identity = identity and self.deletes.watermark(IDENTITY) <= self.silver.watermark(IDENTITY)
+        generations = self.spec.sync == "overwrite" or not any(self.silver.watermark(feed.shown) for feed in self.feeds)
+        return self.silver.columns == self.columns and identity and generations
 
     def _widens(self) -> bool:
         """Whether the declared columns hold all that the table's do, under the same key and order."""
         have = self.silver.columns
-        kept = all(name in self.columns and _is_wider(kind, self.columns[name]) for name, kind in have.items())
-        return kept and [*self.deletes.columns] == [*delete_columns(self.spec)]
+        compatible = all(name in self.columns and forms.is_wider(kind, self.columns[name]) for name, kind in have.items())
+        return compatible and [*self.deletes.columns] == [*delete_columns(self.spec)]
 
     # --- what it comes to ------------------------------------------------------------------------------------------
 
-    def _judge(self, change: Change, records: "nw.LazyFrame[Any]", judged: "nw.LazyFrame[Any]", verdicts: Verdicts) -> Refresh:
+    def _validate(
+        self, change: Change, records: "nw.LazyFrame[Any]", validated: "nw.LazyFrame[Any]", violations: Violations
+    ) -> Refresh:
         """Count, compare with what came in, evaluate the rules, put the refused records in quarantine."""
-        session, judge = self.session, self.judge
-        arrived = rows_of(session, records)
-        expired = 0 if self.judge.floor is None else rows_of(session, judged.filter(nw.col(EXPIRED)))
+        session, validator = self.session, self.validator
+        arrived = session.count(records)
+        expired = (
+            0 if self.validator.floor is None else session.count(elements.records(self.spec, validated.filter(nw.col(EXPIRED))))
+        )
         refused = arrived - change.accepted - expired
         # Of a table that is overwritten, records of other generations are read by nobody.
-        passed_over = sum(feed.bronze.rows for feed in self.feeds) - arrived if self.spec.sync == "overwrite" else 0
-        counts = dict.fromkeys(verdicts, 0)
+        others = sum(feed.bronze.rows for feed in self.feeds) - arrived if self.spec.sync == "overwrite" else 0
+        passed_over = others + self.repeated
+        counts = dict.fromkeys(violations, 0)
         bad = None
         if refused:  # only then is it worth reading the batch for them
-            bad = session.keep(judge.refused(judged, verdicts, run_id=self.run_id))
-            flags = [nw.col(f"_is_{name}").cast(nw.Int64).sum().alias(name) for name in verdicts]
-            counts = dict(zip(verdicts, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
-        if judge.relaxed:
-            counts |= rules.count_violations(session, judged.filter(~nw.col(DELETED)), judge.relaxed)[1]
-        findings = self._findings(change, counts, judged=arrived)
-        findings = [self._explained(finding, bad) if finding.stops else finding for finding in findings]
-        released = [f.rule for f in findings if not f.passed and f.action != judge.declared.get(f.rule, f.action)]
+            bad = session.persist(validator.refused(validated, violations, run_id=self.run_id))
+            flags = [nw.col(f"_is_{name}").cast(nw.Int64).sum().alias(name) for name in violations]
+            counts = dict(zip(violations, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
+        if validator.relaxed:
+            counts |= rules.count_violations(session, validated.filter(~nw.col(DELETED)), validator.relaxed)[1]
+        findings = self._findings(change, counts, validated=arrived, rounded=self._rounded(validated))
+        if bad is not None:
+            findings = [
+                self._told(finding, bad, counts, validated=arrived) if finding.rule == TYPES else finding for finding in findings
+            ]
+        uncast = any(not finding.passed for finding in findings if finding.rule == TYPES)
+        findings = [self._explained(finding, bad, uncast=uncast) if finding.stops else finding for finding in findings]
+        released = [f.rule for f in findings if not f.passed and f.action != validator.declared.get(f.rule, f.action)]
         if self.release is not None and not released and not any(finding.stops for finding in findings):
-            change.candidate.discard()
+            change.transaction.abandon()
             raise nothing_to_release(self.target)
         if self.mode == "redrive" and refused == arrived:  # nothing passes: not a new version
-            change.candidate.discard()
+            change.transaction.abandon()
             return Refresh(self.silver.version, findings=findings)
         # Not an increment: then records leave the quarantine that are in no other table before the commit.
         again = self.mode != "increment"
-        number = self.silver.transaction(quarantine.REDRIVE) + 1 if again and self.target == self.spec.silver else None
-        stored = refused if any(f.stops for f in findings) else self._quarantine(bad, again=again, number=number)
+        number = self.silver.watermark(quarantine.REDRIVE) + 1 if again and self.target == self.spec.silver else None
+        # The quarantine is of the declared table: what another target takes in has not left it.
+        aside = self.target != self.spec.silver or any(f.stops for f in findings)
+        stored = refused if aside else self._quarantine(bad, again=again, number=number)
         entry = Entry(
             batch_from=self.seen,
             batch_to=sum(feed.newest for feed in self.feeds),
@@ -248,38 +305,49 @@ class _Work:
             deduplicated=change.accepted - change.written - change.deleted + passed_over,
             deleted=change.deleted + expired,
             quarantined=stored,
-            rows_after=change.candidate.rows,
+            rows_after=change.transaction.rows,
         )
         findings += self._accounts(entry)
         if any(finding.stops for finding in findings):
-            change.candidate.discard()
+            change.transaction.abandon()
             return Refresh(self.silver.version, None, entry, findings, stopped=True)
-        self.merge.remember(change.deletes, anew=not self.seen)
-        return self._ready(change, entry, findings, released=released, number=number)
+        numbers = {IDENTITY: self.merge.store_tombstones(change.deletes, anew=not self.seen)}
+        numbers |= {quarantine.REDRIVE: number} if number is not None else {}
+        return self._ready(change, entry, findings, released=released, numbers=numbers)
 
     def _ready(
-        self, change: Change, entry: Entry, findings: list[Finding], *, released: list[str], number: int | None
+        self, change: Change, entry: Entry, findings: list[Finding], *, released: list[str], numbers: Mapping[str, int]
     ) -> Refresh:
-        """The candidate with all that its commit says."""
-        candidate = change.candidate
-        redriven = {quarantine.REDRIVE: number} if number is not None else {}
-        shown = {feed.shown: feed.generation for feed in self.feeds if feed.generation is not None}
-        candidate.transactions = {**{feed.app: feed.newest for feed in self.feeds}, **shown, **redriven}
-        expired = sum(feed.bronze.transaction(ledger.EXPIRED) for feed in self.feeds)
-        if not self.seen and expired != self.silver.transaction(ledger.EXPIRED):
-            candidate.transactions |= {ledger.EXPIRED: expired}
+        """The transaction with all that its commit reports."""
+        # None where the table shows no generation; 0 where it no longer does.
+        shown = {feed.shown: feed.generation or 0 for feed in self.feeds}
+        shown = {app: n for app, n in {**shown, **numbers}.items() if n != self.silver.watermark(app)}
+        watermarks = {**{feed.app: feed.newest for feed in self.feeds}, **shown}
+        expired = sum(feed.bronze.watermark(ledger.EXPIRED) for feed in self.feeds)
+        if not self.seen and expired != self.silver.watermark(ledger.EXPIRED):
+            watermarks[ledger.EXPIRED] = expired
+        if not self.seen and self.silver.watermark(GRAMMAR) < VERSION:  # what stays was cast under the one before
+            watermarks[GRAMMAR] = VERSION
         operation = "release" if released else "merge" if self.mode == "increment" else self.mode
-        inputs = {str(feed.part.bronze): feed.bronze.version for feed in self.feeds}
-        ids = {str(feed.part.bronze): feed.bronze.id for feed in self.feeds}
-        candidate.info = {"operation": operation, "inputs": json.dumps(inputs), "input_ids": json.dumps(ids), **entry.info()}
-        if self.release is not None:
-            candidate.info |= {"released": ", ".join(released), "reason": self.release.reason}
+        made = Provenance(
+            operation=operation,
+            inputs={str(feed.part.bronze): feed.bronze.version for feed in self.feeds}
+            | {f"silver/{name}": other.version for name, other in self.others.items() if other is not None},
+            input_ids={str(feed.part.bronze): feed.bronze.id for feed in self.feeds},
+            figures=entry,
+            released=tuple(released) if self.release is not None else (),
+            reason=self.release.reason if self.release is not None else "",
+            facts=forms.fact(self.spec),
+        )
         accepted = self.release is not None and self.release.accept
-        candidate.max_loss, candidate.force = self.spec.max_loss, self.mode == "rebuild" or accepted
-        if not self.seen and self.silver.columns != self.columns:
-            candidate.columns = self.columns
-        written = {"files_added": len(candidate.add), "files_removed": len(candidate.remove)}
-        return Refresh(self.silver.version, candidate, entry, findings, inputs=inputs, written=written)
+        transaction = replace(
+            change.transaction,
+            watermarks=watermarks,
+            provenance=made,
+            max_loss=1.0 if self.mode == "rebuild" or accepted else self.spec.max_loss,
+            columns=self.columns if not self.seen and self.silver.columns != self.columns else None,
+        )
+        return Refresh(self.silver.version, transaction, entry, findings)
 
     def _quarantine(self, bad: "nw.LazyFrame[Any] | None", *, again: bool, number: int | None) -> int:
         """Let the refused records be what silver has in quarantine of these batches. Returns how many were written."""
@@ -290,122 +358,91 @@ class _Work:
                 layer="silver",
                 batch=0 if again else feed.seen,
                 until=feed.newest,
-                records=bad if bad is None or feed.alone else bad.filter(feeds.of_feed(feed)),
+                records=bad if bad is None or feed.alone else bad.filter(inputs.of_feed(feed)),
                 number=number,
             )
             for feed in self.feeds
         )
 
-    def _findings(self, change: Change, counts: Mapping[str, int], *, judged: int) -> list[Finding]:
-        spec, actions, candidate = self.spec, self.judge.actions, change.candidate
-        if not judged and self.mode == "increment":  # an empty increment changes nothing that a rule could judge
+    def _rounded(self, validated: "nw.LazyFrame[Any]") -> dict[str, int]:
+        """How many values of each column were rounded, by `rounded_<column>`."""
+        names = [column.name for column in self.spec.delivered if column.rounding]
+        if not names:
+            return {}
+        counts = self.session.rows(
+            validated.select(*[nw.col(ROUNDED + name).cast(nw.Int64).sum().alias(name) for name in names])
+        )[0]
+        return {f"rounded_{name}": int(count or 0) for name, count in zip(names, counts, strict=True) if count}
+
+    def _findings(
+        self, change: Change, counts: Mapping[str, int], *, validated: int, rounded: Mapping[str, int]
+    ) -> list[Finding]:
+        spec, actions, candidate = self.spec, self.validator.actions, change.transaction
+        if not validated and self.mode == "increment":  # an empty increment changes nothing that a rule could check
             names = [*(rule.name for rule in spec.row_rules), *(rule.name for rule in spec.table_rules)]
-            return [Finding(name, True, "warn") for name in (TYPES, *names, *([CONFLICTS] if spec.observed else []))]
+            own = [*([CONFLICTS] if spec.observed else []), *([TIES] if spec.key else [])]
+            return [Finding(name, True, "warn") for name in (TYPES, *names, *own)]
         types = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if name.startswith(f"{TYPES}_")}
         failed = sum(types.values())
-        found = [Finding(TYPES, not failed, "quarantine", failed, judged, {n: c for n, c in types.items() if c})]
+        found = [
+            Finding(TYPES, not failed, "quarantine", failed, validated, {**{n: c for n, c in types.items() if c}, **rounded})
+        ]
         warned, of_written = self._warnings(change)
         for rule in spec.row_rules:
-            if rule.name in self.judge.warnings and rule.name not in counts:
+            if rule.name in self.validator.warnings and rule.name not in counts:
                 found.append(Finding(rule.name, not warned[rule.name], "warn", warned[rule.name], of_written))
             else:
-                found.append(Finding(rule.name, not counts[rule.name], actions[rule.name], counts[rule.name], judged))
-        for declared in spec.table_rules:
-            name, action = declared.name, actions[declared.name]
-            if declared.kind == "min_rows":
-                found.append(rules.min_rows(candidate, name, int(declared.limit), action))
-            elif declared.kind == "volume_drop":
-                found.append(rules.volume_drop(candidate, name, declared.limit, action))
-            else:
-                found.append(
-                    rules.unique(
-                        self.session,
-                        candidate,
-                        name,
-                        columns=declared.columns,
-                        types=self.columns,
-                        key=spec.key,
-                        action=action,
-                    )
-                )
+                found.append(Finding(rule.name, not counts[rule.name], actions[rule.name], counts[rule.name], validated))
+        personal = {column.name for column in spec.columns if column.personal}
+        table = rules.TableInput(self.session, candidate, self.columns, spec.key, others=self.others, personal=personal)
+        found += [rules.evaluator(rule.kind)(rule, actions[rule.name], table) for rule in spec.table_rules]
         if spec.observed:
             found.append(Finding(CONFLICTS, not change.conflicts, "warn", change.conflicts, change.written))
+        if spec.key:
+            found.append(Finding(TIES, not change.ties, "warn", change.ties, change.accepted))
         return found
 
     def _warnings(self, change: Change) -> tuple[dict[str, int], int]:
-        warnings = self.judge.warnings
+        warnings = self.validator.warnings
         if not warnings:
             return {}, 0
         if change.upserts is not None:
             rows, counts = rules.count_violations(self.session, change.upserts, warnings)
             return counts, rows
-        counts, files = {}, change.candidate.add
+        counts, files = {}, change.transaction.add
         for rule in (rule for rule in self.spec.row_rules if rule.name in warnings):
             condition = warnings[rule.name]
-            paths = self.silver.paths([file for file in files if not _proven(file, rule)])
+            paths = self.silver.paths([file for file in files if not rules.proven(rule, file)])
             frame = self.session.read(paths, {name: self.columns[name] for name in sorted(condition.columns)})
             found = rules.count_violations(self.session, frame, {rule.name: condition})[1] if paths else {rule.name: 0}
             counts.update(found)
         return counts, sum(file.rows for file in files)
 
-    def _explained(self, finding: Finding, bad: "nw.LazyFrame[Any] | None") -> Finding:
+    def _told(self, finding: Finding, bad: "nw.LazyFrame[Any]", counts: Mapping[str, int], *, validated: int) -> Finding:
+        """The finding about casts with a line for each column that it is about."""
+        failed = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if n and name.startswith(f"{TYPES}_")}
+        return replace(finding, lines=tuple(hints.cast_lines(self.session, self.spec, bad, failed, validated=validated)))
+
+    def _explained(self, finding: Finding, bad: "nw.LazyFrame[Any] | None", *, uncast: bool) -> Finding:
         """A finding that stops the batch, with some of its records and what to type."""
         detail = dict(finding.detail)
         if bad is not None and f"_is_{finding.rule}" in bad.collect_schema().names():
             some = bad.filter(nw.col(f"_is_{finding.rule}")).select("source_file", "raw_id").head(5)
             detail["examples"] = [f"{file} {raw_id}" for file, raw_id in self.session.rows(some)]
-        return replace(finding, detail={**detail, "what_to_do": how_to_release(self.spec, finding.rule, self.mode)})
+        return replace(
+            finding, detail={**detail, "what_to_do": how_to_release(self.spec, finding.rule, self.mode, uncast=uncast)}
+        )
 
     def _accounts(self, entry: Entry) -> list[Finding]:
         """The ledger's two promises: this batch adds up, and so does everything that was ever read."""
         gap = entry.records_in - entry.written - entry.deduplicated - entry.deleted - entry.quarantined
-        balance = Finding(BALANCE, entry.balanced, "fail", abs(gap), entry.records_in, dict(vars(entry)))
+        detail = dict(vars(entry)) | ({"ids_with_other_content": self.contents} if self.contents else {})
+        lines = content_lines(self.target, self.contents)
+        balance = Finding(BALANCE, entry.balanced, "fail", abs(gap), entry.records_in, detail, lines)
         if self.mode == "redrive":  # nothing is read that was not read before
             return [balance, Finding(COMPLETE, True, "fail")]
         before = 0 if entry.batch_from == 0 else ledger.total_read(self.session, self.storage.uri(LEDGER), self.target)
-        there = ledger.brought([feed.bronze for feed in self.feeds], self.silver, anew=not self.seen)
+        there = ledger.delivered([feed.bronze for feed in self.feeds], self.silver, anew=not self.seen)
         missing = there - before - entry.records_in
         detail = {"bronze_rows": there, "read_before": before, "read_now": entry.records_in}
         return [balance, Finding(COMPLETE, not missing, "fail", abs(missing), there, detail)]
-
-
-def nothing_to_release(target: TableRef) -> RefusedWriteError:
-    """What is raised when a release was given for a table that no rule stops."""
-    return RefusedWriteError(
-        f"No rule stops {target}: there is nothing to release.", remedy="Run make trigger JOB=medallion_etl."
-    )
-
-
-def how_to_release(spec: TableSpec, rule: str, mode: Mode) -> str:
-    """What to type when a rule with action `fail` has stopped a batch."""
-    if mode == "redrive":
-        return "Mend the rule in lakehouse/tables/ and run it again; until then all stays in quarantine."
-    command = f"make {'release' if mode in ('increment', 'overwrite') else 'rebuild'} TABLE={spec.name} REASON='...'"
-    if rule in {declared.name for declared in spec.table_rules}:
-        way = f"{command} ACTION=accept takes the batch in as it is."
-    else:
-        way = f"{command} puts the offending records in quarantine and takes in the rest; with ACTION=accept all of it."
-    return f"Mend the source or the rule in lakehouse/tables/ and run again. Or {way}"
-
-
-def _is_wider(old: str, new: str) -> bool:
-    """Whether every value of a type is one of another, without a digit lost."""
-    if new in (old, "string"):
-        return True
-    digits = {"int": (10, 0), "bigint": (19, 0)}
-    sizes = [digits.get(kind) or tuple(map(int, re.findall(r"\d+", kind))) for kind in (old, new)]
-    if old == "int" and new in ("bigint", "double"):
-        return True
-    if (old in digits or old.startswith("decimal")) and new.startswith("decimal"):
-        return sizes[1][0] - sizes[1][1] >= sizes[0][0] - sizes[0][1] and sizes[1][1] >= sizes[0][1]
-    return False
-
-
-def _proven(file: DataFile, rule: RowRule) -> bool:
-    """Whether a file's statistics say that none of its rows violates the rule."""
-    if rule.kind == "not_null":
-        return file.nulls.get(rule.column) == 0
-    low, high = file.lower.get(rule.column), file.upper.get(rule.column)
-    if rule.kind != "range" or not isinstance(low, int | float | Decimal) or not isinstance(high, int | float | Decimal):
-        return False
-    return bool((rule.minimum is None or low >= rule.minimum) and (rule.maximum is None or high <= rule.maximum))

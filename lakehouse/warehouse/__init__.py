@@ -5,14 +5,3 @@ Comes from: silver and gold, as of one version. Goes to: `<schema>.<table>` of L
 Never: shows a reader anything between two versions; computes; drops what readers have built on a table.
 Rerun: a version that is there already is left alone, and nothing older takes its place.
 """
-
-import dagster as dg
-
-from lakehouse.settings import Settings
-from lakehouse.warehouse.assets import warehouse_assets, warehouse_check, warehouse_targets
-from lakehouse.warehouse.notice import orders_notice
-
-
-def build_defs(settings: Settings) -> dg.Definitions:
-    targets = warehouse_targets(settings)
-    return dg.Definitions(assets=[*warehouse_assets(targets), orders_notice()], asset_checks=[warehouse_check(targets)])

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from lakehouse.core.delta import Snapshot, open_existing
-from lakehouse.core.errors import BrokenTableError, DeclarationError
+from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef, check_name
-from lakehouse.core.storage import Storage
-from lakehouse.environments import Profile
-from lakehouse.lake import LakeResource
-from lakehouse.retries import LOAD, VALIDATE
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import Snapshot, open_existing, require_table
+from lakehouse.runtime.lake import LakeResource
+from lakehouse.runtime.steps import failures, retry_policy
 from lakehouse.settings import Settings
-from lakehouse.steps import failures, retry_policy
+from lakehouse.settings.environments import Profile
+from lakehouse.settings.retries import LOAD, VALIDATE
 from lakehouse.tables import ALL
 from lakehouse.warehouse.publish import Target, Warehouse
 
@@ -152,9 +152,9 @@ def _both(
     session: "DuckDBSession", warehouse: Warehouse, target: Target, storage: Storage
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Rows and sums in the warehouse, and in the version that it holds."""
-    from lakehouse.warehouse.publish import held, measures
+    from lakehouse.warehouse.publish import measures, published_state
 
-    found = held(warehouse, target)
+    found = published_state(warehouse, target)
     if found is None:
         return {}, {"rows": "not published"}
     version, there = found
@@ -179,13 +179,10 @@ def _rounded(values: Mapping[str, Any], target: Target) -> dict[str, str]:
 
 
 def _snapshot(storage: Storage, target: Target) -> Snapshot:
-    found = open_existing(storage.uri(target.source))
-    if found is None:
-        raise BrokenTableError(f"There is no table {target.source}.", remedy=f"Materialise {target.source} first.")
-    return found
+    return require_table(storage.uri(target.source), target.source)
 
 
 def _code_version(target: Target) -> str:
-    from lakehouse.steps import code_version
+    from lakehouse.runtime.steps import code_version
 
     return code_version(target.columns, target.key)

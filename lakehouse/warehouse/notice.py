@@ -5,10 +5,11 @@ That a run failed, a check did not pass or a run took too long is told by the ob
 
 import dagster as dg
 
-from lakehouse.lake import LakeResource
-from lakehouse.landing.pedidos import EXTRACTED
-from lakehouse.retries import NOTIFY
-from lakehouse.steps import failures, retry_policy
+from lakehouse.landing.assets.pedidos import EXTRACTED
+from lakehouse.runtime.announce import Announce
+from lakehouse.runtime.lake import LakeResource
+from lakehouse.runtime.steps import failures, retry_policy
+from lakehouse.settings.retries import NOTIFY
 from lakehouse.warehouse.publish import Target, Warehouse
 
 ORDERS = "pedidos"
@@ -32,21 +33,24 @@ def orders_notice() -> dg.AssetsDefinition:
         io_manager_key=None,
     )
     def pedidos_notice(
-        context: dg.AssetExecutionContext, lake: LakeResource, warehouse: dg.ResourceParam[Warehouse]
+        context: dg.AssetExecutionContext,
+        lake: LakeResource,
+        warehouse: dg.ResourceParam[Warehouse],
+        announce: dg.ResourceParam[Announce],
     ) -> dg.MaterializeResult:
-        from lakehouse.observability.alerts import Alert, raise_alert
-        from lakehouse.warehouse.publish import held
+        from lakehouse.warehouse.publish import published_state
 
         with failures():
-            found = held(warehouse, target)
+            found = published_state(warehouse, target)
             version, figures = found if found is not None else (-1, {"rows": 0, "total": 0})
             missing = missing_channels(context.instance, context.run.run_id)
             loaded = f"{figures['rows']:,} orders of {figures['total'] or 0:,.2f} in all"
             nothing = len(missing) == len(PEDIDOS.parts)
-            alert = Alert(
-                "notice",
-                "error" if nothing else "warning" if missing else "info",
-                f"pedidos: {loaded}" + (f", without {' and '.join(missing)}" if missing else ""),
+            subject = f"pedidos: {loaded}" + (f", without {' and '.join(missing)}" if missing else "")
+            announce.notice(
+                lake.storage,
+                subject,
+                severity="error" if nothing else "warning" if missing else "info",
                 body=f"The warehouse holds version {version} of silver/pedidos: {loaded}."
                 + "".join(f"\n{name} was not taken in: {error}" for name, error in missing.items()),
                 key=f"pedidos:loaded:{context.run.run_id}",  # a key that comes again is counted, not sent
@@ -54,13 +58,12 @@ def orders_notice() -> dg.AssetsDefinition:
                 job=context.run.job_name,
                 step=str(context.op_handle),
             )
-            raise_alert(lake.storage, alert)
             if nothing:
                 raise dg.Failure(
                     description=f"No channel was taken in; the warehouse holds what it held before. {' '.join(missing.values())}",
                     allow_retries=False,
                 )
-        return dg.MaterializeResult(metadata={"subject": alert.subject, "degraded": bool(missing)})
+        return dg.MaterializeResult(metadata={"subject": subject, "degraded": bool(missing)})
 
     return pedidos_notice
 

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from lakehouse.core.delta import DataFile, Snapshot, open_existing
 from lakehouse.core.engines.duckdb import DuckDBSession, quoted, text
 from lakehouse.core.errors import BrokenTableError, DeclarationError
 from lakehouse.core.names import TableRef, check_name
 from lakehouse.core.sql import bounded, explained, open_engine
+from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -162,7 +162,7 @@ def _changed_days(snapshot: Snapshot, before: int) -> _Days | None:
     return _Days(columns[0], tuple(date.fromisoformat(str(value)) for value in sorted(map(str, values))), files)
 
 
-def held(warehouse: Warehouse, target: Target) -> tuple[int, dict[str, Any]] | None:
+def published_state(warehouse: Warehouse, target: Target) -> tuple[int, dict[str, Any]] | None:
     """Of a table of the warehouse: its version, and the count of its rows with the sum of each decimal and integer column.
 
     None when it is not published. Both are of one moment.
@@ -300,11 +300,11 @@ def _copy_in(
     try:
         options = "FORMAT csv, HEADER false, NULLSTR '\\N'"
         [(rows,)] = session.connection.execute(f"COPY {name} TO {text(str(path))} ({options})").fetchall()
-        place = connection.dialect.identifier_preparer.format_table(table)
+        target_name = connection.dialect.identifier_preparer.format_table(table)
         listed = ", ".join(connection.dialect.identifier_preparer.quote(column) for column in target.columns)
         cursor: Any = connection.connection.cursor()
         with path.open("rb") as content:
-            cursor.copy_expert(f"COPY {place} ({listed}) FROM STDIN (FORMAT csv, NULL '\\N')", content, size=1 << 20)
+            cursor.copy_expert(f"COPY {target_name} ({listed}) FROM STDIN (FORMAT csv, NULL '\\N')", content, size=1 << 20)
         return int(rows)
     finally:
         session.connection.execute(f"DROP VIEW {name}")

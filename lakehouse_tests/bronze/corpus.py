@@ -2,7 +2,7 @@
 
     write(folder) ─▶ files below raw/itens/ ─▶ one batch: what is readable is written, the rest is in quarantine, by name
 
-Here: content of moderate size. Not here: names of files and forms of Airbyte (core/test_landing_forms.py), what happens
+Here: content of moderate size. Not here: names of files and forms of Airbyte (landing/readers/test_forms.py), what happens
 between two runs (test_ingest.py). What is too large for one process's memory is made by `large`, to be read in a child.
 """
 
@@ -88,7 +88,7 @@ def _not_utf8() -> bytes:
     texts = pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(b"\x00\x00\x00\x00\x02\x00\x00\x00"), pa.py_buffer(b"\xff\xfe")]
     )
-    return _parquet({"_airbyte_raw_id": ["p"], "nome": texts})
+    return _parquet({"_airbyte_raw_id": ["p"], "id": [1], "nome": texts})
 
 
 def damaged_files() -> list[Delivery]:
@@ -122,7 +122,6 @@ def damaged_files() -> list[Delivery]:
         ("without_a_suffix", b"{}", "ends in none of"),
         ("names_twice.csv", b"id,nome,id\n1,a,2\n", "same name"),
         ("bad_header.csv", b"id,\xff\n1,a\n", "not a header"),
-        ("return_behind_newline.csv", b'id,nome\n1,"a"b"\n\r3,y\n', "invalid state"),
         ("no_header.csv.gz", gzip.compress(b""), "not a header"),
         ("too_wide.csv", ",".join(wide).encode() + b"\n" + b"," * 2000 + b"\n", "2,001 fields"),
         ("too_wide.jsonl", json.dumps(dict.fromkeys(wide, 1)).encode(), "2,001 fields"),
@@ -185,9 +184,15 @@ def damaged_records() -> list[Delivery]:
         Delivery("fields.csv.gz", gzip.compress(csv % {b"i": b"gz-"}), ("gz-1", "gz-5", "gz-6"), rows),
         Delivery(
             "open_quote.csv",
-            b'_airbyte_raw_id,id,nome\nq-1,1,x\nr,2,"open\nr,3,y\n',
-            ("q-1",),
-            (('r,2,"open\nr,3,y\n', "unterminated quote"),),
+            b'_airbyte_raw_id,id,nome\nq-1,1,x\nr,2,"open\nq-3,3,y\n',
+            ("q-1", "q-3"),
+            (('r,2,"open', "Line 3: unterminated quote"),),
+        ),
+        Delivery(
+            "return_behind_newline.csv",
+            b'_airbyte_raw_id,id,nome\nr,1,"a"b"\n\rrn-3,3,y\n',
+            ("rn-3",),
+            (('r,1,"a"b"', "text behind a closing quote"),),
         ),
         Delivery(
             "documents.csv",
@@ -258,9 +263,9 @@ def odd() -> list[Delivery]:
             ("ps-0",),
             fields=(("ps-0", {"id": "[1,2]", "preco": "1.00", "dia": "1970-01-01"}),),
         ),
-        Delivery("bytes.parquet", _parquet({"_airbyte_raw_id": ["pb-0"], "nome": [b"\xff\x00"]}), ("pb-0",)),
+        Delivery("bytes.parquet", _parquet({"_airbyte_raw_id": ["pb-0"], "id": [1], "nome": [b"\xff\x00"]}), ("pb-0",)),
         Delivery("no_rows.parquet", _parquet({"_airbyte_raw_id": pa.array([], pa.string())})),
-        Delivery("nul.csv", b"_airbyte_raw_id,nome\nnc-0,a\x00b\n", ("nc-0",)),
+        Delivery("nul.csv", b"_airbyte_raw_id,id,nome\nnc-0,1,a\x00b\n", ("nc-0",)),
     ]
 
 

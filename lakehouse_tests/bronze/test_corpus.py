@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakehouse.bronze.ingest import READABLE_FILES, READABLE_RECORDS
+from lakehouse.bronze.findings import READABLE_FILES, READABLE_RECORDS
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import ConflictError
-from lakehouse.core.landing import airbyte
 from lakehouse.core.names import TableRef
+from lakehouse.landing.readers.files import scan
+from lakehouse.landing.readers.files.prepare import Preparation
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec
 from lakehouse_tests.bronze import corpus
 from lakehouse_tests.conftest import Lake, file_content
@@ -49,13 +50,13 @@ def test_every_file_of_the_corpus_has_its_stated_outcome(lake: Lake) -> None:
     assert found == {name: Counter(delivery.ids) for name, delivery in landed.items()}
     assert (len(written), entry.written) == (sum(len(d.ids) for d in deliveries),) * 2
 
-    kept: dict[str, list[tuple[str | None, str]]] = {name: [] for name in landed}
+    refused: dict[str, list[tuple[str | None, str]]] = {name: [] for name in landed}
     for row in quarantined:
-        kept[row["source_file"].removeprefix("raw/itens/")].append((row["record"], row["reason"]))
+        refused[row["source_file"].removeprefix("raw/itens/")].append((row["record"], row["reason"]))
         assert row["rules"] == (corpus.READABLE_FILE if row["record"] is None else corpus.READABLE_RECORD)
         assert row["reason"] and str(lake.folder) not in row["reason"]
-    assert not {name: kept[name] for name, delivery in landed.items() if corpus.missed(delivery, kept[name])}
-    assert {name for name, rows in kept.items() if None in dict(rows)} == {d.name for d in deliveries if d.reason}
+    assert not {name: refused[name] for name, delivery in landed.items() if corpus.missed(delivery, refused[name])}
+    assert {name for name, rows in refused.items() if None in dict(rows)} == {d.name for d in deliveries if d.reason}
     whole, records = sum(d.reason is not None for d in deliveries), sum(len(d.records) for d in deliveries)
     assert (entry.quarantined, entry.records_in) == (records, entry.written + records)
 
@@ -64,7 +65,7 @@ def test_every_file_of_the_corpus_has_its_stated_outcome(lake: Lake) -> None:
         assert {name: values[raw_id][name] for name in fields} == fields
     counts = {finding.rule: finding.failed for finding in batch.findings}
     assert (counts[READABLE_FILES], counts[READABLE_RECORDS]) == (whole, records)
-    assert lake.ingest(SPEC).candidate is None, "neither what was read nor what is in quarantine is tried again"
+    assert lake.ingest(SPEC).transaction is None, "neither what was read nor what is in quarantine is tried again"
     assert lake.quarantined(SPEC) == quarantined
 
 
@@ -76,12 +77,13 @@ CHILD = """
 import json, re, sys
 from pathlib import Path
 from lakehouse.bronze.ingest import stage_batch
+from lakehouse.core.table.transaction import commit_staged
 from lakehouse_tests.bronze.test_corpus import SPEC
 from lakehouse_tests.conftest import Lake
 lake = Lake(Path(sys.argv[1]))
 with lake.session("512MB") as session:
     batch = stage_batch(session, lake.storage, SPEC, run_id="run")
-    batch.candidate.commit()
+    commit_staged(batch.transaction)
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 print(json.dumps({"peak": int(peak[1]) * 1024, **vars(batch.entry)}))
 """
@@ -96,7 +98,7 @@ def ingested_in_a_child(lake: Lake) -> dict[str, int]:
 
 def counted(lake: Lake, ref: TableRef, *columns: str) -> Counter[tuple[Any, ...]]:
     """Rows of a table by the values of columns, counted by the engine: there are millions."""
-    from lakehouse.core.delta import open_existing
+    from lakehouse.core.table.snapshot import open_existing
 
     snapshot = open_existing(lake.storage.uri(ref))
     assert snapshot is not None
@@ -118,11 +120,11 @@ def check_large(lake: Lake, files: list[corpus.Large]) -> None:
     assert written == {(f"raw/itens/{name}",): count for name, count in stated.items() if count}
     reasons = counted(lake, SPEC.quarantine, "source_file", "record IS NULL", "reason")
     for file in files:
-        kept = [(whole, count, reason) for (path, whole, reason), count in reasons.items() if path == f"raw/itens/{file.name}"]
+        refused = [(whole, count, reason) for (path, whole, reason), count in reasons.items() if path == f"raw/itens/{file.name}"]
         if file.reason is None:
-            assert not kept
+            assert not refused
             continue
-        ((whole, count, reason),) = kept
+        ((whole, count, reason),) = refused
         assert (whole, count) == (not file.records, file.records or 1) and re.search(file.reason, reason), (file.name, reason)
     records = sum(file.records for file in files)
     assert (found["written"], found["quarantined"], found["records_in"]) == (
@@ -130,7 +132,7 @@ def check_large(lake: Lake, files: list[corpus.Large]) -> None:
         records,
         written.total() + records,
     )
-    assert lake.ingest(SPEC).candidate is None
+    assert lake.ingest(SPEC).transaction is None
 
 
 @pytest.mark.stack
@@ -160,19 +162,19 @@ def test_ten_thousand_tiny_files_are_one_batch(lake: Lake) -> None:
     assert (batch.entry.written, batch.entry.quarantined, batch.entry.balanced) == (19_980, 10, True)
     assert counted(lake, SPEC.bronze, "_airbyte_raw_id") == ids
     assert counted(lake, SPEC.quarantine, "record IS NULL") == {(True,): 10, (False,): 10}
-    assert lake.ingest(SPEC).candidate is None
+    assert lake.ingest(SPEC).transaction is None
 
 
 def test_a_record_that_the_reader_loses_without_a_word_is_missed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckDB's reader does so beyond its buffer. The lines are counted independently of it."""
     lake.put("itens", "a.jsonl", b"".join(corpus.line(f"a-{n}", id=n) for n in range(3)))
     lake.put("itens", "b.jsonl", b"\n".join([corpus.line("b-0", id=0), b" ", corpus.line("b-1", id=1)]))
-    read = airbyte._Part._read_csv
+    read = scan.Part._read_csv
 
-    def lossy(self: airbyte._Part, *args: Any, **kwargs: Any) -> Any:
+    def lossy(self: scan.Part, *args: Any, **kwargs: Any) -> Any:
         return read(self, *args, **kwargs).filter("line NOT LIKE '%a-1%'")
 
-    monkeypatch.setattr(airbyte._Part, "_read_csv", lossy)
+    monkeypatch.setattr(scan.Part, "_read_csv", lossy)
     entry = lake.ingest(SPEC).entry
     assert entry is not None and (entry.written, entry.quarantined) == (2, 0)
     (row,) = lake.quarantined(SPEC)
@@ -187,10 +189,10 @@ def test_a_file_that_grows_between_two_looks_at_it(lake: Lake, monkeypatch: pyte
     """It was counted when it was smaller, and written, or looked at, when it was larger."""
     path = lake.put("itens", "a.jsonl", corpus.line("a", id=1))
     lake.put("itens", "b.jsonl", corpus.line("b", id=2))
-    write = DuckDBSession.write
+    write, before = DuckDBSession.write, path.stat().st_size
 
     def meanwhile(self: DuckDBSession, frame: Any, folder: str, **kwargs: Any) -> Any:
-        if folder != lake.storage.uri(SPEC.bronze):
+        if folder != lake.storage.uri(SPEC.bronze) or path.stat().st_size > before:
             return write(self, frame, folder, **kwargs)
         if moment == "after":
             files = write(self, frame, folder, **kwargs)
@@ -208,20 +210,20 @@ def test_a_file_that_grows_between_two_looks_at_it(lake: Lake, monkeypatch: pyte
     for _ in range(2):
         lake.ingest(SPEC)
     assert [row["_airbyte_raw_id"] for row in lake.rows(SPEC.bronze, "_airbyte_raw_id")] == ["a", "b", "c"]
-    assert lake.quarantined(SPEC) == [] and lake.ingest(SPEC).candidate is None
+    assert lake.quarantined(SPEC) == [] and lake.ingest(SPEC).transaction is None
 
 
 def test_a_file_that_vanishes_before_its_lines_are_counted_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lake.put("itens", "a.jsonl", b" \n" + corpus.line("a", id=1))
     lake.put("itens", "b.jsonl", corpus.line("b", id=2))
-    count = airbyte._filled_lines
+    careful = Preparation.careful
 
-    def meanwhile(name: str, form: Any) -> int:
+    def meanwhile(self: Preparation, file: Any) -> Any:
         path.unlink(missing_ok=True)
-        return count(name, form)
+        return careful(self, file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(airbyte, "_filled_lines", meanwhile)
+        patch.setattr(Preparation, "careful", meanwhile)
         with pytest.raises(ConflictError, match="changed while it was read"):
             lake.ingest(SPEC)
     assert lake.rows(SPEC.bronze) == [] and lake.stray_files() == []
@@ -237,7 +239,7 @@ def test_memory_is_the_fault_of_long_lines_alone(lake: Lake, monkeypatch: pytest
     def exhausted(*_: object, **__: object) -> None:
         raise duckdb.OutOfMemoryException("Out of Memory Error")
 
-    monkeypatch.setattr(airbyte._Part, "open", exhausted)
+    monkeypatch.setattr(scan.Part, "open", exhausted)
     if not long:
         with pytest.raises(duckdb.OutOfMemoryException):
             lake.ingest(SPEC)
@@ -321,5 +323,5 @@ def test_injuries_at_random_lose_nothing_and_count_nothing_twice(files: dict[str
                     assert written[name] + broken[name] == len(lines)
                 else:
                     assert written[name] + broken[name] <= len(lines)
-        assert lake.ingest(SPEC).candidate is None
+        assert lake.ingest(SPEC).transaction is None
         assert lake.quarantined(SPEC) == quarantined

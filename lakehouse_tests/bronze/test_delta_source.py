@@ -1,15 +1,17 @@
 """A table that others write: what their commits bring is taken in, whatever they do to their files in between."""
 
 import json
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from lakehouse.core.errors import BrokenTableError, DeclarationError
+from lakehouse.core.errors import BrokenTableError, DeclarationError, ForeignTableError
 from lakehouse.core.names import TableRef
 from lakehouse.tables.spec import Column, DeltaSource, TableSpec, not_null
+from lakehouse_tests.foreign import Theirs
 
 SILVER = TableRef("silver", "itens_processed")
 
@@ -52,11 +54,11 @@ def names(lake):
     return {row["id"]: row["nome"] for row in lake.rows(SILVER, "id", "nome")}
 
 
-def test_what_each_commit_brings_is_taken_in_once(lake, theirs, spec):
+def test_what_each_commit_delivers_is_taken_in_once(lake, theirs, spec):
     write_deltalake(str(theirs), v1(item(1), item(2)))
     first = lake.run(spec)
     assert (first.entry.records_in, names(lake)) == (2, {1: "a", 2: "a"})
-    assert lake.ingest(spec).candidate is None and lake.refresh(spec).candidate is None
+    assert lake.ingest(spec).transaction is None and lake.refresh(spec).transaction is None
     write_deltalake(str(theirs), v1(item(2, "b", 2), item(3), at="2026-01-02T00:00:00+00:00"), mode="append")
     assert lake.ingest(spec).entry.written == 2
     lake.refresh(spec)
@@ -70,7 +72,7 @@ def test_files_that_were_compacted_before_they_were_read_count_and_the_compacted
     write_deltalake(str(theirs), v1(item(2)), mode="append")
     DeltaTable(str(theirs)).optimize.compact()
     assert lake.ingest(spec).entry.written == 1
-    assert lake.ingest(spec).candidate is None
+    assert lake.ingest(spec).transaction is None
     lake.refresh(spec)
     assert names(lake) == {1: "a", 2: "a"}
 
@@ -85,7 +87,7 @@ def test_what_was_vacuumed_before_it_was_read_comes_with_the_compacted_file(lake
     assert lake.ingest(spec).entry.written == 2  # the first item is delivered again
     lake.refresh(spec)
     assert names(lake) == {1: "a", 2: "a"}
-    assert lake.ingest(spec).candidate is None
+    assert lake.ingest(spec).transaction is None
 
 
 def test_a_log_that_was_cleaned_up_hides_nothing(lake, theirs, spec):
@@ -109,9 +111,29 @@ def test_a_table_without_airbytes_columns_is_read_as_it_is(lake, theirs, spec):
     assert (refresh.entry.written, refresh.entry.quarantined, names(lake)) == (1, 1, {1: "a"})
 
 
-def test_a_table_whose_files_do_not_say_everything_is_refused(lake, theirs, spec):
-    write_deltalake(str(theirs), pa.table({"id": ["1"], "dia": ["x"]}), partition_by=["dia"])
-    with pytest.raises(DeclarationError, match="is partitioned by dia"):
+def test_a_live_file_that_is_gone_and_was_never_read_is_an_error(lake, theirs, spec):
+    write_deltalake(str(theirs), v1(item(1)))
+    [file] = theirs.glob("*.parquet")
+    file.rename(theirs / "_away")
+    with pytest.raises(BrokenTableError, match=f"The data file {file} of the Delta table {theirs} is missing"):
+        lake.ingest(spec)
+    (theirs / "_away").rename(file)
+    assert lake.ingest(spec).entry.written == 1
+    file.unlink()  # it was read
+    assert lake.ingest(spec).transaction is None
+
+
+def test_files_with_signs_in_their_names_are_read(lake, tmp_path, spec):
+    theirs = Theirs(tmp_path / "other" / "itens", {"id": "long", "nome": "string"})
+    theirs.add({"id": [1], "nome": ["São João"]}, name="p=100%25 a#?/um.parquet")
+    lake.run(replace(spec, columns=spec.columns[:2], order=("id",)))
+    assert names(lake) == {1: "São João"}
+
+
+def test_dates_of_the_old_calendar_are_not_taken_in(lake, tmp_path, spec):
+    theirs = Theirs(tmp_path / "other" / "itens", {"id": "long", "dia": "date"})
+    theirs.add({"id": [1], "dia": [date(1500, 2, 28)]}, footer={b"org.apache.spark.version": b"2.4.8"})
+    with pytest.raises(ForeignTableError, match="has dates of the calendar before 1582"):
         lake.ingest(spec)
 
 
@@ -121,6 +143,6 @@ def test_a_table_that_is_not_there_is_named(lake, theirs, spec):
 
 
 @pytest.mark.parametrize("uri", ["itens", "./itens", ""])
-def test_a_source_is_an_absolute_place(uri):
+def test_a_source_is_an_absolute_location(uri):
     with pytest.raises(DeclarationError, match="is not an absolute folder"):
         DeltaSource(uri, "itens")

@@ -9,9 +9,10 @@ from deltalake import DeltaTable
 from lakehouse.bronze import ingest
 from lakehouse.bronze.ingest import stage_batch
 from lakehouse.core import ledger
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import ConflictError
-from lakehouse.core.landing import airbyte
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.table.transaction import commit_staged
+from lakehouse.landing.readers.files.stage import Staged, stage
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range
 from lakehouse_tests.conftest import LANDING_FILES, Lake, Row, file_content, touch
 
@@ -52,8 +53,8 @@ def test_a_second_run_finds_nothing_to_do_and_changes_nothing(lake: Lake) -> Non
         "ops/deletes_itens",
     }
     for _ in range(2):
-        assert lake.ingest(SPEC).candidate is None
-        assert lake.refresh(SPEC).candidate is None
+        assert lake.ingest(SPEC).transaction is None
+        assert lake.refresh(SPEC).transaction is None
     assert lake.versions() == versions and tree(lake) == files
 
 
@@ -75,7 +76,7 @@ def test_the_same_name_with_other_content_is_new(lake: Lake) -> None:
     assert ids(lake) == [1, 2]
     lake.land("itens", "a", [item(3), item(4)])
     lake.ingest(SPEC)
-    assert ids(lake) == [1, 2, 3, 4] and lake.ingest(SPEC).candidate is None
+    assert ids(lake) == [1, 2, 3, 4] and lake.ingest(SPEC).transaction is None
 
 
 def test_the_same_content_under_another_name_is_another_delivery(lake: Lake) -> None:
@@ -110,20 +111,20 @@ def test_batches_are_numbered_and_their_files_named(lake: Lake) -> None:
 
 def test_an_empty_landing_is_nothing_to_do(lake: Lake) -> None:
     batch = lake.ingest(SPEC)
-    assert batch.candidate is None and batch.version == 0 and batch.findings == []
+    assert batch.transaction is None and batch.version == 0 and batch.findings == []
 
 
 def test_a_discarded_batch_is_taken_in_by_the_next_run(lake: Lake) -> None:
     lake.land("itens", "a", [item(1), item(2)])
     with lake.session() as session:
         batch = stage_batch(session, lake.storage, SPEC, run_id="a")
-        assert batch.candidate is not None
-        batch.candidate.discard()
+        assert batch.transaction is not None
+        batch.transaction.abandon()
     lake.land("itens", "b", [item(3)])
     lake.ingest(SPEC)
     assert ids(lake) == [1, 2], "the planned batch first, as it was planned"
     lake.ingest(SPEC)
-    assert ids(lake) == [1, 2, 3] and lake.ingest(SPEC).candidate is None
+    assert ids(lake) == [1, 2, 3] and lake.ingest(SPEC).transaction is None
 
 
 # --- what happens to a planned file ----------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ def plan_and_die(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, lake.session() as session:
-        patch.setattr(airbyte, "stage", die)
+        patch.setattr(ingest, "stage", die)
         with pytest.raises(KeyboardInterrupt):
             stage_batch(session, lake.storage, SPEC, run_id="dead")
 
@@ -147,7 +148,7 @@ def test_a_planned_file_that_was_touched_is_still_taken_in(lake: Lake, monkeypat
     touch(path)
     lake.ingest(SPEC)
     lake.ingest(SPEC)
-    assert ids(lake) == [1] and lake.ingest(SPEC).candidate is None
+    assert ids(lake) == [1] and lake.ingest(SPEC).transaction is None
 
 
 def test_a_planned_file_that_vanished_is_named_and_is_new_when_it_comes_back(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +163,7 @@ def test_a_planned_file_that_vanished_is_named_and_is_new_when_it_comes_back(lak
     gone = lake.quarantined(SPEC)
     assert [row["source_file"] for row in gone] == ["raw/itens/a.jsonl", "raw/itens/b.jsonl"]
     assert all("no longer there" in row["reason"] for row in gone)
-    assert lake.ingest(SPEC).candidate is None
+    assert lake.ingest(SPEC).transaction is None
     shutil.move(away, lake.folder / "landing")
     lake.run(SPEC)
     assert ids(lake) == [1, 2] and len(lake.rows(SPEC.silver)) == 2
@@ -185,22 +186,21 @@ def test_a_planned_file_that_was_replaced_is_taken_in_as_it_is_now(lake: Lake, m
     touch(path)
     lake.ingest(SPEC)
     assert ids(lake) == [1, 2, 3, 9], "the content that was never read was never spoken for"
-    assert lake.ingest(SPEC).candidate is None
+    assert lake.ingest(SPEC).transaction is None
 
 
 @pytest.mark.parametrize("change", ["grow", "vanish"])
 def test_a_file_that_changes_while_it_is_read_is_read_again(lake: Lake, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     path = lake.land("itens", "a", [item(1)])
     lake.land("itens", "b", [item(5)])
-    stage = airbyte.stage
 
-    def meanwhile(*args: object, **kwargs: object) -> airbyte.Staged:
+    def meanwhile(*args: object, **kwargs: object) -> Staged:
         staged = stage(*args, **kwargs)  # type: ignore[arg-type]
         path.write_bytes(path.read_bytes() + file_content([item(2)])) if change == "grow" else path.unlink()
         return staged
 
     with monkeypatch.context() as patch:
-        patch.setattr(airbyte, "stage", meanwhile)
+        patch.setattr(ingest, "stage", meanwhile)
         with pytest.raises(ConflictError, match="changed while it was read"):
             lake.ingest(SPEC)
     assert lake.rows(SPEC.bronze) == [] and lake.stray_files() == []
@@ -242,33 +242,32 @@ def test_two_runs_of_one_batch_are_one_batch(lake: Lake) -> None:
     """Both plan, both read, both stage; one commits."""
     lake.land("itens", "a", [item(1), item(2)])
     with lake.session() as one, lake.session() as two:
-        first = stage_batch(one, lake.storage, SPEC, run_id="1").candidate
-        second = stage_batch(two, lake.storage, SPEC, run_id="2").candidate
+        first = stage_batch(one, lake.storage, SPEC, run_id="1").transaction
+        second = stage_batch(two, lake.storage, SPEC, run_id="2").transaction
         assert first is not None and second is not None
-        first.commit()
+        commit_staged(first)
         with pytest.raises(ConflictError):
-            second.commit()
-    assert ids(lake) == [1, 2] and lake.stray_files() == [] and lake.ingest(SPEC).candidate is None
+            commit_staged(second)
+    assert ids(lake) == [1, 2] and lake.stray_files() == [] and lake.ingest(SPEC).transaction is None
 
 
 def test_a_run_that_was_overtaken_does_not_disturb_what_came_after(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     """It wakes up when its batch, and the next, are long in the table: also their quarantine must stay."""
     lake.put("itens", "a.jsonl", "{bad 1\n" + file_content([item(1)]).decode())
-    stage = airbyte.stage
 
-    def overtaken(*args: object, **kwargs: object) -> airbyte.Staged:
+    def overtaken(*args: object, **kwargs: object) -> Staged:
         staged = stage(*args, **kwargs)  # type: ignore[arg-type]
-        monkeypatch.setattr(airbyte, "stage", stage)
+        monkeypatch.setattr(ingest, "stage", stage)
         lake.ingest(SPEC)
         lake.put("itens", "b.jsonl", "{bad 2\n" + file_content([item(2)]).decode())
         lake.ingest(SPEC)
         return staged
 
-    monkeypatch.setattr(airbyte, "stage", overtaken)
+    monkeypatch.setattr(ingest, "stage", overtaken)
     with pytest.raises(ConflictError):
         lake.ingest(SPEC)
     assert ids(lake) == [1, 2] and sorted(row["record"] for row in lake.quarantined(SPEC)) == ["{bad 1", "{bad 2"]
-    assert lake.ingest(SPEC).candidate is None
+    assert lake.ingest(SPEC).transaction is None
 
 
 def test_tables_of_one_lake_do_not_mind_each_other(lake: Lake) -> None:
@@ -277,7 +276,7 @@ def test_tables_of_one_lake_do_not_mind_each_other(lake: Lake) -> None:
         lake.land(stream, "a", [item(number)])
         lake.run(spec)
     lake.land("itens", "b", [item(3)])
-    assert lake.run(other).candidate is None
+    assert lake.run(other).transaction is None
     lake.run(SPEC)
     assert [row["id"] for row in lake.rows(SPEC.silver, "id")] == [1, 3] and [r["id"] for r in lake.rows(other.silver, "id")] == [
         2
@@ -317,7 +316,7 @@ def test_the_ledger_of_a_batch(lake: Lake) -> None:
     assert [bronze[name] for name in figures] == ["bronze", 0, 1, 4, 3, 0, 0, 1, 3]
     assert [silver[name] for name in figures] == ["silver", 0, 1, 3, 2, 1, 0, 0, 2]
     snapshot = open_existing(lake.storage.uri(SPEC.bronze))
-    assert snapshot is not None and snapshot.transaction(ledger.ingest_app(SPEC.bronze)) == 1
+    assert snapshot is not None and snapshot.watermark(ledger.ingest_app(SPEC.bronze)) == 1
 
 
 def test_two_streams_in_one_folder_are_told_apart(lake: Lake) -> None:

@@ -122,7 +122,7 @@ def test_an_allowed_rule_selects_these_rows(rows: "duckdb.DuckDBPyRelation", tex
 
 
 @pytest.mark.parametrize("text", RULES)
-def test_the_same_rule_for_spark_says_the_same(rows: "duckdb.DuckDBPyRelation", text: str) -> None:
+def test_the_same_rule_has_the_same_result_on_spark(rows: "duckdb.DuckDBPyRelation", text: str) -> None:
     """Spark is not here: its text, read as Spark's and printed for DuckDB, selects the same rows."""
     spark = parse(text, columns=COLUMNS).sql("spark")
     back = sqlglot.parse_one(spark, read="spark").sql(dialect="duckdb")

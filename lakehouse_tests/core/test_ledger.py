@@ -3,17 +3,20 @@
 import datetime as dt
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
 from lakehouse.bronze.ingest import stage_batch
 from lakehouse.core import ledger
-from lakehouse.core.delta import Candidate, Snapshot, open_existing, open_table
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.ledger import Entry, PlannedFile
 from lakehouse.core.names import TableRef
+from lakehouse.core.table.provenance import Provenance
+from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.silver.refresh import stage_refresh
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec
 from lakehouse_tests.conftest import Lake
@@ -82,29 +85,29 @@ def test_numbers_that_do_not(planned: int, done: int) -> None:
         (Entry(batch_from=0, batch_to=1, records_in=0, written=0, rows_after=0), True),
     ],
 )
-def test_every_record_went_to_one_place(entry: Entry, balanced: bool) -> None:
+def test_every_record_has_one_outcome(entry: Entry, balanced: bool) -> None:
     assert entry.balanced is balanced
 
 
 def _commit(uri: str, records: int) -> None:
-    figures = Entry(batch_from=0, batch_to=1, records_in=records, written=records, rows_after=records).info()
-    Candidate(snapshot=committed(uri), add=(), info={**figures, "run_id": f"run-{records}"}).commit()
+    figures = Entry(batch_from=0, batch_to=1, records_in=records, written=records, rows_after=records)
+    commit_staged(Transaction(table=committed(uri), add=(), provenance=Provenance(run_id=f"run-{records}", figures=figures)))
 
 
 def test_the_figures_of_a_commit_are_copied_once_whoever_comes_by(session: DuckDBSession, uri: str, tmp_path: Path) -> None:
-    place = str(tmp_path / "ledger")
+    location = str(tmp_path / "ledger")
     open_table(uri, {"id": "bigint"})
-    assert ledger.settle(session, place, table=TABLE, snapshot=committed(uri)) == []
+    assert ledger.finalise(session, location, table=TABLE, snapshot=committed(uri)) == []
     for records in (1, 2, 3):
         _commit(uri, records)
     stale = committed(uri)
     _commit(uri, 4)
-    assert [row["records_in"] for row in ledger.settle(session, place, table=TABLE, snapshot=stale)] == [1, 2, 3]
-    assert ledger.settle(session, place, table=TABLE, snapshot=stale) == []
-    assert [row["records_in"] for row in ledger.settle(session, place, table=TABLE, snapshot=committed(uri))] == [4]
-    assert ledger.settle(session, place, table=TABLE, snapshot=stale) == []
+    assert [row["records_in"] for row in ledger.finalise(session, location, table=TABLE, snapshot=stale)] == [1, 2, 3]
+    assert ledger.finalise(session, location, table=TABLE, snapshot=stale) == []
+    assert [row["records_in"] for row in ledger.finalise(session, location, table=TABLE, snapshot=committed(uri))] == [4]
+    assert ledger.finalise(session, location, table=TABLE, snapshot=stale) == []
     rows = session.rows(
-        session.read(committed(place).paths(), ledger.LEDGER).sort("version").select("version", "records_in", "run_id")
+        session.read(committed(location).paths(), ledger.LEDGER).sort("version").select("version", "records_in", "run_id")
     )
     assert rows == [(n, n, f"run-{n}") for n in (1, 2, 3, 4)]
 
@@ -116,8 +119,8 @@ def test_a_run_that_ended_between_commit_and_ledger_is_counted_by_the_next(lake:
         lake.ingest(SPEC)
     with lake.session() as session:  # commit, and then the process is gone
         stage = stage_batch if layer == "bronze" else stage_refresh
-        candidate = stage(session, lake.storage, SPEC, run_id="lost").candidate  # type: ignore[operator]
-        candidate.commit({"run_id": "lost"})
+        candidate = stage(session, lake.storage, SPEC, run_id="lost").transaction  # type: ignore[operator]
+        commit_staged(candidate.with_provenance(run_id="lost"))
     before = [row for row in lake.ledger() if row["layer"] == layer]
     lake.run(SPEC)
     lake.run(SPEC)
@@ -156,4 +159,29 @@ def test_bronze_without_its_plan_or_the_other_way_round_stops(lake: Lake) -> Non
         lake.ingest(SPEC)
     shutil.rmtree(lake.storage.uri(SPEC.bronze))
     shutil.move(lake.folder / "away", lake.storage.uri(SPEC.bronze))
-    assert lake.ingest(SPEC).candidate is None
+    assert lake.ingest(SPEC).transaction is None
+
+
+def test_figures_that_two_writers_copy_at_once_are_there_once(
+    lake: Lake, session: DuckDBSession, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one looked at an older version of the table, and was between our look at the ledger and our commit."""
+    for name in "ab":
+        lake.land("itens", name, [{"id": 1}])
+        batch = stage_batch(session, lake.storage, SPEC, run_id="r")
+        assert batch.transaction is not None
+        commit_staged(batch.transaction)
+    newest = committed(lake.storage.uri(SPEC.bronze))
+    older = open_existing(newest.uri, version=newest.version - 1)
+    assert older is not None
+    append_to = ledger._append_to
+
+    def after_the_other(*args: Any, **named: Any) -> None:
+        monkeypatch.setattr(ledger, "_append_to", append_to)
+        assert ledger.finalise(session, uri, table=SPEC.bronze, snapshot=older)
+        append_to(*args, **named)
+
+    monkeypatch.setattr(ledger, "_append_to", after_the_other)
+    assert [row["batch_to"] for row in ledger.finalise(session, uri, table=SPEC.bronze, snapshot=newest)] == [2]
+    rows = session.read(committed(uri).paths(), ledger.LEDGER).select("batch_to", "records_in")
+    assert sorted(session.rows(rows)) == [(1, 1), (2, 1)]

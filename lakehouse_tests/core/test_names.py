@@ -75,7 +75,7 @@ def test_a_delivered_field_gets_a_legal_column_or_none(field: str) -> None:
 
 
 @given(st.from_regex(r"[a-z][a-z0-9_]{0,62}", fullmatch=True))
-def test_a_field_with_a_legal_name_keeps_it(name: str) -> None:
+def test_a_legal_field_name_stays_as_it_is(name: str) -> None:
     assert column_name(name) == name
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.quarantine import COLUMNS, replace_after
+from lakehouse.core.table.snapshot import open_existing
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.transaction import commit_staged
 from lakehouse.dashboard import reading
-from lakehouse.observability import health, metrics, notifier, outbox, services
+from lakehouse.observability import metrics, notifier, outbox, services, table_health
 from lakehouse.observability.alerts import Alert, raise_alerts
 from lakehouse.observability.routing import Routing
-from lakehouse.silver.refresh import settle_quarantine, stage_refresh
-from lakehouse.steps import findings_info, settle
+from lakehouse.runtime.steps import finalise, standings
+from lakehouse.silver.refresh import finalise_quarantine, stage_refresh
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.conftest import Lake
 
@@ -113,9 +114,9 @@ def _watched(lake: Lake) -> None:
     storage = lake.storage
     for hours in (2, 1):
         at = NOW - timedelta(hours=hours)
-        found = health.measure_all(health.targets(storage, [VENDAS], [TableRef("gold", "vendas_diarias")]), now=at)
+        found = table_health.measure_all(table_health.targets(storage, [VENDAS], [TableRef("gold", "vendas_diarias")]), now=at)
         rows = [measured.row(at=at, run_id="run") for measured in found]
-        outbox.record(storage, health.HEALTH_TABLE, columns=health.COLUMNS, rows=rows)
+        outbox.record(storage, table_health.HEALTH_TABLE, columns=table_health.COLUMNS, rows=rows)
     down = services.Outcome("kafka", "127.0.0.1:9092", False, 12.0, "no broker answers")
     outbox.record(storage, services.SERVICES_TABLE, columns=services.COLUMNS, rows=[down.row(at=NOW, run_id="run")])
     raised = [
@@ -136,11 +137,11 @@ def fill(lake: Lake) -> None:
     lake.ingest(VENDAS)
     with lake.session() as session:
         refresh = stage_refresh(session, lake.storage, VENDAS, run_id="run")
-        assert refresh.candidate is not None
-        refresh.candidate.commit({"run_id": "run", **findings_info(refresh.findings)})
-        silver = settle(session, lake.storage, VENDAS.silver)
+        assert refresh.transaction is not None
+        commit_staged(refresh.transaction.with_provenance(run_id="run", findings=standings(refresh.findings)))
+        silver = finalise(session, lake.storage, VENDAS.silver)
         assert silver is not None
-        settle_quarantine(session, lake.storage, VENDAS, silver)
+        finalise_quarantine(session, lake.storage, VENDAS, silver)
     _sales(lake.storage)
     _fleet(lake.storage)
     _model(lake.storage)

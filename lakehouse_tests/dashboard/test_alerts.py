@@ -7,22 +7,22 @@ import dagster as dg
 import pytest
 
 from lakehouse.core.clock import zone
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import ConflictError, DeclarationError
 from lakehouse.core.names import TableRef
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.dashboard import alerts, reading
-from lakehouse.lake import LakeResource
-from lakehouse.observability import health, routing, thresholds
+from lakehouse.observability import routing, table_health, thresholds
 from lakehouse.observability.alerts import Alert, raise_alert
 from lakehouse.observability.assets import Surroundings, monitoring_assets
 from lakehouse.observability.notifier import notify
 from lakehouse.observability.routing import Routing, TableBounds
 from lakehouse.observability.sensors import send
-from lakehouse.observability.watch import Promise
+from lakehouse.observability.watch import JobSla
+from lakehouse.runtime.lake import LakeResource
 from lakehouse.settings import Settings, load_settings
 from lakehouse.tables.vendas import PRODUTOS, VENDAS
 from lakehouse_tests.dashboard.conftest import Told
-from lakehouse_tests.dashboard.test_pages import look, said
+from lakehouse_tests.dashboard.test_pages import look, output
 
 BY_MAIL = {"channels": ["email"], "minimum": "info", "kinds": [], "keys": "*"}
 
@@ -54,7 +54,7 @@ def alert(storage, key: str, n: int) -> None:
 # --- what is typed takes effect ------------------------------------------------------------------------------------------
 
 
-def test_a_silence_typed_into_the_page_holds_back_what_it_names_and_nothing_else(lake_of_page):
+def test_a_silence_typed_into_the_page_silences_what_it_names_and_nothing_else(lake_of_page):
     storage, told = lake_of_page.storage, Told()
     app = look("alertas")
     app.text_input(key="silence_keys").set_value("run_failure:pedidos*")
@@ -62,8 +62,8 @@ def test_a_silence_typed_into_the_page_holds_back_what_it_names_and_nothing_else
     until = datetime.now(zone()).replace(tzinfo=None, second=0, microsecond=0) + timedelta(hours=3)
     app.datetime_input(key="silence_until").set_value(until)
     app = press(app, "Silenciar")
-    assert "Silêncio de run" in said(app)
-    assert "recarga" in said(app)
+    assert "Silêncio de run" in output(app)
+    assert "recarga" in output(app)
     (silence,) = routing.load(storage).silences
     assert (silence.keys, silence.reason) == ("run_failure:pedidos*", "recarga")
     assert silence.until == until.replace(tzinfo=zone())
@@ -72,7 +72,7 @@ def test_a_silence_typed_into_the_page_holds_back_what_it_names_and_nothing_else
     alert(storage, "run_failure:mlops", 2)
     notify(storage, {"email": told}, routing=routing.load(storage))
     assert told.subjects == ["[ERROR] run_failure:mlops failed"]
-    assert "em silêncio" in said(look("alertas"))
+    assert "em silêncio" in output(look("alertas"))
     notify(storage, {"email": told}, routing=routing.load(storage), now=silence.until.astimezone(UTC) + timedelta(seconds=1))
     assert told.subjects[1:] == ["[ERROR] run_failure:pedidos failed"]
 
@@ -88,7 +88,7 @@ def test_a_silence_that_is_ended_on_the_page_is_over(lake_of_page):
     assert notify(storage, {"email": told}, routing=routing.load(storage)).sent == 1
 
 
-def test_a_route_and_the_limit_of_messages_are_what_the_forms_say(lake_of_page):
+def test_a_route_and_the_limit_of_messages_are_what_the_forms_state(lake_of_page):
     app = part(look("alertas"), "Rotas")
     app.multiselect(key="route_channels_new").set_value(["slack", "email"])
     app.selectbox(key="route_minimum_new").set_value("critical")
@@ -96,19 +96,19 @@ def test_a_route_and_the_limit_of_messages_are_what_the_forms_say(lake_of_page):
     app.text_input(key="route_keys_new").set_value("sla:pedidos")
     app = [b for b in app.button if b.label == "Gravar rota"][-1].click().run()
     assert not app.exception
-    kept = routing.load(lake_of_page.storage)
-    assert len(kept.routes) == len(Routing().routes) + 1
-    new = kept.routes[-1]
+    stored = routing.load(lake_of_page.storage)
+    assert len(stored.routes) == len(Routing().routes) + 1
+    new = stored.routes[-1]
     assert (set(new.channels), new.minimum, new.kinds, new.keys) == ({"slack", "email"}, "critical", ("sla_miss",), "sla:pedidos")
     app = part(look("alertas"), "Mensagens")
     app.number_input(key="messages_window").set_value(90.0)
     app.number_input(key="messages_limit").set_value(5)
     press(app, "Gravar")
-    kept = routing.load(lake_of_page.storage)
-    assert (kept.window, kept.limit, len(kept.routes)) == (timedelta(minutes=90), 5, len(Routing().routes) + 1)
+    stored = routing.load(lake_of_page.storage)
+    assert (stored.window, stored.limit, len(stored.routes)) == (timedelta(minutes=90), 5, len(Routing().routes) + 1)
 
 
-def test_limits_of_a_table_and_a_job_are_kept_where_they_differ_from_the_declaration(lake_of_page):
+def test_limits_of_a_table_and_a_job_are_stored_where_they_differ_from_the_declaration(lake_of_page):
     app = part(look("alertas"), "Limites")
     app.number_input(key="event_silver/vendas").set_value(24.0)
     app = press(app, "Gravar limites")
@@ -126,34 +126,36 @@ def test_what_is_wrong_is_refused_on_the_page_and_changes_nothing(lake_of_page):
     app = look("alertas")
     app.text_input(key="silence_keys").set_value("x")
     app = press(app, "Silenciar")
-    assert "A silence needs keys, a reason" in said(app).replace("\\", "")
+    assert "A silence needs keys, a reason" in output(app).replace("\\", "")
     app.text_input(key="silence_reason").set_value("motivo")
     app.datetime_input(key="silence_until").set_value(datetime(2020, 1, 1))
-    assert "over before it begins" in said(press(app, "Silenciar")).replace("\\", "")
+    assert "over before it begins" in output(press(app, "Silenciar")).replace("\\", "")
     assert routing.stored(lake_of_page.storage) is None
 
 
 def test_a_file_that_is_wrong_is_shown_and_not_written_over(lake_of_page):
     lake_of_page.storage.put(TableRef("ops", "routing"), "routing.json", b'{"limit": "many"}')
     app = look("alertas")
-    assert "errado e não é usado" in said(app)
+    assert "errado e não é usado" in output(app)
     assert not [button for button in app.button if button.label == "Silenciar"]
 
 
 def test_two_who_edit_at_once_do_not_write_over_each_other(reader):
     page = reader.ask(alerts.read)
     until = datetime.now(UTC) + timedelta(hours=1)
-    alerts.change(reader, alerts.with_silence(page.document, keys="a", until=until, reason="um"), seen=page.seen, said="um")
+    alerts.change(reader, alerts.with_silence(page.document, keys="a", until=until, reason="um"), seen=page.seen, message="um")
     with pytest.raises(ConflictError, match="somebody else"):
         alerts.change(
-            reader, alerts.with_silence(page.document, keys="b", until=until, reason="dois"), seen=page.seen, said="dois"
+            reader, alerts.with_silence(page.document, keys="b", until=until, reason="dois"), seen=page.seen, message="dois"
         )
     assert [silence.keys for silence in routing.load(reader.storage).silences] == ["a"]
 
 
 def test_a_change_is_an_act_in_the_audit(reader, lake):
     page = reader.ask(alerts.read)
-    alerts.change(reader, alerts.with_messages(page.document, window_minutes=30, limit=4), seen=page.seen, said="menos mensagens")
+    alerts.change(
+        reader, alerts.with_messages(page.document, window_minutes=30, limit=4), seen=page.seen, message="menos mensagens"
+    )
     (act,) = lake.rows(TableRef("ops", "audit"), "kind", "name", "said")
     assert act == {"kind": "act", "name": "routing", "said": "menos mensagens"}
 
@@ -161,7 +163,7 @@ def test_a_change_is_an_act_in_the_audit(reader, lake):
 # --- the record --------------------------------------------------------------------------------------------------------
 
 
-def test_a_routing_is_what_its_document_says():
+def test_a_routing_is_what_its_document_declares():
     bounds = TableBounds(max_event_age=timedelta(hours=3), max_commit_age=timedelta(minutes=90), max_quarantine=0.25)
     silence = routing.Silence(keys="*", until=datetime(2026, 1, 1, tzinfo=UTC), reason="x")
     whole = Routing(limit=7, silences=(silence,), tables={"silver/vendas": bounds}, jobs={"pedidos": timedelta(minutes=5)})
@@ -187,7 +189,7 @@ def test_a_bound_that_cannot_be_is_refused(document, storage):
     assert routing.stored(storage) is None
 
 
-def test_the_monitoring_job_judges_by_the_bounds_and_slas_of_the_file(lake, tmp_path):
+def test_the_monitoring_job_validates_by_the_bounds_and_slas_of_the_file(lake, tmp_path):
     row = {"pedido_id": "o", "produto_id": "p", "descricao": "d", "quantidade": 1, "valor_unitario": "1", "pais": "BR",
            "status": "sold", "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z"}  # fmt: skip
     lake.land("vendas", "2026_01_01_1_0", [{"id": 1, **row}])
@@ -197,8 +199,8 @@ def test_the_monitoring_job_judges_by_the_bounds_and_slas_of_the_file(lake, tmp_
         root=storage.root, landing=storage.landing, layers={}, engine="duckdb", memory_limit="256MB", environment="dev",
         spill=str(tmp_path / "spill"),
     )  # fmt: skip
-    settings, promise = Settings(root=storage.root), Promise("medida", timedelta(hours=1))
-    assets = monitoring_assets(settings, [VENDAS], surroundings=Surroundings([], [promise], lambda: {}))
+    settings, job_sla = Settings(root=storage.root), JobSla("medida", timedelta(hours=1))
+    assets = monitoring_assets(settings, [VENDAS], surroundings=Surroundings([], [job_sla], lambda: {}))
     jobs = [dg.define_asset_job("medida", [assets[0]]), dg.define_asset_job("metricas", [assets[3]])]
     definitions = dg.Definitions(assets=assets, jobs=jobs, resources={"lake": resource})
 
@@ -216,19 +218,19 @@ def test_the_monitoring_job_judges_by_the_bounds_and_slas_of_the_file(lake, tmp_
     assert {row["sla_seconds"] for row in slas if (row["kind"], row["job"]) == ("run", "medida")} == {5400.0}
 
 
-def test_a_bound_of_what_is_not_there_is_told_and_the_rest_holds(tmp_path):
+def test_a_bound_of_what_does_not_exist_is_reported_and_the_rest_applies(tmp_path):
     settings = Settings(root=str(tmp_path))
     rules = Routing(
         tables={"silver/venda": TableBounds(max_quarantine=0.1), "bronze/vendas": TableBounds(max_event_age=timedelta(hours=1))},
         jobs={"pedido": timedelta(minutes=1)},
     )
-    wanted = health.targets(settings.storage, [VENDAS, PRODUTOS], [])
-    wrong = thresholds.unknown(rules, targets=wanted, promises=[Promise("pedidos", timedelta(hours=1))])
+    wanted = table_health.targets(settings.storage, [VENDAS, PRODUTOS], [])
+    wrong = thresholds.unknown(rules, targets=wanted, job_slas=[JobSla("pedidos", timedelta(hours=1))])
     for name in ("no table silver/venda,", "no job pedido with an SLA", "no column of events in bronze/vendas"):
         assert name in wrong
     assert [target.health for target in thresholds.bounded(wanted, rules)] == [target.health for target in wanted]
     routing.save(settings.storage, {"limit": 9}, seen=None)
-    assert send(settings, judge=lambda rules: wrong if rules.limit == 9 else "")[1] == wrong
+    assert send(settings, validate=lambda rules: wrong if rules.limit == 9 else "")[1] == wrong
     assert open_existing(settings.storage.uri(TableRef("ops", "alerts"))).rows == 1
 
 

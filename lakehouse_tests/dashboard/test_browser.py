@@ -88,14 +88,14 @@ def test_every_page_fits_asks_nobody_else_and_has_the_colours_of_the_theme(brows
             red, green, blue = (int(PALETTE["paper"][scheme == "dark"][at : at + 2], 16) for at in (1, 3, 5))
             background = page.locator("[data-testid=stApp]").evaluate("it => getComputedStyle(it).backgroundColor")
             assert background == f"rgb({red}, {green}, {blue})"
-            _keep(page, f"dashboard-{path or 'visao'}-{size}-{scheme}")
+            _save(page, f"dashboard-{path or 'visao'}-{size}-{scheme}")
         assert {url for url in asked if not url.startswith((address, "ws://127.0.0.1", "data:", "blob:"))} == set()
         assert dialogs == []
     finally:
         page.close()
 
 
-def test_a_silence_is_typed_on_a_phone_and_kept(browser, address, filled):
+def test_a_silence_is_typed_on_a_phone_and_stored(browser, address, filled):
     page = browser.new_page(viewport={"width": 390, "height": 844}, locale="pt-BR")
     page.set_default_timeout(60_000)
     try:
@@ -111,7 +111,7 @@ def test_a_silence_is_typed_on_a_phone_and_kept(browser, address, filled):
         page.close()
 
 
-def _keep(page, name: str) -> None:
+def _save(page, name: str) -> None:
     folder = os.environ.get("LAKEHOUSE_SCREENSHOTS")
     if folder:
         page.wait_for_timeout(1500)

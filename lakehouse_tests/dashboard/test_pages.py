@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from lakehouse.core import files
+from lakehouse.core.store import files
 from lakehouse.dashboard import business, executions, markup, overview, quality, reading, tables, words
 from lakehouse.dashboard.pages.app import PAGES
 from lakehouse.reports import page
@@ -35,7 +35,7 @@ def look(name):
     return AppTest.from_string(f"from lakehouse.dashboard.pages import {name}\n{name}.body()", default_timeout=60).run()
 
 
-def said(app) -> str:
+def output(app) -> str:
     """All texts of a page, without the pictures' content."""
     assert not app.exception, app.exception
     values = [element.value for kind in ("title", "header", "markdown", "caption", "info", "warning", "error", "success")
@@ -47,7 +47,7 @@ def said(app) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_shows_what_the_lake_has(name, filled, use):
     use(filled.storage.root)
-    text = said(look(name))
+    text = output(look(name))
     for expected in SHOWN[name]:
         assert expected in text, expected
     assert "<img src=x" not in text  # what came from outside is text
@@ -55,15 +55,15 @@ def test_a_page_shows_what_the_lake_has(name, filled, use):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_page_of_an_empty_lake_says_what_would_fill_it(name, tmp_path, use):
+def test_a_page_of_an_empty_lake_states_what_would_fill_it(name, tmp_path, use):
     use(tmp_path / "none")
-    text = said(look(name))
+    text = output(look(name))
     assert "make " in text or "Nenhum incidente aberto." in text
     assert not (tmp_path / "none").exists()  # looking makes nothing
 
 
 @pytest.mark.parametrize("name", ["visao_geral", "execucoes", "alertas"])  # the others ask as the first does
-def test_a_page_of_a_store_that_is_down_says_so_and_stays_up(name, use, monkeypatch):
+def test_a_page_reports_that_the_store_is_down_and_stays_up(name, use, monkeypatch):
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
@@ -72,11 +72,11 @@ def test_a_page_of_a_store_that_is_down_says_so_and_stays_up(name, use, monkeypa
     monkeypatch.setattr(files, "_FIRST", timedelta(seconds=0.2))
     use("s3://bucket/lake")
     app = look(name)
-    assert "does not answer" in said(app).replace("\\", "")
+    assert "does not answer" in output(app).replace("\\", "")
     assert app.title[0].value
 
 
-def test_a_table_that_is_broken_is_named_and_the_page_shows_it_when_it_is_mended(use, tmp_path):
+def test_a_table_that_is_broken_is_named_and_the_page_shows_it_when_it_is_fixed(use, tmp_path):
     use(tmp_path)
     table = tmp_path / "ops" / "run_metrics" / "_delta_log"
     table.mkdir(parents=True)
@@ -84,7 +84,7 @@ def test_a_table_that_is_broken_is_named_and_the_page_shows_it_when_it_is_mended
     assert "run\\_metrics" in look("execucoes").error[0].value
     (table / f"{0:020}.json").unlink()
     table.rmdir()
-    assert "Nenhuma execução foi medida" in said(look("execucoes"))
+    assert "Nenhuma execução foi medida" in output(look("execucoes"))
 
 
 def test_the_app_begins_with_the_overview_and_lists_every_page():
@@ -112,14 +112,14 @@ def test_the_server_listens_here_only_and_tells_nobody():
 def test_make_passes_the_port_on():
     command = ["make", "-n", "--assume-old=.venv/.base", "dashboard", "PORT=8502"]
     done = subprocess.run(command, cwd=project_folder(), capture_output=True, text=True, check=True)
-    assert "-m lakehouse dashboard --port '8502'" in done.stdout
+    assert '-m lakehouse dashboard --port "$PORT"' in done.stdout  # which Make gives it in the environment
 
 
 @pytest.mark.parametrize(
     ("broken", "remedy"),
     [({"LAKEHOUSE_ENV": "moon"}, "LAKEHOUSE_ENV"), ({"DAGSTER_HOME": "/nowhere"}, "DAGSTER_HOME"), ({}, "[dashboard]")],
 )
-def test_what_keeps_it_from_starting_is_one_sentence_with_the_remedy(broken, remedy, monkeypatch, tmp_path, capsys):
+def test_what_prevents_its_start_is_one_sentence_with_the_remedy(broken, remedy, monkeypatch, tmp_path, capsys):
     from lakehouse import __main__ as command
 
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -128,9 +128,9 @@ def test_what_keeps_it_from_starting_is_one_sentence_with_the_remedy(broken, rem
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["lakehouse", "dashboard"])
     assert command.main() == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
-    assert remedy in said
+    output = capsys.readouterr().err
+    assert output.startswith("error: ") and output.count("\n") == 1
+    assert remedy in output
 
 
 def test_a_port_that_is_taken_is_named_before_anything_is_started(monkeypatch, tmp_path, capsys):
@@ -143,8 +143,8 @@ def test_a_port_that_is_taken_is_named_before_anything_is_started(monkeypatch, t
         port = other.getsockname()[1]
         monkeypatch.setattr(sys, "argv", ["lakehouse", "dashboard", "--port", str(port)])
         assert command.main() == 2
-    said = capsys.readouterr().err
-    assert f"port {port} of 127.0.0.1" in said and "make dashboard PORT=" in said
+    output = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1" in output and "make dashboard PORT=" in output
 
 
 # --- queries, without Streamlit ----------------------------------------------------------------------------------------
@@ -184,11 +184,11 @@ def test_growth_is_every_measurement_and_versions_are_the_commits(ask, filled):
 
 def test_quarantine_is_counted_by_rule_and_shows_no_record(ask):
     found = ask(quality.read)
-    assert [(row["table"], row["rules"], row["records"]) for row in found.held] == [("vendas", "not_null_pedido_id", 1)]
+    assert [(row["table"], row["rules"], row["records"]) for row in found.quarantined] == [("vendas", "not_null_pedido_id", 1)]
     assert "record" not in found.newest[0]
 
 
-def test_an_answer_is_kept_and_charts_are_drawn_again_only_when_a_table_has_changed(filled, monkeypatch):
+def test_an_answer_is_cached_and_charts_are_drawn_again_only_when_a_table_has_changed(filled, monkeypatch):
     settings = Settings(root=filled.storage.root)
     reader, drawn = reading.Reader(settings, fresh=0), []
     from lakehouse.reports import vendas_page
@@ -217,7 +217,7 @@ def test_pictures_have_the_colours_of_the_theme_and_a_text_for_who_cannot_see_th
         assert len(pictures) == 2
         own, other = (page.PALETTE["daily"][variant] for variant in (dark, not dark))
         assert all(own in picture and other not in picture and "font-family" in picture for picture in pictures)
-        assert html.count(f'alt="{figure.says}"') == 2
+        assert html.count(f'alt="{figure.description}"') == 2
 
 
 @pytest.mark.parametrize(
@@ -228,12 +228,12 @@ def test_pictures_have_the_colours_of_the_theme_and_a_text_for_who_cannot_see_th
         ("something else", "something else"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said_in_portuguese(english, portuguese):
+def test_what_is_wrong_with_a_table_is_reported_in_portuguese(english, portuguese):
     assert words.problems(english) == portuguese
 
 
 def test_every_problem_that_is_measured_has_portuguese_words():
-    from lakehouse.observability.health import Measured, _judge
+    from lakehouse.observability.table_health import Measured, _assess
     from lakehouse.tables.spec import Health
 
     bounds = Health(event_time="em", max_event_age=timedelta(hours=1), max_commit_age=timedelta(hours=1))
@@ -241,11 +241,11 @@ def test_every_problem_that_is_measured_has_portuguese_words():
     many = {**base, "files": 100, "small_files": 99, "event_age_seconds": 9e6, "commit_age_seconds": 9e6}
     ahead = {**base, "files": 9000, "small_files": 9, "event_age_seconds": -9e3, "commit_age_seconds": -9e3}
     for figures in (many, ahead, {**base, "event_age_seconds": None}):
-        text = words.problems(_judge(Measured(**figures), bounds).problems)
+        text = words.problems(_assess(Measured(**figures), bounds).problems)
         assert not re.search(r"\b(the|of|are|is|old|ago|allowed)\b", text), text
 
 
-def test_what_the_dashboard_reads_is_where_the_project_keeps_it():
+def test_what_the_dashboard_reads_is_where_the_project_has_it():
     from lakehouse.observability import metrics
 
     assert overview.METRICS_TABLE == metrics.METRICS_TABLE

@@ -88,13 +88,13 @@ def deliver(spark: SparkSession, folder: str, frame: DataFrame, *, day: int) -> 
         rows.coalesce(2).write.format("delta").mode("append").save(f"{folder}/bronze/{table}")
 
 
-def silver(bronze: DataFrame, place: str) -> None:
+def silver(bronze: DataFrame, location: str) -> None:
     """Newest per id; a deleted line is gone."""
     newest = Window.partitionBy("id").orderBy(F.col("updated_at").desc(), F.col("_airbyte_emitted_at").desc())
     rows = bronze.withColumn("_n", F.row_number().over(newest)).filter("_n = 1 AND status <> 'deleted'").select(*FIELDS)
     rows = rows.withColumn("created_date", F.to_date("created_at"))
     rows = rows.withColumn("total", (F.col("quantidade") * F.col("valor_unitario")).cast("decimal(18,4)"))
-    rows.write.format("delta").mode("overwrite").save(place)
+    rows.write.format("delta").mode("overwrite").save(location)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse import compare, settings
-from lakehouse.settings import project_folder
+from lakehouse.commands import compare
+from lakehouse.settings import project_folder, settings
 from lakehouse.tables.spec import DeltaSource
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.conftest import Lake, with_parent
@@ -115,7 +115,7 @@ def test_its_bronze_becomes_silver_vendas_processed_and_differs_in_nothing_but_w
     project: Path, old_flow: OldFlow
 ) -> None:
     silver, theirs = project / "lake" / "silver" / "vendas_processed", f"{old_flow.folder}/silver/vendas"
-    run(project, "lakehouse.sync")
+    run(project, "lakehouse", "sync")
     materialize = ("lakehouse", "materialize", 'key:"bronze/vendas" or key:"silver/vendas_processed"')
     old_flow.is_done()
     assert DeltaTable(f"{old_flow.folder}/bronze/vendas").version() == 1
@@ -124,8 +124,8 @@ def test_its_bronze_becomes_silver_vendas_processed_and_differs_in_nothing_but_w
     old_flow.goes_on()
     run(project, *materialize)
     assert DeltaTable(str(silver)).version() == first + 1
-    said = run(project, "lakehouse", "compare", "vendas", theirs)
-    assert said.endswith(f"{ROWS:,} rows are in both; 12 columns were compared, and nothing differs\n"), said
+    output = run(project, "lakehouse", "compare", "vendas", theirs)
+    assert output.endswith(f"{ROWS:,} rows are in both; 12 columns were compared, and nothing differs\n"), output
 
     planted = f"{old_flow.folder}/silver/planted"
     shutil.copytree(theirs, planted)
@@ -136,11 +136,11 @@ def test_its_bronze_becomes_silver_vendas_processed_and_differs_in_nothing_but_w
         table.to_pyarrow_table(filters=[("id", "=", 4)]).set_column(0, "id", [[987654]]), "t.id = s.id",
         source_alias="s", target_alias="t",
     ).when_not_matched_insert_all().execute()  # fmt: skip
-    said = run(project, "lakehouse", "compare", "vendas", planted, code=1)
-    assert "1 rows are only here\n    8\n" in said
-    assert "1 rows are only there\n    987654\n" in said
-    assert "1 rows differ in quantidade\n    22: 5 here, 6 there\n" in said
-    assert f"{ROWS - 1:,} rows are in both; 12 columns were compared\n" in said
+    output = run(project, "lakehouse", "compare", "vendas", planted, code=1)
+    assert "1 rows are only here\n    8\n" in output
+    assert "1 rows are only there\n    987654\n" in output
+    assert "1 rows differ in quantidade\n    22: 5 here, 6 there\n" in output
+    assert f"{ROWS - 1:,} rows are in both; 12 columns were compared\n" in output
 
 
 def test_so_does_one_whose_fields_are_in_airbyte_data(

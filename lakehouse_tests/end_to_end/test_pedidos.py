@@ -9,13 +9,15 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from typer.testing import CliRunner
 
+from lakehouse.__main__ import app
 from lakehouse.automation import JOBS
 from lakehouse.definitions import build_defs
-from lakehouse.environments import PROFILES
-from lakehouse.retries import CLEAN, LOAD, NOTIFY, TRANSFORM, VALIDATE
 from lakehouse.sample.pedidos import BRANCH_LINES, SHOP_LINES, write_order_sources
 from lakehouse.settings import Settings, project_folder
+from lakehouse.settings.environments import PROFILES
+from lakehouse.settings.retries import CLEAN, LOAD, NOTIFY, TRANSFORM, VALIDATE
 from lakehouse_tests.landing.shop import Shop, serve
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -56,6 +58,18 @@ def failed(result):
 def warehouse(root: Path, query: str):
     with closing(sqlite3.connect(root / "warehouse.db")) as connection:
         return connection.execute(query).fetchall()
+
+
+def test_what_the_orders_of_one_channel_have_in_quarantine_is_listed_and_validated_again(root, monkeypatch):
+    assert run(root).success
+    monkeypatch.setattr("lakehouse.commands.tables.load_settings", lambda: Settings(root=str(root)))
+    listed = CliRunner().invoke(app, ["quarantine", "pedidos", "--limit", "1"]).output
+    assert f"quarantine/pedidos_api: {NO_IDS} in all" in listed and "silver: not_null_id" in listed
+    assert f"All of them: make quarantine TABLE=pedidos LIMIT={NO_IDS}." in listed and "pedidos_db" not in listed
+    records = CliRunner().invoke(app, ["quarantine", "pedidos", "--json"]).output.splitlines()
+    assert len(records) == NO_IDS and json.loads(records[0])["rules"] == "not_null_id"
+    redriven = CliRunner().invoke(app, ["redrive", "pedidos"])
+    assert redriven.exception is None and "Nothing of pedidos can leave" in redriven.output
 
 
 def test_the_samples_orders_go_all_the_way_and_a_second_run_finds_nothing_to_do(root):
@@ -116,8 +130,8 @@ def test_a_run_without_any_channel_is_no_success_and_leaves_what_was_there(root)
     assert not result.success
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert failure.step_key == "ops__pedidos_notice"
-    said = failure.event_specific_data.error.message + str(failure.event_specific_data.user_failure_data)
-    assert "No channel was taken in" in said and "answered 500" in said and "no SQLite file" in said
+    output = failure.event_specific_data.error.message + str(failure.event_specific_data.user_failure_data)
+    assert "No channel was taken in" in output and "answered 500" in output and "no SQLite file" in output
     assert warehouse(root, "SELECT count(*), sum(total) FROM pedidos") == before
 
 
@@ -185,7 +199,7 @@ def test_both_extractions_overlap_and_the_event_log_shows_it(root, tmp_path, mon
         monkeypatch.delenv(name)
     monkeypatch.setenv("LAKEHOUSE_ROOT", str(root))
     monkeypatch.setenv("DAGSTER_HOME", str(home))
-    job = dg.build_reconstructable_job("lakehouse.runs", "job_of_settings", ("pedidos",))
+    job = dg.build_reconstructable_job("lakehouse.commands.foreground", "job_of_settings", ("pedidos",))
     both = [dg.AssetKey(["landing", "pedidos_api"]), dg.AssetKey(["landing", "pedidos_db"])]
     with (
         dg.DagsterInstance.get() as instance,

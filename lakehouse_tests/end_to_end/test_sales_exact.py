@@ -12,7 +12,7 @@ import pytest
 
 from lakehouse.maintenance import vacuum
 from lakehouse.maintenance.protect import pin, protection
-from lakehouse.maintenance.upkeep import keep_up, tasks
+from lakehouse.maintenance.upkeep import maintain, tasks
 from lakehouse.ml.registry import Registry
 from lakehouse.tables.spec import Health
 from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
@@ -55,7 +55,7 @@ def test_every_month_is_exact_as_its_sync_arrives(lake, copied_landing, expected
         assert figures(lake) == wanted, f"sync {sync['sync']}"
         assert sum(row["written"] for row in lake.ledger() if row["layer"] == "bronze") == sync["bronze_rows_so_far"]
     incremental = lake.rows(VENDAS.silver)
-    assert lake.refresh(VENDAS, rebuild=True).candidate is not None
+    assert lake.refresh(VENDAS, rebuild=True).transaction is not None
     assert lake.rows(VENDAS.silver) == incremental
     assert lake.quarantined(VENDAS) == []
 
@@ -92,7 +92,7 @@ def test_optimise_and_vacuum_leave_every_figure_and_report_what_they_did(lake, c
     spec = replace(VENDAS, health=Health(max_files=1))
     guard = protection(lake.storage, Registry(f"sqlite:///{lake.folder}/none.db"))
     then = datetime.now(UTC) + timedelta(hours=3)
-    kept = keep_up(
+    maintained = maintain(
         tasks(lake.storage, [spec]),
         storage=lake.storage,
         protected=guard,
@@ -100,14 +100,14 @@ def test_optimise_and_vacuum_leave_every_figure_and_report_what_they_did(lake, c
         floor=timedelta(hours=1),
         now=then,
     )
-    found = {one.ref: one for one in kept}
+    found = {one.ref: one for one in maintained}
     for ref in refs:
         one = found[ref]
         assert one.outcome == "done", one
         assert (one.stored_files_before, one.stored_bytes_before) == before[ref]
         assert (one.stored_files_after, one.stored_bytes_after) == counted(lake, ref)
     assert found[VENDAS.bronze].compacted and found[VENDAS.silver].vacuumed_files
-    assert "2: pinned: a test" in found[VENDAS.silver].kept_versions
+    assert "2: pinned: a test" in found[VENDAS.silver].retained_versions
     assert lake.rows(VENDAS.silver) == rows
     last = expected["syncs"][-1]
     assert figures(lake) == {name: last[name] for name in ("silver_rows", "receita_liquida", "pedidos", "clientes", "quantidade")}
@@ -118,8 +118,8 @@ def test_optimise_and_vacuum_leave_every_figure_and_report_what_they_did(lake, c
 
 def counted(lake, ref):
     """Data files in a table's folder, and their bytes."""
-    place = Path(lake.storage.uri(ref))
-    sizes = [path.stat().st_size for path in place.rglob("*.parquet") if "_delta_log" not in path.parts]
+    location = Path(lake.storage.uri(ref))
+    sizes = [path.stat().st_size for path in location.rglob("*.parquet") if "_delta_log" not in path.parts]
     return len(sizes), sum(sizes)
 
 
@@ -129,7 +129,7 @@ def in_random_order(make_lake, real_data, files, *, seed):
     order = random.Random(seed).sample(files, len(files))
     for name in order:
         lake.put("vendas", name, (real_data / "vendas" / "landing" / "raw" / "vendas" / name).read_bytes())
-        assert lake.run(VENDAS).candidate is not None
+        assert lake.run(VENDAS).transaction is not None
     return lake.rows(VENDAS.silver)
 
 

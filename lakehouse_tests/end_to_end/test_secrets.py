@@ -68,23 +68,23 @@ def contents(path: Path) -> Iterator[bytes]:
                 yield repr(row).encode()
 
 
-def holders(folder: Path) -> list[str]:
+def files_with_it(folder: Path) -> list[str]:
     """The files below a folder that hold the canary."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return [str(path) for path in files if any(form in content for content in contents(path) for form in FORMS)]
 
 
-@pytest.mark.parametrize("place", ["x.txt", "x.db", "x.parquet"])
-def test_the_search_finds_one_in_every_kind_of_file(tmp_path: Path, place: str) -> None:
-    if place == "x.db":
-        with sqlite3.connect(tmp_path / place) as database:
+@pytest.mark.parametrize("location", ["x.txt", "x.db", "x.parquet"])
+def test_the_search_finds_one_in_every_kind_of_file(tmp_path: Path, location: str) -> None:
+    if location == "x.db":
+        with sqlite3.connect(tmp_path / location) as database:
             database.execute("CREATE TABLE snapshots (body BLOB)")
             database.execute("INSERT INTO snapshots VALUES (?)", [zlib.compress(f"password={CANARY}".encode() * 9)])
-    elif place == "x.parquet":
-        duckdb.execute("COPY (SELECT $1 AS a FROM range(99)) TO $2 (COMPRESSION zstd)", [CANARY, str(tmp_path / place)])
+    elif location == "x.parquet":
+        duckdb.execute("COPY (SELECT $1 AS a FROM range(99)) TO $2 (COMPRESSION zstd)", [CANARY, str(tmp_path / location)])
     else:
-        (tmp_path / place).write_text(f"postgresql://user:{CANARY}@host")
-    assert holders(tmp_path) == [str(tmp_path / place)]
+        (tmp_path / location).write_text(f"postgresql://user:{CANARY}@host")
+    assert files_with_it(tmp_path) == [str(tmp_path / location)]
 
 
 @pytest.mark.stack
@@ -111,10 +111,10 @@ def test_a_secret_of_the_environment_is_nowhere_after_a_run_at_debug_level(tmp_p
     assert "DEBUG" in done.stderr
     assert list((root / "quarantine").rglob("*.parquet")) and list(home.rglob("*.db"))
     assert not any(form.decode("latin-1") in output for output in (done.stdout, done.stderr) for form in FORMS)
-    assert holders(tmp_path) == []
+    assert files_with_it(tmp_path) == []
     target = tmp_path / "target"
     shutil.copytree(project_folder() / "dbt_project" / "target", target)
-    assert any(target.rglob("manifest.json")) and holders(target) == []
+    assert any(target.rglob("manifest.json")) and files_with_it(target) == []
 
 
 def _made(folder: Path) -> Path:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse.core.engines import Spark, open_session
+from lakehouse.core.engines.session import Spark, open_session
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.conftest import Lake, with_parent
-from lakehouse_tests.core.test_spark import sales
+from lakehouse_tests.core.engines.test_spark import sales
 from lakehouse_tests.end_to_end.test_sales_exact import (  # noqa: F401 - collected here too
     expected,
     files,
@@ -48,17 +48,17 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             processes.append(subprocess.Popen(with_parent(*start, *words), stdout=out, stderr=subprocess.STDOUT, cwd=folder))
         return log
 
-    def said(log: Path, pattern: str) -> Callable[[], str | None]:
+    def output(log: Path, pattern: str) -> Callable[[], str | None]:
         return lambda: (found := re.search(pattern, log.read_text())) and found[0]
 
     try:
         log = run("master", "org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
-        url = until(said(log, r"spark://127\.0\.0\.1:\d+"), "the master")
+        url = until(output(log, r"spark://127\.0\.0\.1:\d+"), "the master")
         for number in (1, 2):
             words = ["--host", "127.0.0.1", "--cores", "1", "--memory", "1500m", "--webui-port", "0"]
             work = ["--work-dir", str(folder / f"work{number}"), url]
             log = run(f"worker{number}", "org.apache.spark.deploy.worker.Worker", *words, *work)
-            until(said(log, "Successfully registered with master"), "a worker")
+            until(output(log, "Successfully registered with master"), "a worker")
         yield url
     finally:
         for process in processes:

@@ -1,6 +1,7 @@
 """Two shells on one table: one after the other, or one is refused and told by whom; kill -9 of the holder lets both go on.
 
-Not here: commits that race (`core/test_delta.py`), the lock alone (`core/test_storage.py`), killed runs (`test_kill.py`).
+Not here: commits that race (`core/table/test_delta.py`), the lock alone (`core/store/test_storage.py`), killed runs
+(`faults/test_kills.py`).
 """
 
 import os
@@ -16,17 +17,18 @@ import dagster as dg
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse import __main__, repair
-from lakehouse.core.storage import hold
+from lakehouse import __main__
+from lakehouse.commands import tables
+from lakehouse.core.store.storage import lock
 from lakehouse.sample.landing import SampleTruth, write_sample_landing
 from lakehouse.settings import project_folder
 from lakehouse.tables.vendas import TABLES, VENDAS
 from lakehouse_tests.conftest import Lake
 
-HOLD = """
+LOCK = """
 import sys, time
-from lakehouse.core.storage import hold
-with hold(sys.argv[1], wait=0):
+from lakehouse.core.store.storage import lock
+with lock(sys.argv[1], wait=0):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -56,9 +58,9 @@ def truth(lake: Lake) -> SampleTruth:
 
 
 @pytest.fixture
-def holder(lake: Lake) -> "Iterator[subprocess.Popen[str]]":
+def owner(lake: Lake) -> "Iterator[subprocess.Popen[str]]":
     """Another process that holds silver/vendas."""
-    command = [sys.executable, "-c", HOLD, lake.storage.uri(VENDAS.silver)]
+    command = [sys.executable, "-c", LOCK, lake.storage.uri(VENDAS.silver)]
     with subprocess.Popen(command, cwd=project_folder(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         yield process
@@ -74,8 +76,8 @@ def waits(process: "subprocess.Popen[str]", folder: str) -> bool:
 
 
 @pytest.mark.stack
-def test_two_shells_wait_for_a_holder_that_is_killed_and_then_for_each_other(
-    lake: Lake, truth: SampleTruth, environment: None, holder: "subprocess.Popen[str]"
+def test_two_shells_wait_for_an_owner_that_is_killed_and_then_for_each_other(
+    lake: Lake, truth: SampleTruth, environment: None, owner: "subprocess.Popen[str]"
 ) -> None:
     uri = lake.storage.uri(VENDAS.silver)
     command = [sys.executable, "-m", "lakehouse", "trigger", "bronze_to_silver"]
@@ -91,18 +93,18 @@ def test_two_shells_wait_for_a_holder_that_is_killed_and_then_for_each_other(
             time.sleep(0.05)
         assert all(waits(shell, uri) for shell in shells)
         assert not (Path(uri) / "_delta_log").exists()
-        holder.kill()
-        said = [shell.communicate(timeout=120)[0] for shell in shells]
+        owner.kill()
+        output = [shell.communicate(timeout=120)[0] for shell in shells]
     finally:
         for shell in shells:
             shell.kill()
-    assert [shell.returncode for shell in shells] == [0, 0], said
-    assert "Traceback" not in "".join(said)
+    assert [shell.returncode for shell in shells] == [0, 0], output
+    assert "Traceback" not in "".join(output)
     # Each table was made by one of the two, and the other found nothing left to do.
     for spec in TABLES:
         assert DeltaTable(lake.storage.uri(spec.silver)).version() == 1, spec.name
-        assert sum(f"silver/{spec.name} version 1: " in text for text in said) == 1
-        assert sum(f"No new batches for version 1 of silver/{spec.name}." in text for text in said) == 1
+        assert sum(f"silver/{spec.name} version 1: " in text for text in output) == 1
+        assert sum(f"No new batches for version 1 of silver/{spec.name}." in text for text in output) == 1
         assert len(lake.rows(spec.silver, *spec.key)) == getattr(truth, spec.name).live
     assert sorted(row["layer"] for row in lake.ledger()) == ["bronze"] * 3 + ["silver"] * 3
     assert lake.stray_files() == []
@@ -111,15 +113,15 @@ def test_two_shells_wait_for_a_holder_that_is_killed_and_then_for_each_other(
 def test_a_shell_that_waited_long_enough_is_refused_and_told_by_whom(
     lake: Lake,
     environment: None,
-    holder: "subprocess.Popen[str]",
+    owner: "subprocess.Popen[str]",
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(repair, "hold", partial(hold, wait=0.2))
+    monkeypatch.setattr(tables, "lock", partial(lock, wait=0.2))
     monkeypatch.setattr(sys, "argv", ["lakehouse", "rebuild", "vendas"])
     assert __main__.main() == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {lake.storage.uri(VENDAS.silver)} is being written by another run (process {holder.pid});")
-    assert "Wait for that run to end, or end it, and start this one again." in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith(f"error: {lake.storage.uri(VENDAS.silver)} is being written by another run (process {owner.pid});")
+    assert "Wait for that run to end, or end it, and start this one again." in output
+    assert output.count("\n") == 1
     assert list(Path(lake.storage.uri(VENDAS.silver)).iterdir()) == []

@@ -77,7 +77,7 @@ def test_the_graph_shows_the_layers_as_groups(page, ui):
     for group in ("landing", "bronze", "silver", "gold", "reports"):
         page.get_by_text(group, exact=True).first.wait_for()
     page.keyboard.press("Alt+e")
-    _keep(page, "graph")
+    _save(page, "graph")
 
 
 def test_the_smoke_test_of_a_release_finds_this_ui_well(ui):
@@ -88,10 +88,10 @@ def test_the_smoke_test_of_a_release_finds_this_ui_well(ui):
 
 def test_every_rule_of_a_table_is_a_check_with_a_result(page, ui):
     page.goto(f"{ui}/assets/silver/vendas?view=checks")
-    page.get_by_text("Checks (15)").wait_for()
+    page.get_by_text("Checks (16)").wait_for()
     page.get_by_text("not_null_descricao").first.wait_for()
     page.get_by_text("Succeeded").first.wait_for()
-    _keep(page, "checks")
+    _save(page, "checks")
 
 
 def test_a_table_materialised_from_the_ui_appears_as_a_successful_run(page, ui):
@@ -110,17 +110,17 @@ def test_a_table_materialised_from_the_ui_appears_as_a_successful_run(page, ui):
         time.sleep(2)
     else:
         pytest.fail("the run did not end in success")
-    _keep(page, "runs")
+    _save(page, "runs")
 
 
 def test_the_report_is_previewed_on_its_asset(page, ui):
     page.goto(f"{ui}/assets/reports/vendas")
     page.get_by_text("preview").first.wait_for()
     page.get_by_text("2017-01").first.wait_for()
-    _keep(page, "report")
+    _save(page, "report")
 
 
-def _keep(page, name: str) -> None:
+def _save(page, name: str) -> None:
     folder = os.environ.get("LAKEHOUSE_SCREENSHOTS")
     if folder:
         page.wait_for_timeout(1500)

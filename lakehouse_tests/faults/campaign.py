@@ -13,56 +13,59 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from lakehouse.core.storage import STAGING, hold
+from lakehouse.core.store.storage import STAGING, lock
 from lakehouse.settings import project_folder
 from lakehouse_tests.conftest import Lake, file_content
 from lakehouse_tests.faults import oracle
-from lakehouse_tests.faults.driver import KILLED, Driver, Place, Work
+from lakehouse_tests.faults.driver import KILLED, Driver, KillPoint, Work
 
-Chain = list[Place | None]
+Chain = list[KillPoint | None]
 BEFORE_COMMIT, BEFORE_LEDGER, BEFORE_EVENT = "file written → Delta commit", "commit → ledger row", "commit → Dagster event"
 RANDOM, RANDOM_JOB = "random moment of bronze and silver", "random moment of the Dagster job"
 
 #: Between a data file and the commit that makes it visible: in every table that a run writes. Each is a chain of its own.
 COMMIT_CHAINS: list[Chain] = [
-    [Place(call="write", about="ops/landing_files")],
-    [Place(call="commit", about="ops/landing_files", before=True)],
-    [Place(call="stage", about="bronze/itens")],
-    [Place(call="add_columns", about="bronze/itens", before=True)],
-    [Place(call="add_columns", about="bronze/itens")],
-    [Place(call="commit", about="quarantine/itens", before=True)],
-    [Place(call="commit", about="bronze/itens", before=True)],
-    [Place(call="commit", about="quarantine/itens", before=True, nth=2)],
-    [Place(call="commit", about="ops/deletes_itens", before=True)],
-    [Place(call="commit", about="silver/itens", before=True)],
+    [KillPoint(call="write", about="ops/landing_files")],
+    [KillPoint(call="commit", about="ops/landing_files", before=True)],
+    [KillPoint(call="stage", about="bronze/itens")],
+    [KillPoint(call="add_columns", about="bronze/itens", before=True)],
+    [KillPoint(call="add_columns", about="bronze/itens")],
+    [KillPoint(call="commit", about="quarantine/itens", before=True)],
+    [KillPoint(call="commit", about="bronze/itens", before=True)],
+    [KillPoint(call="commit", about="quarantine/itens", before=True, nth=2)],
+    [KillPoint(call="commit", about="ops/deletes_itens", before=True)],
+    [KillPoint(call="commit", about="silver/itens", before=True)],
 ]
 #: Between a commit and its ledger row, and again in the run that makes up for it.
 LEDGER_CHAINS: list[Chain] = [
-    [Place(call="commit", about="bronze/itens"), Place(call="commit", about="ops/ledger", before=True)],
-    [Place(call="settle", about="bronze/itens", before=True, nth=2), Place(call="write", about="ops/ledger")],
-    [Place(call="write", about="ops/ledger")],
-    [Place(call="commit", about="silver/itens"), Place(call="settle", about="silver/itens", before=True)],
-    [Place(call="settle", about="silver/itens", before=True, nth=2), Place(call="commit", about="ops/ledger", before=True)],
-    [Place(call="commit", about="ops/ledger", before=True, nth=2)],
+    [KillPoint(call="commit", about="bronze/itens"), KillPoint(call="commit", about="ops/ledger", before=True)],
+    [KillPoint(call="finalise", about="bronze/itens", before=True, nth=2), KillPoint(call="write", about="ops/ledger")],
+    [KillPoint(call="write", about="ops/ledger")],
+    [KillPoint(call="commit", about="silver/itens"), KillPoint(call="finalise", about="silver/itens", before=True)],
+    [
+        KillPoint(call="finalise", about="silver/itens", before=True, nth=2),
+        KillPoint(call="commit", about="ops/ledger", before=True),
+    ],
+    [KillPoint(call="commit", about="ops/ledger", before=True, nth=2)],
 ]
 #: Between a commit of an asset and Dagster's record of it: inside the IO manager, behind it, and before the event is stored.
 EVENT_CHAINS: list[Chain] = [
     [
-        Place(call="commit", about="bronze/vendas"),
-        Place(call="publish", about="silver/vendas"),
-        Place(call="record", about="gold/vendas_diarias", before=True),
+        KillPoint(call="commit", about="bronze/vendas"),
+        KillPoint(call="publish", about="silver/vendas"),
+        KillPoint(call="record", about="gold/vendas_diarias", before=True),
     ],
     [
-        Place(call="publish", about="bronze/vendas"),
-        Place(call="record", about="silver/vendas", before=True),
-        Place(call="commit", about="gold/vendas_mensais"),
+        KillPoint(call="publish", about="bronze/vendas"),
+        KillPoint(call="record", about="silver/vendas", before=True),
+        KillPoint(call="commit", about="gold/vendas_mensais"),
     ],
     [
-        Place(call="record", about="bronze/vendas", before=True),
-        Place(call="commit", about="silver/vendas"),
-        Place(call="publish", about="gold/clientes_rfm"),
+        KillPoint(call="record", about="bronze/vendas", before=True),
+        KillPoint(call="commit", about="silver/vendas"),
+        KillPoint(call="publish", about="gold/clientes_rfm"),
     ],
-    [Place(call="publish", about="bronze/vendas")],
+    [KillPoint(call="publish", about="bronze/vendas")],
 ]
 
 
@@ -136,25 +139,25 @@ class Lane:
         self.lengths.append(end.seconds)
         if end.code != 0:
             self.tally.failed.append(f"exit code {end.code}: {end.output[-2000:]}")
-        verdict = oracle.judge(self.lake, self.tables)
-        # What is lost or doubled stays so in later verdicts, unless a run mends it; that does not excuse the runs before.
-        self.tally.lost = max(self.tally.lost, verdict.lost)
-        self.tally.doubled = max(self.tally.doubled, verdict.doubled)
-        self.tally.where = self.tally.where or list(verdict.where)
+        losses = oracle.validate(self.lake, self.tables)
+        # What is lost or doubled stays so in later checks, unless a run fixes it; that does not excuse the runs before.
+        self.tally.lost = max(self.tally.lost, losses.lost)
+        self.tally.doubled = max(self.tally.doubled, losses.doubled)
+        self.tally.where = self.tally.where or list(losses.where)
         return end.seconds
 
-    def chain(self, group: str, places: Chain) -> None:
+    def chain(self, group: str, points: Chain) -> None:
         """Something lands, every run is killed, and one plain run recovers."""
         before = oracle.to_be_read(self.lake, self.tables)
         self.land()
         after = oracle.to_be_read(self.lake, self.tables)
         kills = self.tally.kills[group]
-        for place in places:
-            moment = self.chance.uniform(0, median(self.lengths)) if place is None else None
-            end = self.driver.run(self.lake.folder, self.work, place=place, after=moment, broken=self.broken)
+        for point in points:
+            moment = self.chance.uniform(0, median(self.lengths)) if point is None else None
+            end = self.driver.run(self.lake.folder, self.work, point=point, after=moment, broken=self.broken)
             if end.code != KILLED:
-                if place is not None or end.code != 0:
-                    self.tally.failed.append(f"not killed {place or 'at random'}, exit code {end.code}: {end.output[-2000:]}")
+                if point is not None or end.code != 0:
+                    self.tally.failed.append(f"not killed {point or 'at random'}, exit code {end.code}: {end.output[-2000:]}")
                 break  # a run that was done before its moment has left nothing to kill
             self.tally.kills[group] += 1
             seen = oracle.readable(self.lake, self.tables)
@@ -164,8 +167,8 @@ class Lane:
             self.tally.recoveries.setdefault(self.work, []).append(seconds)
 
     def run(self, group: str, chains: Sequence[Chain]) -> None:
-        for places in chains:
-            self.chain(group, places)
+        for points in chains:
+            self.chain(group, points)
 
     def at_random(self, group: str, kills: int, *, longest: int) -> None:
         """Chains of up to `longest` kills at random moments, until there were so many."""
@@ -175,8 +178,8 @@ class Lane:
                 break
             self.chain(group, [None] * min(left, self.chance.randint(1, longest)))
 
-    def check_settled(self) -> None:
-        """Nothing is left to do, nothing of the killed runs is in the way, and no verdict was bad."""
+    def check_finalised(self) -> None:
+        """Nothing is left to do, nothing of the killed runs is in the way, and no check was bad."""
         assert self.tally.clean, self.tally
         versions = self.lake.versions()
         assert self.driver.run(self.lake.folder, self.work).code == 0
@@ -184,7 +187,7 @@ class Lane:
         root = self.lake.folder / "lake"
         assert [path for path in root.rglob("*") if path.name.startswith(STAGING) or "lock" in path.name.lower()] == []
         for table in self.lake.versions():
-            with hold(str(root / table), wait=0):
+            with lock(str(root / table), wait=0):
                 pass
 
 

@@ -4,8 +4,9 @@
 
 The libraries are imported once, here; each order is done by a fork that has opened nothing before:
 
+    appended bronze and silver of one table that is appended to, in the same way
     layers   bronze and silver of one small table through the pure functions, each table held, as the assets do it: 0.5 s
-    job      `lakehouse.runs.trigger("medallion_etl")`, what `python -m lakehouse trigger` does after its imports: 10 s
+    job      `lakehouse.commands.runs.trigger("medallion_etl")`, what `python -m lakehouse trigger` does after its imports: 10 s
     assets   the job's bronze and silver alone, as `python -m lakehouse materialize` does them: 4 s
     pedidos  extraction of both channels, bronze, silver and warehouse of the orders as their assets do them, with the settings of
              `settings.json` in the lake's folder: 1 s
@@ -43,17 +44,27 @@ ITENS = TableSpec(
     deleted="situacao = 'apagado'",
     rules=(in_range("id", minimum=0),),
 )
+#: A table that is appended to.
+CAIXA = TableSpec(
+    name="caixa",
+    source=AirbyteStream("caixa"),
+    columns=(Column("id", "bigint"), Column("nome", "string")),
+    sync="append",
+    rules=(in_range("id", minimum=0),),
+)
 BROKEN, RETRYABLE = 1, 10
 KILLED = -signal.SIGKILL
-Work = Literal["layers", "job", "assets", "pedidos", "two at once"]
+Work = Literal["layers", "appended", "job", "assets", "pedidos", "two at once", "two appended"]
+#: Work that two processes do at the same time, without holding the tables.
+_TWICE = ("two at once", "two appended")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class KillPoint:
     """The nth call of a function whose subject (a table's folder or name) ends in `about`, before or after it.
 
     Args:
-        call: one of `POINTS`; every write of a run goes through one of these.
+        call: a key of `_points()`; every write of a run goes through one of these.
         act: what happens there. `fill` leaves `bytes` free on the disk that is mounted at `path`; `limit` lets no file of the
             process grow beyond `bytes`; `eio` has the call raise EIO; `vanish` removes the file `path`.
     """
@@ -111,7 +122,9 @@ class Driver:
             text=True,
         )
 
-    def run(self, folder: Path, work: Work, *, place: Place | None = None, after: float | None = None, broken: str = "") -> End:
+    def run(
+        self, folder: Path, work: Work, *, point: KillPoint | None = None, after: float | None = None, broken: str = ""
+    ) -> End:
         """Do the work over a lake, with a fault at a place or SIGKILL `after` seconds, and wait for its end.
 
         Args:
@@ -120,7 +133,7 @@ class Driver:
         if self._process is None:
             self.start()
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
-        order = {"folder": str(folder), "work": work, "place": asdict(place) if place else None, "after": after, "broken": broken}
+        order = {"folder": str(folder), "work": work, "place": asdict(point) if point else None, "after": after, "broken": broken}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -137,44 +150,44 @@ def _points() -> dict[str, tuple[Any, str, Callable[..., str]]]:
     import dagster as dg
 
     from lakehouse.bronze import ingest
-    from lakehouse.core import delta, ledger
+    from lakehouse.core import ledger
     from lakehouse.core.engines.duckdb import DuckDBSession
-    from lakehouse.core.landing import airbyte
-    from lakehouse.io_manager import DeltaIOManager
+    from lakehouse.core.table import snapshot, transaction
+    from lakehouse.runtime.io_manager import DeltaIOManager
 
     def recorded(_: Any, entry: Any, **__: Any) -> str:
         event = entry.dagster_event
         return event.asset_key.to_user_string() if event is not None and event.is_step_materialization else ""
 
     return {
-        "stage": (airbyte, "stage", lambda *_, **named: named["folder"]),
+        "stage": (ingest, "stage", lambda *_, **named: named["folder"]),
         "write": (DuckDBSession, "write", lambda _, __, folder, **___: folder),
-        "add_columns": (delta.Snapshot, "add_columns", lambda table, *_: table.uri),
-        "commit": (delta.Snapshot, "commit", lambda table, **_: table.uri),
-        "settle": (ledger, "settle", lambda *_, **named: str(named["table"])),
+        "add_columns": (snapshot.Snapshot, "add_columns", lambda table, *_: table.uri),
+        "commit": (transaction, "write_version", lambda staged: staged.table.uri),
+        "finalise": (ledger, "finalise", lambda *_, **named: str(named["table"])),
         "publish": (DeltaIOManager, "publish", lambda _, ref, *__, **___: str(ref)),
         "record": (dg.DagsterInstance, "handle_new_event", recorded),
         "checksum": (ingest, "_checksum", lambda path: path),
     }
 
 
-def _arm(place: Place) -> None:
-    owner, name, subject = _points()[place.call]
+def _arm(point: KillPoint) -> None:
+    owner, name, subject = _points()[point.call]
     original, calls = getattr(owner, name), iter(range(1, 10_000))
     act: Callable[[], None] = {
         "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-        "fill": partial(_fill, Path(place.path), place.bytes),
-        "limit": partial(_limit, place.bytes),
+        "fill": partial(_fill, Path(point.path), point.bytes),
+        "limit": partial(_limit, point.bytes),
         "eio": _fail,
-        "vanish": Path(place.path).unlink,
-    }[place.act]
+        "vanish": Path(point.path).unlink,
+    }[point.act]
 
     def wrapped(*args: Any, **named: Any) -> Any:
-        here = subject(*args, **named).endswith(place.about) and next(calls) == place.nth
-        if here and place.before:
+        here = subject(*args, **named).endswith(point.about) and next(calls) == point.nth
+        if here and point.before:
             act()
         result = original(*args, **named)
-        if here and not place.before:
+        if here and not point.before:
             act()
         return result
 
@@ -208,32 +221,33 @@ def _without_unfinished_batches() -> None:
 def _without_the_plan() -> None:
     """What has a row in ops/ledger counts as taken in, as if files were noted after the commit and not ahead of it."""
 
-    def settled(root: str, table: Any) -> set[int]:
-        from lakehouse.core.delta import open_existing
+    def taken_in(root: str, table: Any) -> set[int]:
+        from lakehouse.core.table.snapshot import open_existing
 
         log = open_existing(f"{root}/ops/ledger")
         rows = log.table.to_pyarrow_table().to_pylist() if log else []
         return {row["batch_to"] for row in rows if (row["layer"], row["table"]) == (table.layer, table.table)}
 
-    _forget_batch_numbers(settled)
+    _forget_batch_numbers(taken_in)
 
 
 def _forget_batch_numbers(known_batches: Callable[[str, Any], set[int] | None]) -> None:
-    from lakehouse.core import delta, ledger
+    from lakehouse.core import ledger
+    from lakehouse.core.table import snapshot
 
-    transaction, planned_files = delta.Snapshot.transaction, ledger.planned_files
+    watermark, planned_files = snapshot.Snapshot.watermark, ledger.planned_files
 
     def forgotten(self: Any, app: str) -> int:
-        return 0 if self.uri.endswith("ops/landing_files") else transaction(self, app)
+        return 0 if self.uri.endswith("ops/landing_files") else watermark(self, app)
 
     def planned(session: Any, uri: str, table: Any) -> Any:
         root = uri.removesuffix("/ops/landing_files")
-        bronze = delta.open_existing(f"{root}/{table.layer}/{table.table}")
+        bronze = snapshot.open_existing(f"{root}/{table.layer}/{table.table}")
         batches = known_batches(root, table)
         files = [entry for entry in planned_files(session, uri, table)[1] if batches is None or entry[0] in batches]
-        return transaction(bronze, ledger.ingest_app(table)) if bronze else 0, files
+        return watermark(bronze, ledger.ingest_app(table)) if bronze else 0, files
 
-    delta.Snapshot.transaction = forgotten  # type: ignore[method-assign]
+    snapshot.Snapshot.watermark = forgotten  # type: ignore[method-assign]
     ledger.planned_files = planned
 
 
@@ -243,22 +257,22 @@ BROKEN_CHECKS: dict[str, Callable[[], None]] = {
 }
 
 
-def _layers(folder: Path, *, held: bool = True) -> int:
-    from lakehouse.core.storage import hold
+def _layers(folder: Path, spec: TableSpec = ITENS, *, locked: bool = True) -> int:
+    from lakehouse.core.store.storage import lock
     from lakehouse_tests.conftest import Lake
 
     lake = Lake(folder)
-    for ref, step in ((ITENS.bronze, lake.ingest), (ITENS.silver, lake.refresh)):
-        with hold(lake.storage.uri(ref)) if held else nullcontext():
-            step(ITENS)
+    for ref, step in ((spec.bronze, lake.ingest), (spec.silver, lake.refresh)):
+        with lock(lake.storage.uri(ref)) if locked else nullcontext():
+            step(spec)
     return 0
 
 
 def _pedidos(folder: Path) -> int:
     """What the assets of the orders do, in their order, each holding what they hold."""
-    from lakehouse.core.delta import open_existing
-    from lakehouse.core.storage import hold
-    from lakehouse.landing import pedidos as landing
+    from lakehouse.core.store.storage import lock
+    from lakehouse.core.table.snapshot import open_existing
+    from lakehouse.landing.assets import pedidos as landing
     from lakehouse.settings import Settings
     from lakehouse.tables.pedidos import PEDIDOS
     from lakehouse.warehouse.assets import warehouse_of
@@ -269,12 +283,12 @@ def _pedidos(folder: Path) -> int:
     settings = Settings(**json.loads((folder / "settings.json").read_text()))
     orders = landing.OrderSources.of(settings)
     for stream, take in ((landing.API, landing._from_api), (landing.DATABASE, landing._from_database)):
-        with hold(f"{lake.storage.landing}/raw/{stream.table}"), lake.session() as session:
+        with lock(f"{lake.storage.landing}/raw/{stream.table}"), lake.session() as session:
             take(orders, lake.storage, session)
     for part in PEDIDOS.parts:
-        with hold(lake.storage.uri(part.bronze)):
+        with lock(lake.storage.uri(part.bronze)):
             lake.ingest(part)
-    with hold(lake.storage.uri(PEDIDOS.silver)):
+    with lock(lake.storage.uri(PEDIDOS.silver)):
         lake.refresh(PEDIDOS)
     snapshot = open_existing(lake.storage.uri(PEDIDOS.silver))
     assert snapshot is not None
@@ -285,7 +299,7 @@ def _pedidos(folder: Path) -> int:
 
 
 def _dagster(folder: Path, work: Work) -> int:
-    from lakehouse import runs
+    from lakehouse.commands import runs
 
     os.environ |= {
         "LAKEHOUSE_ROOT": str(folder / "lake"),
@@ -308,12 +322,13 @@ def _child(order: dict[str, Any]) -> None:
         if order["broken"]:
             BROKEN_CHECKS[order["broken"]]()
         if order["place"]:
-            _arm(Place(**order["place"]))
+            _arm(KillPoint(**order["place"]))
         work = order["work"]
         if work == "pedidos":
             code = _pedidos(folder)
         else:
-            code = _dagster(folder, work) if work in ("job", "assets") else _layers(folder, held=work == "layers")
+            spec = CAIXA if "appended" in work else ITENS
+            code = _dagster(folder, work) if work in ("job", "assets") else _layers(folder, spec, locked=work not in _TWICE)
     except BaseException as error:  # noqa: BLE001 - the exit code says so
         _limit(resource.RLIM_INFINITY)
         traceback.print_exc()
@@ -327,7 +342,7 @@ def _child(order: dict[str, Any]) -> None:
 def _do(order: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     children = []
-    for _ in range(2 if order["work"] == "two at once" else 1):
+    for _ in range(2 if order["work"] in _TWICE else 1):
         child = os.fork()
         if not child:
             _child(order)
@@ -358,8 +373,8 @@ def _warm_up() -> None:
         "tenacity",
         "vl_convert",
         "lakehouse.bronze.ingest",
-        "lakehouse.landing.pedidos",
-        "lakehouse.runs",
+        "lakehouse.landing.assets.pedidos",
+        "lakehouse.commands.foreground",
         "lakehouse.silver.refresh",
         "lakehouse_tests.conftest",
     ):

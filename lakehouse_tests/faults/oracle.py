@@ -53,7 +53,7 @@ JOB = (
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Losses:
     """Rows that are not there, rows that are there once too often, and in which table."""
 
     lost: int = 0
@@ -73,7 +73,7 @@ class State:
         return [(name, rows - found, found - rows) for name, found, rows in pairs if found != rows]
 
 
-def judge(lake: Lake, tables: Iterable[Table]) -> Verdict:
+def validate(lake: Lake, tables: Iterable[Table]) -> Losses:
     """Compare the lake with what landed."""
     lost = doubled = 0
     where = []
@@ -82,7 +82,7 @@ def judge(lake: Lake, tables: Iterable[Table]) -> Verdict:
             lost += missing.total()
             doubled += extra.total()
             where.append(f"{name}: lost {list(missing)[:3]}, too much {list(extra)[:3]}")
-    return Verdict(lost, doubled, tuple(where))
+    return Losses(lost, doubled, tuple(where))
 
 
 # --- found -----------------------------------------------------------------------------------------------------------
@@ -125,8 +125,8 @@ def _accounts(entries: Iterable[Row]) -> Multiset:
     out: Multiset = Counter()
     for entry in entries:
         out[entry["layer"], "in"] += entry["records_in"]
-        places = ("written", "deduplicated", "deleted", "quarantined")
-        out[entry["layer"], "accounted for"] += sum(entry[place] for place in places)
+        outcomes = ("written", "deduplicated", "deleted", "quarantined")
+        out[entry["layer"], "accounted for"] += sum(entry[outcome] for outcome in outcomes)
     return out
 
 

@@ -120,8 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
         if fault and kind == "delay":
             time.sleep(fault.delay)
-        place = urlsplit(self.target)
-        store = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        location = urlsplit(self.target)
+        store = http.client.HTTPConnection(location.hostname or "", location.port, timeout=60)
         try:
             store.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():

@@ -32,17 +32,17 @@ LAKES, IN_LAYERS, IN_JOB = 4, 39, 14
 
 def layers(driver: Driver, folder: Path, *, lakes: int, kills: int, broken: str = "") -> Tally:
     """Kills of bronze and silver: at the places, and so many at random moments in each of so many lakes."""
-    placed = Layers(driver, folder / "placed", seed=SEED, broken=broken)
-    placed.run(BEFORE_COMMIT, COMMIT_CHAINS)
-    placed.run(BEFORE_LEDGER, LEDGER_CHAINS)
-    lanes = [placed]
+    targeted = Layers(driver, folder / "placed", seed=SEED, broken=broken)
+    targeted.run(BEFORE_COMMIT, COMMIT_CHAINS)
+    targeted.run(BEFORE_LEDGER, LEDGER_CHAINS)
+    lanes = [targeted]
     for number in range(lakes):
         lane = Layers(driver, folder / f"lake-{number}", seed=SEED + number, broken=broken, forms=FORMS)
         lane.at_random(RANDOM, kills, longest=3)
         lanes.append(lane)
     if not broken:
         for lane in lanes:
-            lane.check_settled()
+            lane.check_finalised()
             rows = lane.lake.rows(ITENS.silver)
             assert not lane.lake.refresh(ITENS, rebuild=True).stopped
             assert lane.lake.rows(ITENS.silver) == rows, "a rebuild gives the same table"
@@ -57,7 +57,7 @@ def job(driver: Driver, folder: Path, store: Path) -> Tally:
     lane.at_random(RANDOM_JOB, IN_JOB, longest=5)
     lane.land_all()
     lane.recover()
-    lane.check_settled()
+    lane.check_finalised()
     assert lane.unrecorded() == []
     assert list((lane.lake.folder / "lake" / ".spill").iterdir()) == []
     whole = Job(driver, folder / "whole", store=store, seed=SEED)

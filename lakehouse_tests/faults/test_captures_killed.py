@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse.core.captures import Captures
+from lakehouse.landing.sources.captures import Captures
 from lakehouse.sample.brt import answer
 from lakehouse.tables.brt import BRT_GPS
 from lakehouse_tests.conftest import Lake
@@ -28,7 +28,7 @@ def replay(folder: Path) -> None:
     captures, lake = captures_of(folder), Lake(folder)
     while (found := captures.recorded(str(folder / "recorded"))) is not None:
         captures.check(found.body)
-        captures.keep(found)
+        captures.persist(found)
         if captures.export(buffer=BUFFER):
             lake.ingest(BRT_GPS)
 
@@ -56,7 +56,7 @@ def killed(folder: Path, kills: int) -> None:
     captures, lake = captures_of(folder), Lake(folder)
     captures.export(buffer=1)
     lake.ingest(BRT_GPS)
-    expected = {f"{START + number * MINUTE}-{place}" for number in range(recorded) for place in range(1, VEHICLES + 1)}
+    expected = {f"{START + number * MINUTE}-{vehicle}" for number in range(recorded) for vehicle in range(1, VEHICLES + 1)}
     exported = [line.split(",")[0] for path in (folder / "landing" / "raw").rglob("*.csv") for line in path.open()]
     exported = [name for name in exported if name != "_airbyte_raw_id"]
     assert len(exported) == len(expected) and set(exported) == expected

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse.core.storage import STAGING
+from lakehouse.core.store.storage import STAGING
 from lakehouse_tests.conftest import LANDING_FILES
 from lakehouse_tests.faults import oracle
 from lakehouse_tests.faults.campaign import Layers
-from lakehouse_tests.faults.driver import BROKEN, ITENS, RETRYABLE, Driver, Place
+from lakehouse_tests.faults.driver import BROKEN, ITENS, RETRYABLE, Driver, KillPoint
 
 #: When the disk is full, and how many bytes still fit then: a commit is 1 kB, a checkpoint 13 kB.
 WHEN = {"data files": ("write", 1_024), "commit": ("commit", 0), "checkpoint": ("commit", 8_192)}
@@ -39,19 +39,19 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[], Path]]:
     mounted = []
 
     def mount() -> Path:
-        place = tmp_path / "lake"
-        place.mkdir()
+        point = tmp_path / "lake"
+        point.mkdir()
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True, text=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", point], capture_output=True, text=True, check=False
         )
         if done.returncode:
             pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
-        mounted.append(place)
-        return place
+        mounted.append(point)
+        return point
 
     yield mount
-    for place in mounted:
-        subprocess.run(["umount", place], check=True)
+    for point in mounted:
+        subprocess.run(["umount", point], check=True)
 
 
 def left_behind(lane: Layers) -> list[str]:
@@ -68,8 +68,8 @@ def run_out_of_space(driver: Driver, folder: Path, *, when: str, table: str, dis
     before, version = oracle.readable(lane.lake, lane.tables), DeltaTable(uri).version()
     lane.land()
     act = "limit" if disk is None else "fill"
-    place = Place(call=call, about=table, before=True, act=act, bytes=room or (0 if disk else 256), path=str(disk or ""))
-    end = driver.run(folder, "layers", place=place)
+    point = KillPoint(call=call, about=table, before=True, act=act, bytes=room or (0 if disk else 256), path=str(disk or ""))
+    end = driver.run(folder, "layers", point=point)
     if when == "checkpoint":  # the commit came first, and stands: a checkpoint only makes reading faster
         newest = DeltaTable(uri).version()
         assert newest > version and not list(Path(uri, "_delta_log").glob(f"{newest:020}.checkpoint*"))
@@ -113,7 +113,7 @@ def test_a_read_error_while_planning_ends_the_run_and_plans_nothing(driver: Driv
     lane = Layers(driver, tmp_path, seed=1)
     planned = lane.lake.rows(LANDING_FILES, "path")
     lane.land()
-    end = driver.run(tmp_path, "layers", place=Place(call="checksum", before=True, act="eio"))
+    end = driver.run(tmp_path, "layers", point=KillPoint(call="checksum", before=True, act="eio"))
     assert end.code == BROKEN and "Input/output error" in end.output
     assert lane.lake.rows(LANDING_FILES, "path") == planned
     lane.recover()
@@ -125,7 +125,7 @@ def test_a_file_that_vanishes_while_it_is_read_is_taken_in_when_it_is_back(drive
     lane.land()
     path = max((tmp_path / "landing" / "raw" / "itens").iterdir())
     content, before = path.read_bytes(), lane.lake.versions()["bronze/itens"]
-    end = driver.run(tmp_path, "layers", place=Place(call="stage", before=True, act="vanish", path=str(path)))
+    end = driver.run(tmp_path, "layers", point=KillPoint(call="stage", before=True, act="vanish", path=str(path)))
     assert end.code == RETRYABLE and "changed while it was read" in end.output
     assert lane.lake.versions()["bronze/itens"] == before and left_behind(lane) == []
     assert driver.run(tmp_path, "layers").code == 0

@@ -17,10 +17,10 @@ from lakehouse_tests.faults.campaign import (
     Job,
     Layers,
 )
-from lakehouse_tests.faults.driver import RETRYABLE, Driver, Place
+from lakehouse_tests.faults.driver import RETRYABLE, Driver, KillPoint
 
 
-def test_the_places_of_the_campaign_are_all_writes_of_a_run(driver: Driver, tmp_path: Path) -> None:
+def test_the_kill_points_of_the_campaign_are_all_writes_of_a_run(driver: Driver, tmp_path: Path) -> None:
     lane = Layers(driver, tmp_path, seed=3)
     before = lane.lake.versions()
     lane.land()
@@ -34,8 +34,8 @@ def test_the_places_of_the_campaign_are_all_writes_of_a_run(driver: Driver, tmp_
         "ops/deletes_itens": 1,
         "silver/itens": 1,
     }
-    places = [place for chain in [*COMMIT_CHAINS, *LEDGER_CHAINS] for place in chain if place is not None]
-    assert {place.about for place in places if place.call == "commit" and place.before} == set(commits)
+    points = [point for chain in [*COMMIT_CHAINS, *LEDGER_CHAINS] for point in chain if point is not None]
+    assert {point.about for point in points if point.call == "commit" and point.before} == set(commits)
 
 
 @pytest.mark.stack
@@ -45,13 +45,13 @@ def test_kills_between_two_writes_and_at_random(driver: Driver, tmp_path: Path) 
     lane.run(BEFORE_LEDGER, [LEDGER_CHAINS[0]])
     lane.at_random(RANDOM, 2, longest=2)
     assert lane.tally.kills == {BEFORE_COMMIT: 2, BEFORE_LEDGER: 2, RANDOM: 2}
-    lane.check_settled()
+    lane.check_finalised()
 
 
 @pytest.mark.stack
 def test_a_dagster_run_killed_between_commit_and_event(driver: Driver, store: Path, tmp_path: Path) -> None:
     lane = Job(driver, tmp_path, store=store, seed=3, work="assets")
-    lane.run(BEFORE_EVENT, [[Place(call="record", about="silver/vendas", before=True)]])
+    lane.run(BEFORE_EVENT, [[KillPoint(call="record", about="silver/vendas", before=True)]])
     assert lane.tally.clean and lane.tally.kills == {BEFORE_EVENT: 1}, lane.tally
     assert lane.unrecorded() == [], "a recovered run tells Dagster of what the killed one committed"
 
@@ -79,4 +79,4 @@ def test_two_runs_at_once_conflict_at_most(driver: Driver, tmp_path: Path) -> No
     assert set(codes) <= {0, RETRYABLE} and 0 in codes
     driver.run(tmp_path, "layers")  # the batch that was planned; then what landed since
     lane.recover()
-    lane.check_settled()
+    lane.check_finalised()

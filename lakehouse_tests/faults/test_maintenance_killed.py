@@ -15,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from lakehouse.core import files as stored
-from lakehouse.core.delta import Snapshot, open_existing, redo_on_conflict
-from lakehouse.core.storage import hold
+from lakehouse.core.store import files as stored
+from lakehouse.core.store.storage import lock
+from lakehouse.core.table import transaction
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.table.transaction import redo_on_conflict
 from lakehouse.maintenance.backup import Vault
 from lakehouse.maintenance.protect import Protection
 from lakehouse.maintenance.retention import expire
-from lakehouse.maintenance.upkeep import keep_up, tasks
-from lakehouse.silver.newest import baseline_ref
+from lakehouse.maintenance.upkeep import maintain, tasks
+from lakehouse.silver.merge import baseline_ref
 from lakehouse.tables.spec import Column, Retention
 from lakehouse_tests.conftest import EXTRACTED, Lake
 from lakehouse_tests.maintenance.test_upkeep import SPEC as PLAIN
@@ -66,18 +68,18 @@ def whole_job(folder: str, die_at: int, after: bool, counted: Any) -> None:
         return call
 
     stored.put, stored.remove, shutil.copyfile = deadly(stored.put), deadly(stored.remove), deadly(shutil.copyfile)  # type: ignore[assignment]
-    Snapshot.commit = deadly(Snapshot.commit)  # type: ignore[method-assign]
+    transaction.write_version = deadly(transaction.write_version)
     with lake.session() as session:
         redo_on_conflict(lambda: expire(session, lake.storage, SPEC, now=NOW, wait=30))
     vault = Vault(f"{folder}/backup", f"{folder}/scratch")
     protected = Protection(backups=vault.versions())
     wanted = tasks(lake.storage, [SPEC])
-    found = list(keep_up(wanted, storage=lake.storage, protected=protected, session=lake.session, floor=FLOOR, wait=5))
-    assert {kept.outcome for kept in found} <= {"done", "nothing"}, found
+    found = list(maintain(wanted, storage=lake.storage, protected=protected, session=lake.session, floor=FLOOR, wait=5))
+    assert {one.outcome for one in found} <= {"done", "nothing"}, found
     backup = vault.take(lake.storage).backup
     assert not backup.skipped
     assert not vault.prove(backup, session=lake.session, whole=False).damaged
-    vault.expire(keep=2)
+    vault.expire(retain=2)
     counted.value = calls
 
 
@@ -93,7 +95,7 @@ def test_kills_anywhere_lose_and_double_nothing(lake: Lake) -> None:
         rows = [item(landed), item(1000, f"v{landed}", day=1 + landed % 28), {**item(1), "id": "x"}]
         lake.land("itens", f"f{landed}", [*rows, item(999)], at=EXTRACTED + landed * 1000)
         # Held, as the assets do.
-        with hold(lake.storage.uri(SPEC.bronze)), hold(lake.storage.uri(SPEC.silver)):
+        with lock(lake.storage.uri(SPEC.bronze)), lock(lake.storage.uri(SPEC.silver)):
             redo_on_conflict(lambda: lake.run(SPEC), attempts=20)
 
     def job(die_at: int, *, after: bool = False) -> int:
@@ -110,9 +112,9 @@ def test_kills_anywhere_lose_and_double_nothing(lake: Lake) -> None:
     codes = [job(0)]
     total = counted.value
     assert codes == [0] and total > 15
-    places = [round(n * total * 2 / KILLS) + 1 for n in range(KILLS // 2)]
-    places += [chance.randint(1, total) for _ in range(KILLS // 2)]
-    codes = [job(place, after=bool(n % 2)) for n, place in enumerate(places)]
+    kill_points = [round(n * total * 2 / KILLS) + 1 for n in range(KILLS // 2)]
+    kill_points += [chance.randint(1, total) for _ in range(KILLS // 2)]
+    codes = [job(kill_point, after=bool(n % 2)) for n, kill_point in enumerate(kill_points)]
     killed = codes.count(-signal.SIGKILL)
     assert set(codes) <= {0, -signal.SIGKILL} and killed >= KILLS // 2, codes
     assert job(0) == 0, "the next run completes"

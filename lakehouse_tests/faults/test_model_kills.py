@@ -25,16 +25,16 @@ from lakehouse.definitions import build_defs
 from lakehouse.ml import decisions, recipes, registry
 from lakehouse.settings import Settings
 
-root, place, moment = sys.argv[1:]
+root, function, moment = sys.argv[1:]
 recipes.RECIPES = recipes.RECIPES[:2]
-owner = registry.Registry if hasattr(registry.Registry, place) else decisions
-if place != "nowhere":
-    original = getattr(owner, place)
+owner = registry.Registry if hasattr(registry.Registry, function) else decisions
+if function != "nowhere":
+    original = getattr(owner, function)
     def killed(*given, **named):
         if moment == "after":
             original(*given, **named)
         os.kill(os.getpid(), signal.SIGKILL)
-    setattr(owner, place, killed)
+    setattr(owner, function, killed)
 settings = Settings(root=root, mlflow_uri=f"sqlite:///{root}/mlflow/mlflow.db", holidays="none")
 with dg.DagsterInstance.ephemeral() as instance:
     result = build_defs(settings).resolve_job_def("mlops").execute_in_process(instance=instance, raise_on_error=False)
@@ -42,8 +42,8 @@ sys.exit(0 if result.success else 1)
 """
 
 
-def start(lake: MlLake, place: str = "nowhere", moment: str = "before") -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", _RUN, str(lake.root), place, moment]
+def start(lake: MlLake, function: str = "nowhere", moment: str = "before") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _RUN, str(lake.root), function, moment]
     environment = {**os.environ, "PYTHONPATH": str(project_folder())}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -63,15 +63,15 @@ def one_consistent_champion(lake: MlLake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "moment"),
+    ("function", "moment"),
     [("register", "before"), ("register", "after"), ("point", "before"), ("point", "after"), ("write", "after")],
 )
 def test_a_kill_between_registration_and_promotion_leaves_one_champion_after_the_next_run(
-    ml_lake: MlLake, place: str, moment: str
+    ml_lake: MlLake, function: str, moment: str
 ) -> None:
     ml_lake.gold(steady())
-    finish(start(ml_lake, place, moment), code=-9)
-    if (place, moment) in (("register", "after"), ("point", "before")):
+    finish(start(ml_lake, function, moment), code=-9)
+    if (function, moment) in (("register", "after"), ("point", "before")):
         assert ml_lake.champion() is None and len(ml_lake.registry.versions()) == 1
     finish(start(ml_lake))
     one_consistent_champion(ml_lake)

@@ -15,15 +15,15 @@ import dagster as dg
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from lakehouse import runs
-from lakehouse.core.delta import open_existing
-from lakehouse.core.engines import duckdb_session
+from lakehouse.commands import runs
+from lakehouse.core.engines.session import duckdb_session
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.rules import Finding
-from lakehouse.core.writes import Write, stage_write
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.table.staging import Write, stage_write
+from lakehouse.core.table.transaction import commit_staged
 from lakehouse.definitions import build_defs
-from lakehouse.gold import assets as gold_module
-from lakehouse.gold import audit, project
+from lakehouse.gold import assets, marts, project, published_tests
 from lakehouse.resources import build_resources
 from lakehouse.settings import Settings, project_folder
 from lakehouse.silver.refresh import silver_columns
@@ -52,7 +52,7 @@ class Lake:
         columns = silver_columns(spec)
         write = Write(frame=lambda session: session.table(rows, columns), columns=columns, mode=mode, key=("id",))
         with duckdb_session(memory_limit="500MB", spill=str(self.root / ".spill"), folders=[str(self.root)]) as session:
-            stage_write(session, str(self.root / "silver" / spec.silver_name), write).commit()
+            commit_staged(stage_write(session, str(self.root / "silver" / spec.silver_name), write))
 
     def run(self, *marts: str, dbt: Path | None = None) -> dg.ExecuteInProcessResult:
         """Materialise gold, or only some marts, with the project's dbt or with a copy of it."""
@@ -195,11 +195,11 @@ def test_empty_silver_gives_empty_marts_once(lake):
     assert current(lake.run()) == MARTS
 
 
-def test_a_mart_asked_for_alone_is_replaced_whole_by_one_dbt_run_and_says_what_it_is_made_of(lake, monkeypatch):
+def test_a_mart_asked_for_alone_is_replaced_whole_by_one_dbt_run_and_states_what_it_is_made_of(lake, monkeypatch):
     lake.silver(VENDAS, [sale(9, created_date="2025-01-01")])
     calls = []
-    invoke = gold_module.invoke
-    monkeypatch.setattr(gold_module, "invoke", lambda arguments, **how: calls.append(arguments) or invoke(arguments, **how))
+    invoke = assets.invoke
+    monkeypatch.setattr(assets, "invoke", lambda arguments, **how: calls.append(arguments) or invoke(arguments, **how))
     result = lake.run("vendas_diarias")
     assert result.success
     assert published(result) == {"vendas_diarias"}
@@ -222,7 +222,7 @@ def test_a_mart_asked_for_alone_is_replaced_whole_by_one_dbt_run_and_says_what_i
 # --- failing tests and models ----------------------------------------------------------------------------------------
 
 
-def test_a_failing_test_keeps_its_mart_back_until_it_passes_and_a_warning_does_not(lake, strict):
+def test_a_failing_test_blocks_its_mart_until_it_passes_and_a_warning_does_not(lake, strict):
     result = lake.run(dbt=strict)
     assert not result.success
     assert not retried(result)
@@ -231,7 +231,7 @@ def test_a_failing_test_keeps_its_mart_back_until_it_passes_and_a_warning_does_n
     assert current(result) == MARTS - {"vendas_diarias", "vendas_mensais"}  # neither their models nor their tests changed
     assert lake.versions()["vendas_diarias"] == 1
 
-    again = lake.run(dbt=strict)  # the failure is judged again, the warning stands although there is nothing to do
+    again = lake.run(dbt=strict)  # the failure is tested again, the warning stands although there is nothing to do
     assert unpassed(again) == unpassed(result)
     assert not again.success
     assert current(again) == MARTS - {"vendas_diarias"}
@@ -239,8 +239,8 @@ def test_a_failing_test_keeps_its_mart_back_until_it_passes_and_a_warning_does_n
     _nothing_is_left(lake)
 
     lake.silver(VENDAS, [sale(4)], mode="append")
-    mended = lake.run("vendas_diarias")
-    assert mended.success
+    fixed = lake.run("vendas_diarias")
+    assert fixed.success
     assert sum(row["linhas"] for row in lake.rows("vendas_diarias")) == 4
 
 
@@ -251,7 +251,7 @@ def _nothing_is_left(lake: Lake) -> None:
         log = (lake.root / "gold" / mart / "_delta_log").glob("*.json")
         actions = [json.loads(line) for file in log for line in file.read_text().splitlines()]
         known = {action["add"]["path"] for action in actions if "add" in action}
-        assert {path.name for path in (lake.root / "gold" / mart).iterdir() if path.is_file()} == known
+        assert {path.name for path in (lake.root / "gold" / mart).glob("*.parquet")} == known
 
 
 def test_a_model_that_does_not_run_is_named_with_the_reason_and_the_other_marts_are_published(lake, wrong):
@@ -275,23 +275,25 @@ def test_dbt_sees_the_lake_and_no_other_file_and_cannot_change_that(lake, curiou
     before = lake.versions()["vendas_diarias"]
     result = lake.run("vendas_diarias", dbt=curious)
     assert not result.success
-    said = {check.check_name: str(check.metadata.get("message")) for check in result.get_asset_check_evaluations()}
-    assert 'Cannot access file "/etc/passwd"' in said["reads_a_file"]
-    assert "the configuration has been locked" in said["opens_the_database"]
+    output = {check.check_name: str(check.metadata.get("message")) for check in result.get_asset_check_evaluations()}
+    assert 'Cannot access file "/etc/passwd"' in output["reads_a_file"]
+    assert "the configuration has been locked" in output["opens_the_database"]
     assert lake.versions()["vendas_diarias"] == before
 
 
 def test_a_project_that_does_not_parse_is_an_error_that_names_the_file(lake, tmp_path):
     broken = _copy(tmp_path / "broken", {"models/marts/vendas_por_pais.sql": "select * from {{ ref('nothing') }}"})
-    with pytest.raises(project.DbtError, match=r"models/marts/vendas_por_pais\.sql.*nothing.*Mend the model"):
+    with pytest.raises(project.DbtError, match=r"models/marts/vendas_por_pais\.sql.*nothing.*Fix the model"):
         lake.run(dbt=broken)
 
 
-def test_gold_without_silver_says_what_to_materialise(tmp_path):
+def test_gold_without_silver_states_what_to_materialise(tmp_path):
     result = Lake(tmp_path).run()
     assert not result.success
     assert not retried(result)
-    assert "gold/clientes_rfm: silver/clientes does not exist. Materialise silver/clientes first." in error(result)
+    assert "gold/clientes_rfm: silver/clientes does not exist. Materialise silver/clientes first: make materialize " in error(
+        result
+    )
     assert not list(tmp_path.glob("gold/*/_delta_log")), "no empty mart is shown"
 
 
@@ -314,9 +316,9 @@ def test_other_marts_move_on_the_exit_code_is_1_and_the_failed_dbt_test_is_named
     before = lake.rows("vendas_diarias")
     lake.silver(VENDAS, [sale(4)], mode="append")
     assert runs.trigger("medallion_etl") == 1
-    said = capfd.readouterr().err
-    assert "failed check: gold/vendas_diarias sells_nothing\n" in said
-    assert "failed check: gold/vendas_mensais has_no_month" not in said
+    output = capfd.readouterr().err
+    assert "failed check: gold/vendas_diarias sells_nothing\n" in output
+    assert "failed check: gold/vendas_mensais has_no_month" not in output
     assert lake.versions() == {**dict.fromkeys(MARTS, 2), "vendas_diarias": 1}
     assert lake.rows("vendas_diarias") == before
     assert not (lake.root / "reports" / "vendas").exists()  # the report waits for its marts
@@ -327,7 +329,7 @@ def test_other_marts_move_on_the_exit_code_is_1_and_the_failed_dbt_test_is_named
 
 def audited(lake: Lake) -> dict[str, dict[str, Finding]]:
     found: dict[str, dict[str, Finding]] = {}
-    for ref, finding in audit.audit(build_resources(Settings(root=str(lake.root)))["lake"], project.ensure_manifest()):
+    for ref, finding in published_tests.audit(build_resources(Settings(root=str(lake.root)))["lake"], project.ensure_manifest()):
         found.setdefault(ref.table, {})[finding.rule] = finding
     return found
 
@@ -361,11 +363,11 @@ def test_damaged_marts_and_an_empty_lake_are_for_others_to_name(lake: Lake, tmp_
 
 
 def test_a_mart_that_is_published_by_days_has_a_test_that_every_row_is_of_one():
-    by_days = [mart for mart in gold_module.marts_of(project.ensure_manifest()).values() if mart.partition]
+    by_days = [mart for mart in marts.marts_of(project.ensure_manifest()).values() if mart.partition]
     assert by_days
     for mart in by_days:
-        gold_module._check_parts({mart.unique_id: mart})
+        marts._check_parts({mart.unique_id: mart})
         with pytest.raises(DeclarationError, match=f"nothing tests that every row has one.*{mart.name}.yml"):
-            gold_module._check_parts({mart.unique_id: replace(mart, checks={})})
+            marts._check_parts({mart.unique_id: replace(mart, checks={})})
         with pytest.raises(DeclarationError, match="no date column"):
-            gold_module._check_parts({mart.unique_id: replace(mart, columns={**mart.columns, mart.partition: "string"})})
+            marts._check_parts({mart.unique_id: replace(mart, columns={**mart.columns, mart.partition: "string"})})

@@ -10,11 +10,11 @@ import pytest
 from deltalake import DeltaTable
 
 from lakehouse.core import ledger
-from lakehouse.core.captures import Captures
-from lakehouse.core.fetch import Answer
 from lakehouse.core.ledger import PlannedFile
 from lakehouse.core.names import TableRef
 from lakehouse.definitions import build_defs
+from lakehouse.landing.sources.captures import Captures
+from lakehouse.landing.sources.fetch import Answer
 from lakehouse.sample.brt import answer
 from lakehouse.settings import Settings
 
@@ -39,7 +39,7 @@ def run(root: Path) -> dg.ExecuteInProcessResult:
 def export(root: Path, minutes: range) -> None:
     captures = Captures(landing=str(root / "landing"), source="brt", stream="brt_gps", field="veiculos")
     for minute in minutes:
-        captures.keep(Answer(answer(START + minute * MINUTE, vehicles=60), START + minute * MINUTE))
+        captures.persist(Answer(answer(START + minute * MINUTE, vehicles=60), START + minute * MINUTE))
     captures.export(buffer=len(minutes))
 
 

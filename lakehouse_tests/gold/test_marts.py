@@ -462,7 +462,7 @@ def test_a_mart_without_a_contract_is_refused() -> None:
 # --- sources -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_sources_file_is_what_the_specs_say() -> None:
+def test_the_sources_file_is_what_the_specs_state() -> None:
     assert sources.sources_path().read_text(encoding="utf-8") == sources.render_sources(ALL), "run make sync"
 
 

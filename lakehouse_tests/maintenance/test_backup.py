@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from lakehouse.core import files as stored
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import BrokenTableError, DeclarationError, RefusedWriteError
 from lakehouse.core.ledger import take_back
 from lakehouse.core.names import TableRef
-from lakehouse.maintenance.backup import BrokenBackupError, Taken, Vault
+from lakehouse.core.store import files as stored
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.maintenance.backup import Vault
+from lakehouse.maintenance.manifest import BrokenBackupError, Taken
 from lakehouse_tests.conftest import Lake
 from lakehouse_tests.maintenance.test_upkeep import SPEC, item
 
@@ -101,15 +102,15 @@ def test_what_an_earlier_backup_has_proven_is_not_restored_again(filled: Lake, v
     assert {"bronze/itens", "silver/itens", "ops/ledger"} <= set(third.proven) and "ops/deletes_itens" in third.unchanged
 
 
-def test_one_flipped_byte_is_reported_and_the_next_backup_mends_it(filled: Lake, vault: Vault) -> None:
+def test_one_flipped_byte_is_reported_and_the_next_backup_fixes_it(filled: Lake, vault: Vault) -> None:
     backup = take(vault, filled).backup
     assert not vault.prove(backup, session=filled.session).damaged
     table = backup.tables[SPEC.silver]
     path = next(path for path in table.files if path.endswith(".parquet"))
-    place = Path(vault.place(table.files[path].sha))
-    content = bytearray(place.read_bytes())
+    location = Path(vault.location(table.files[path].sha))
+    content = bytearray(location.read_bytes())
     content[len(content) // 2] ^= 1
-    place.write_bytes(content)
+    location.write_bytes(content)
     before = state(filled)
     with pytest.raises(BrokenBackupError, match=r"is not what was backed up.*AT="):
         vault.restore(backup, SPEC.silver, filled.storage, force=True)
@@ -117,15 +118,15 @@ def test_one_flipped_byte_is_reported_and_the_next_backup_mends_it(filled: Lake,
     proof = vault.prove(backup, session=filled.session)
     assert list(proof.damaged) == ["silver/itens"] and path in proof.damaged["silver/itens"]
     assert len(proof.proven) == 5
-    mended = take(vault, filled, minute=1)
-    assert mended.written == 1
-    assert not vault.prove(mended.backup, session=filled.session).damaged
+    fixed = take(vault, filled, minute=1)
+    assert fixed.written == 1
+    assert not vault.prove(fixed.backup, session=filled.session).damaged
 
 
 def test_a_missing_object_is_reported(filled: Lake, vault: Vault) -> None:
     backup = take(vault, filled).backup
     table = backup.tables[SPEC.bronze]
-    Path(vault.place(next(iter(table.files.values())).sha)).unlink()
+    Path(vault.location(next(iter(table.files.values())).sha)).unlink()
     assert "is not there" in vault.prove(backup, session=filled.session).damaged["bronze/itens"]
 
 
@@ -174,13 +175,13 @@ def test_old_backups_go_with_what_only_they_have(filled: Lake, vault: Vault) -> 
     later = [take(vault, filled, minute=n).backup for n in (1, 2, 3)]
     Path(vault.root, "objects", "ab").mkdir(exist_ok=True)
     Path(vault.root, "objects", "ab", "ab" * 32).write_bytes(b"of a killed backup")
-    assert vault.expire(keep=2) == [later[0].name], "the newest that is proven stays, whatever its age"
+    assert vault.expire(retain=2) == [later[0].name], "the newest that is proven stays, whatever its age"
     assert not vault.prove(later[2], session=filled.session).damaged
-    assert vault.expire(keep=2) == [first.name]
+    assert vault.expire(retain=2) == [first.name]
     assert vault.names() == [later[1].name, later[2].name]
     there = {path.name for path in Path(vault.root, "objects").rglob("*") if path.is_file()}
     assert there == later[1].objects | later[2].objects
-    assert {version for kept in vault.versions().values() for version in kept} == {
+    assert {version for retained in vault.versions().values() for version in retained} == {
         table.version for backup in later[1:] for table in backup.tables.values()
     }
 

@@ -9,12 +9,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lakehouse.core.delta import open_existing
+from lakehouse.commands import backups, maintenance
 from lakehouse.core.names import TableRef
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.definitions import build_defs
-from lakehouse.maintenance import audit, commands, protect
+from lakehouse.maintenance import audit, protect
 from lakehouse.maintenance.assets import expire_all
-from lakehouse.observability import health, outbox
+from lakehouse.observability import outbox, table_health
 from lakehouse.reports.manutencao_page import ManutencaoFigures, render
 from lakehouse.resources import build_resources
 from lakehouse.settings import load_settings
@@ -73,7 +74,7 @@ def test_the_job_looks_after_a_lake_names_what_is_damaged_and_reports_it(sales: 
         result = job(instance)
     assert result.success, "what is damaged is reported, and the rest is looked after"
     assert {*failed(result)} == {"upkeep_done", "audit_files", "backup_complete"}
-    assert all("ops/landing_files" in said and "is missing" in said for said in failed(result).values())
+    assert all("ops/landing_files" in output and "is missing" in output for output in failed(result).values())
     page = Path(result.asset_materializations_for_node("reports__manutencao")[0].metadata["report"].value)  # type: ignore[arg-type]
     assert "danificada" in page.read_text() and "silver/vendas" in page.read_text()
     backup = sales.rows(TableRef("ops", "backups"))[0]
@@ -82,25 +83,25 @@ def test_the_job_looks_after_a_lake_names_what_is_damaged_and_reports_it(sales: 
 
 def test_pin_rollback_backup_and_restore_by_command(sales: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     silver = sales.storage.uri(VENDAS.silver)
-    assert commands.pin("vendas", 1, "before the correction") == 0
-    assert commands.show_vacuum("vendas") == 0
-    assert commands.backup() == 0 and commands.prove() == 0
+    assert maintenance.pin("vendas", "before the correction", 1) == 0
+    assert maintenance.vacuum("vendas") == 0
+    assert backups.backup() == 0 and backups.prove() == 0
     rows = sales.rows(VENDAS.silver)
-    assert commands.rollback("vendas", 1, "a wrong correction") == 0
+    assert maintenance.rollback("vendas", "a wrong correction", 1) == 0
     assert len(sales.rows(VENDAS.silver)) == 2
-    assert commands.restore("vendas", force=True) == 0
+    assert backups.restore("vendas", force=1) == 0
     assert sales.rows(VENDAS.silver) == rows
     refresh = sales.refresh(VENDAS)
-    assert refresh.candidate is None and not refresh.stopped
+    assert refresh.transaction is None and not refresh.stopped
     acts = [(row["layer"], row["table"], row["name"]) for row in sales.rows(audit.TABLE) if row["kind"] == "act"]
     assert sorted(acts) == [("silver", "vendas", name) for name in ("pin", "restore", "rollback")]
     with dg.DagsterInstance.get() as instance:
         told = instance.get_latest_materialization_event(dg.AssetKey(["silver", "vendas"]))
         assert told is not None and told.asset_materialization is not None
         assert told.asset_materialization.metadata["act"].value == "restore", "so what is downstream shows as stale"
-    assert commands.unpin("vendas", 1) == 0 and not protect.pins(sales.storage)
+    assert maintenance.unpin("vendas", 1) == 0 and not protect.pins(sales.storage)
     assert open_existing(silver) is not None
-    assert commands.restore_all(force=True) == 0
+    assert backups.restore_all(force=1) == 0
     assert sales.rows(VENDAS.silver) == rows
 
 
@@ -108,8 +109,8 @@ def test_a_name_that_several_tables_have_is_asked_about() -> None:
     known = [TableRef("silver", "vendas"), TableRef("bronze", "vendas"), TableRef("gold", "a"), TableRef("ml", "a")]
     assert protect.table_of("vendas", known) == known[0]
     assert protect.table_of("bronze/vendas", known) == known[1]
-    for name, said in (("a", "several"), ("../x", "no table"), ("nada", "no table")):
-        with pytest.raises(protect.DeclarationError, match=said):
+    for name, output in (("a", "several"), ("../x", "no table"), ("nada", "no table")):
+        with pytest.raises(protect.DeclarationError, match=output):
             protect.table_of(name, known)
 
 
@@ -122,7 +123,7 @@ def test_the_audit_finds_what_batches_cannot(sales: Lake, make_lake: Callable[[]
 
     def found(spec: Any = VENDAS) -> set[tuple[str, str]]:
         seen = audit.audit(sales.storage, [spec], session=sales.session)
-        return {(promise, finding.rule) for _, promise, finding in seen if not finding.passed}
+        return {(guarantee, finding.rule) for _, guarantee, finding in seen if not finding.passed}
 
     assert found() == set()
     silver = sales.storage.uri(VENDAS.silver)
@@ -165,7 +166,7 @@ def test_a_page_is_the_same_for_the_same_figures_and_escapes_what_it_shows() -> 
     assert "Nenhuma cópia foi feita ainda." in text
 
 
-def test_the_job_lets_go_of_what_has_expired_and_says_so(
+def test_the_job_removes_what_has_expired_and_reports_it(
     sales: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from datetime import UTC, datetime, timedelta
@@ -175,8 +176,8 @@ def test_the_job_lets_go_of_what_has_expired_and_says_so(
     sales.run(VENDAS)
     day = timedelta(days=1)
     spec = replace(VENDAS, retention=Retention(event="created_date", landing=day, bronze=day, silver=day))
-    monkeypatch.setattr("lakehouse.settings.ALL", (spec,))
-    assert commands.show_retention("vendas") == 0
+    monkeypatch.setattr("lakehouse.settings.settings.ALL", (spec,))
+    assert maintenance.retention("vendas") == 0
     assert "silver/vendas: 3 rows with created_date before" in capsys.readouterr().out and len(sales.rows(VENDAS.silver)) == 4
     with dg.DagsterInstance.ephemeral() as instance:
         result = job(instance)
@@ -193,28 +194,28 @@ def test_the_job_lets_go_of_what_has_expired_and_says_so(
 def test_somebody_is_forgotten_by_command(sales: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     sales.land("vendas", "f3", [sale(3, cliente_id=987654321), sale(4, cliente_id=2)])
     sales.run(VENDAS)
-    assert commands.backup() == 0
-    commands.pin("vendas", 1, "a test")
+    assert backups.backup() == 0
+    maintenance.pin("vendas", "a test", 1)
     with pytest.raises(protect.LakehouseError, match="make unpin TABLE=silver/vendas VERSION=1"):
-        commands.forget("clientes", "987654321", "a request")
-    commands.unpin("vendas", 1)
-    assert commands.forget("clientes", "987654321", "a request") == 0
+        maintenance.forget("clientes", "987654321", "a request")
+    maintenance.unpin("vendas", 1)
+    assert maintenance.forget("clientes", "987654321", "a request") == 0
     assert "silver/vendas: 1 records" in capsys.readouterr().out
     assert [row["id"] for row in sales.rows(VENDAS.silver)] == [1, 2, 4, 9]
     acts = [row["said"] for row in sales.rows(audit.TABLE) if row["name"] == "forget"]
-    assert acts and all("a request" in said and "987654321" not in said for said in acts)
-    assert commands.prove() == 0 and commands.restore("vendas", force=True) == 0
+    assert acts and all("a request" in output and "987654321" not in output for output in acts)
+    assert backups.prove() == 0 and backups.restore("vendas", force=1) == 0
     assert not sales.refresh(VENDAS, rebuild=True).stopped
-    from lakehouse_tests.maintenance.test_forget import holding
+    from lakehouse_tests.maintenance.test_forget import containing
 
-    assert holding(sales, "987654321") == []
+    assert containing(sales, "987654321") == []
 
 
 @pytest.mark.slow
 def test_gold_is_computed_without_who_was_forgotten(sales: Lake) -> None:
-    from lakehouse import runs
+    from lakehouse.commands import runs
     from lakehouse.tables.vendas import CLIENTES, PRODUTOS
-    from lakehouse_tests.maintenance.test_forget import holding
+    from lakehouse_tests.maintenance.test_forget import containing
 
     at = "2026-01-01T00:00:00Z"
     people = [{"id": n, "pais": "BR", "segmento": "A", "created_at": at, "updated_at": at} for n in (1, 2, 987654321)]
@@ -226,25 +227,25 @@ def test_gold_is_computed_without_who_was_forgotten(sales: Lake) -> None:
     gold = TableRef("gold", "clientes_rfm")
     assert runs.materialize('key:"gold/clientes_rfm"') == 0
     assert {row["cliente_id"] for row in sales.rows(gold, "cliente_id")} == {1, 2, 987654321}
-    assert commands.forget("vendas", "987654321", "a request") == 0
+    assert maintenance.forget("vendas", "987654321", "a request") == 0
     assert {row["cliente_id"] for row in sales.rows(gold, "cliente_id")} == {1, 2}
     lake = sales.folder / "lake"
-    assert [path for path in holding(sales, "987654321") if path.startswith((str(lake), str(sales.folder / "landing")))] == []
+    assert [path for path in containing(sales, "987654321") if path.startswith((str(lake), str(sales.folder / "landing")))] == []
 
 
-def test_old_measurements_go_when_a_setting_says_so(sales: Lake, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_old_measurements_are_removed_when_a_setting_asks_for_it(sales: Lake, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     now = datetime.now(UTC)
     ages = [timedelta(days=days) for days in (1, 31, 32, 400)]
     rows = [{"measured_at": now - age, "layer": "silver", "table": "vendas", "outcome": "ok"} for age in ages]
-    outbox.record(sales.storage, health.HEALTH_TABLE, columns=health.COLUMNS, rows=rows)
-    assert commands.show_retention() == 0 and "expires" in capsys.readouterr().out
+    outbox.record(sales.storage, table_health.HEALTH_TABLE, columns=table_health.COLUMNS, rows=rows)
+    assert maintenance.retention() == 0 and "expires" in capsys.readouterr().out
     monkeypatch.setenv("LAKEHOUSE_MEASUREMENT_DAYS", "30")
-    assert commands.show_retention("ops/table_health") == 0 and "3 rows with measured_at before" in capsys.readouterr().out
-    assert len(sales.rows(health.HEALTH_TABLE)) == 4, "a dry run"
+    assert maintenance.retention("ops/table_health") == 0 and "3 rows with measured_at before" in capsys.readouterr().out
+    assert len(sales.rows(table_health.HEALTH_TABLE)) == 4, "a dry run"
     with dg.DagsterInstance.ephemeral() as instance:
         lake = build_resources(load_settings())["lake"]
         went, left = expire_all(load_settings(), lake, instance, now=now)
         again, _ = expire_all(load_settings(), lake, instance, now=now)
-    assert [(one.ref, one.rows) for one in went] == [(health.HEALTH_TABLE, 3)] and not left and not again
-    assert [row["measured_at"] for row in sales.rows(health.HEALTH_TABLE)] == [rows[0]["measured_at"]]
+    assert [(one.ref, one.rows) for one in went] == [(table_health.HEALTH_TABLE, 3)] and not left and not again
+    assert [row["measured_at"] for row in sales.rows(table_health.HEALTH_TABLE)] == [rows[0]["measured_at"]]
     assert "retention" in {row["name"] for row in sales.rows(audit.TABLE)}

@@ -7,17 +7,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
-from lakehouse.core.delta import Candidate, open_existing
 from lakehouse.core.errors import BusyError, DeclarationError, RefusedWriteError
-from lakehouse.core.storage import hold
+from lakehouse.core.store.storage import lock
+from lakehouse.core.table import transaction
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.maintenance import audit
 from lakehouse.maintenance.retention import Expired, expire
 from lakehouse.maintenance.rollback import roll_back
 from lakehouse.silver import baseline
-from lakehouse.silver.newest import baseline_ref
+from lakehouse.silver.merge import baseline_ref
 from lakehouse.tables.spec import AirbyteStream, Column, Retention, TableSpec, in_range
-from lakehouse_tests.conftest import LEDGER, Lake, Row
+from lakehouse_tests.conftest import EXTRACTED, LEDGER, Lake, Row, file_content
 
 DAY = timedelta(days=1)
 #: What the tests take for now: events of June 2026 and before are there.
@@ -70,14 +72,14 @@ def checked(lake: Lake, spec: TableSpec = SPEC, *, log: bool = True) -> None:
         row["records_in"] == row["written"] + row["deduplicated"] + row["deleted"] + row["quarantined"] for row in lake.ledger()
     )
     found = audit.audit(lake.storage, [spec], session=lake.session)
-    assert [finding for _, promise, finding in found if promise == "ledger" and not finding.passed] == []
+    assert [finding for _, guarantee, finding in found if guarantee == "ledger" and not finding.passed] == []
     before = lake.rows(spec.silver)
     rebuilt = lake.refresh(spec, rebuild=True)
     assert rebuilt.entry is not None and not rebuilt.stopped and rebuilt.entry.balanced
     assert lake.rows(spec.silver) == before
-    assert lake.refresh(spec).candidate is None and not (log and lake.stray_files())
+    assert lake.refresh(spec).transaction is None and not (log and lake.stray_files())
     found = audit.audit(lake.storage, [spec], session=lake.session)
-    assert [finding for _, promise, finding in found if promise == "ledger" and not finding.passed] == []
+    assert [finding for _, guarantee, finding in found if guarantee == "ledger" and not finding.passed] == []
 
 
 @pytest.fixture
@@ -118,7 +120,7 @@ def test_syncs_go_on_and_what_expired_does_not_come_back(aged: Lake, make_lake: 
     content = (aged.folder / "landing/raw/itens/a.jsonl").read_bytes()
     run(aged)
     aged.put("itens", "a.jsonl", content)
-    assert aged.ingest(SPEC).candidate is None, "the ledger knows the file although it was gone"
+    assert aged.ingest(SPEC).transaction is None, "the ledger knows the file although it was gone"
     aged.put("itens", "again.jsonl", content)
     aged.land(
         "itens", "e", [item(9, 2), item(3, 40, "newest", version=5), item(2, 40, "late", version=2), item(1, 60, version=9)]
@@ -141,11 +143,11 @@ def test_only_bronze_expires_and_silver_stays_whole(aged: Lake) -> None:
     assert aged.rows(SPEC.silver) == before
     checked(aged, ONLY_BRONZE)
     assert [row["id"] for row in aged.rows(aged.deletes(SPEC))] == [4], "the delete is remembered through the rebuild"
-    mended = replace(ONLY_BRONZE, rules=(in_range("n", maximum=1000),))
-    aged.refresh(mended, mode="redrive")
+    fixed = replace(ONLY_BRONZE, rules=(in_range("n", maximum=1000),))
+    aged.refresh(fixed, mode="redrive")
     assert 6 in ids(aged)
-    checked(aged, mended)
-    grown = replace(mended, columns=(*mended.columns, Column("cor", "string", default="azul")))
+    checked(aged, fixed)
+    grown = replace(fixed, columns=(*fixed.columns, Column("cor", "string", default="azul")))
     assert not aged.refresh(grown).stopped
     colours = {row["id"]: row["cor"] for row in aged.rows(grown.silver, "id", "cor")}
     assert colours == {1: None, 2: None, 3: None, 5: None, 6: "azul", 7: "azul", 8: "azul"}, "what is gone cannot be read again"
@@ -175,10 +177,10 @@ def test_observed_counts_are_those_of_before(lake: Lake) -> None:
     checked(lake, spec)
 
 
-def test_a_table_that_is_appended_to_keeps_its_rows(lake: Lake) -> None:
+def test_silver_rows_of_an_appended_table_stay_when_bronze_records_expire(lake: Lake) -> None:
     spec = replace(ONLY_BRONZE, sync="append", key=(), order=(), deleted=None)
     for n in range(3):
-        lake.land("itens", f"f{n}", [item(1, 40 - n * 15), item(1, 40 - n * 15)])
+        lake.put("itens", f"f{n}.jsonl", file_content([item(1, 40 - n * 15), item(1, 40 - n * 15)], first=2 * n))
         lake.run(spec)
     assert run(lake, spec) == {"bronze/itens": 4}
     assert len(ids(lake, spec)) == 6
@@ -189,27 +191,56 @@ def test_a_table_that_is_appended_to_keeps_its_rows(lake: Lake) -> None:
     checked(lake, older)
 
 
+def test_a_record_that_was_delivered_twice_leaves_with_its_repeat_and_is_folded_once(lake: Lake) -> None:
+    spec = replace(ONLY_BRONZE, sync="append", key=(), order=(), deleted=None)
+    for name in ("a", "b"):
+        lake.land("itens", name, [item(1, 40), item(2, 5)])
+        lake.run(spec)
+    assert ids(lake, spec) == [1, 2]
+    assert run(lake, spec) == {"bronze/itens": 2}
+    assert [row["id"] for row in lake.rows(baseline_ref(spec.silver), "id")] == [1]
+    checked(lake, spec)
+
+
+def test_a_file_that_has_grown_goes_when_each_of_its_tails_is_in_bronze(lake: Lake) -> None:
+    spec = replace(SPEC, sync="append", key=(), order=(), deleted=None, retention=Retention(event="criado", landing=10 * DAY))
+    rows = [item(n, 40) for n in range(3)]
+    path = lake.put("itens", "a.jsonl", file_content(rows[:1]))
+    lake.run(spec)
+    with path.open("ab") as grown:
+        grown.write(file_content(rows[1:], first=1))
+    lake.run(spec)
+    lake.put("itens", "z.jsonl", file_content([item(9, 1)], first=9))
+    lake.run(spec)
+    assert ids(lake, spec) == [0, 1, 2, 9]
+    _lose(lake, spec, "0")
+    assert run(lake, spec) == {"landing/itens": 0} and path.exists(), "a record of its beginning is missing in bronze"
+    table = DeltaTable(lake.storage.uri(spec.bronze))
+    table.restore(table.version() - 1)
+    assert run(lake, spec) == {"landing/itens": 1} and not path.exists()
+
+
 @pytest.mark.parametrize("dies_before", ["fold", "bronze"])
 def test_a_run_that_dies_between_two_commits_is_taken_up(aged: Lake, monkeypatch: pytest.MonkeyPatch, dies_before: str) -> None:
     before = aged.rows(SPEC.silver)
-    commit = Candidate.commit
+    write_version = transaction.write_version
 
-    def dying(self: Candidate, info: Any = None) -> int:
-        place = "fold" if "baseline" in self.snapshot.uri else "bronze" if "/bronze/" in self.snapshot.uri else ""
-        if place == dies_before:
-            self.discard()
+    def dying(staged: transaction.Transaction) -> int:
+        part = "fold" if "baseline" in staged.table.uri else "bronze" if "/bronze/" in staged.table.uri else ""
+        if part == dies_before:
+            staged.abandon()
             raise KeyboardInterrupt
-        return commit(self, info)
+        return write_version(staged)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Candidate, "commit", dying)
+        patch.setattr(transaction, "write_version", dying)
         with pytest.raises(KeyboardInterrupt):
             run(aged, ONLY_BRONZE)
     assert aged.rows(SPEC.silver) == before
     aged.land("itens", "e", [item(9, 2)])
     assert not aged.run(ONLY_BRONZE).stopped
     before = aged.rows(SPEC.silver)
-    assert aged.refresh(ONLY_BRONZE, rebuild=True).candidate is not None and aged.rows(SPEC.silver) == before
+    assert aged.refresh(ONLY_BRONZE, rebuild=True).transaction is not None and aged.rows(SPEC.silver) == before
     assert aged.rows(baseline_ref(SPEC.silver)) == [], "what was folded is in bronze still"
     assert run(aged, ONLY_BRONZE) == {"bronze/itens": 8}
     assert aged.rows(SPEC.silver) == before
@@ -238,8 +269,6 @@ def test_a_file_goes_only_when_its_records_are_in_bronze(aged: Lake) -> None:
 
 
 def _lose(lake: Lake, spec: TableSpec, number: str) -> None:
-    from deltalake import DeltaTable
-
     DeltaTable(lake.storage.uri(spec.bronze)).delete(f"id = '{number}'")
 
 
@@ -257,7 +286,7 @@ def test_unreadable_lines_wait_for_their_time(lake: Lake) -> None:
 
 
 def test_a_table_in_a_writers_hands_is_left_alone(aged: Lake) -> None:
-    with hold(aged.storage.uri(SPEC.silver)), pytest.raises(BusyError):
+    with lock(aged.storage.uri(SPEC.silver)), pytest.raises(BusyError):
         run(aged)
     assert len(aged.rows(SPEC.bronze)) == 11
 
@@ -271,16 +300,16 @@ def test_bronze_and_baseline_from_different_moments_are_refused(aged: Lake) -> N
 
 
 @pytest.mark.parametrize(
-    ("kept", "said"),
+    ("retention", "expected"),
     [
         (Retention(event="em", silver=DAY), "orders the versions"),
-        (Retention(event="nome", silver=DAY), "none of its dates"),
-        (Retention(event="dobro", silver=DAY), "none of its dates"),
+        (Retention(event="nome", silver=DAY), "not one of its dates"),
+        (Retention(event="dobro", silver=DAY), "not one of its dates"),
     ],
 )
-def test_what_cannot_be_an_event_date(kept: Retention, said: str) -> None:
-    with pytest.raises(DeclarationError, match=said):
-        replace(SPEC, retention=kept)
+def test_what_cannot_be_an_event_date(retention: Retention, expected: str) -> None:
+    with pytest.raises(DeclarationError, match=expected):
+        replace(SPEC, retention=retention)
 
 
 def test_ages_that_cannot_be() -> None:
@@ -293,3 +322,80 @@ def test_ages_that_cannot_be() -> None:
     with pytest.raises(DeclarationError, match="belong to who writes"):
         replace(SPEC, source=AirbyteStream("itens", made_by="outro"), retention=Retention(event="criado", landing=DAY))
     assert LEDGER and str(Expired(ref=SPEC.silver, rows=2, before=NOW, column="criado")).startswith("2 rows with criado before")
+
+
+# --- tables whose rows are elements -----------------------------------------------------------------------------------------
+
+#: Each record's elements are named after it, so that they are known again.
+ELEMENTS = replace(
+    SPEC,
+    name="partes",
+    silver_name="partes",
+    explode="partes",
+    columns=(
+        *(replace(column, parent=True) for column in SPEC.columns if column.delivered),
+        Column("posicao", "int", position=True),
+        Column("parte", "string", path="$"),
+    ),
+    key=("id", "posicao"),
+    retention=Retention(event="criado", bronze=20 * DAY),
+)
+
+
+def parted(number: Any, age: float, *parts: str, **more: Any) -> Row:
+    return {**item(number, age, **more), "partes": [*parts]}
+
+
+def parts_of(lake: Lake, spec: TableSpec = ELEMENTS) -> list[tuple[int, str]]:
+    return [(row["id"], row["parte"]) for row in lake.rows(spec.silver, "id", "posicao", "parte")]
+
+
+def test_elements_of_records_that_expired_in_bronze_stay_as_rows_of_the_newest_version(lake: Lake) -> None:
+    lake.land("itens", "a", [parted(1, 40, "a", "b"), parted(2, 40, "c", "d"), parted(3, 40, "e"), parted(4, 40, "f")])
+    lake.run(ELEMENTS)
+    lake.land("itens", "b", [parted(2, 40, "g", version=2), parted(3, 40, version=3), parted(4, 40, name="gone", version=3)])
+    lake.run(ELEMENTS)
+    lake.land("itens", "c", [parted(5, 5, "h", "i")])
+    lake.run(ELEMENTS)
+    there = [(1, "a"), (1, "b"), (2, "g"), (5, "h"), (5, "i")]
+    assert parts_of(lake) == there
+    assert run(lake, ELEMENTS, dry=True) == run(lake, ELEMENTS) == {"bronze/partes": 7}, "records, not elements"
+    checked(lake, ELEMENTS)
+    lake.land("itens", "d", [parted(3, 40, "late", version=2), parted(1, 40, "z", version=2), parted(4, 40, "late", version=2)])
+    lake.run(ELEMENTS)
+    assert parts_of(lake) == [(1, "z"), *there[2:]]
+    checked(lake, ELEMENTS)
+    older = replace(ELEMENTS, retention=Retention(event="criado", silver=30 * DAY, bronze=20 * DAY))
+    assert run(lake, older)["silver/partes"] == 2 and parts_of(lake) == there[3:]
+    checked(lake, older)
+
+
+def test_elements_of_an_appended_table_stay_when_bronze_records_expire(lake: Lake) -> None:
+    spec = replace(ELEMENTS, sync="append", key=(), order=(), deleted=None)
+    for n in range(2):
+        rows = [parted(1, 40 - n * 35, "a", "b"), parted(2, 40 - n * 35)]
+        lake.put("itens", f"f{n}.jsonl", file_content(rows, first=2 * n))
+        lake.run(spec)
+    assert run(lake, spec) == {"bronze/partes": 2}
+    assert parts_of(lake, spec) == [(1, "a"), (1, "a"), (1, "b"), (1, "b")]
+    checked(lake, spec)
+
+
+def test_a_landed_file_stays_until_each_table_that_reads_it_has_done_so(lake: Lake) -> None:
+    retained = replace(SPEC, retention=Retention(event="criado", landing=10 * DAY))
+    lake.land("itens", "a", [parted(1, 40, "a")])
+    lake.land("itens", "z", [parted(2, 1, "b")])
+    lake.run(retained)
+
+    def expired() -> list[int]:
+        with lake.session() as session:
+            return [one.rows for one in expire(session, lake.storage, retained, now=NOW, beside=[retained, ELEMENTS])]
+
+    assert expired() == [0]
+    lake.run(ELEMENTS)
+    lake.land("itens", "a", [parted(1, 40, "c")], at=EXTRACTED + 1)  # of the same name and size, with other content
+    lake.land("itens", "zz", [parted(3, 1, "d")])  # the newest file stays
+    lake.run(retained)
+    assert expired() == [0]
+    lake.run(ELEMENTS)
+    assert expired() == [1] and parts_of(lake) == [(1, "c"), (2, "b"), (3, "d")]

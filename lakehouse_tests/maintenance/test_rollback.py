@@ -1,13 +1,12 @@
 """A rollback is one commit, after which the next run reads again what the version had not."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import BrokenTableError, DeclarationError, RefusedWriteError
 from lakehouse.core.names import TableRef
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.maintenance.rollback import roll_back
 from lakehouse.tables.spec import Column, in_range
 from lakehouse_tests.conftest import Lake
@@ -28,9 +27,9 @@ def test_a_rolled_back_table_takes_in_again_what_it_had_not(lake: Lake) -> None:
     rolled(lake, 2)
     now = open_existing(uri)
     assert now is not None and now.version == 5 and rows_at(uri, 5) == rows_at(uri, 2)
-    told = now.last_info()
-    assert (told["operation"], told["rolled_back_to"], told["reason"]) == ("rollback", "2", "a bad delivery")
-    assert now.transaction("from:bronze/itens") == 2 and json.loads(told["input_ids"])
+    made = now.provenance
+    assert (made.operation, made.facts["rolled_back_to"], made.reason) == ("rollback", "2", "a bad delivery")
+    assert now.watermark("from:bronze/itens") == 2 and made.input_ids
     refresh = lake.refresh(SPEC)
     assert refresh.entry is not None and not refresh.stopped
     assert (refresh.entry.batch_from, refresh.entry.batch_to, refresh.entry.records_in) == (2, 4, 6)
@@ -54,8 +53,8 @@ def test_records_that_left_the_quarantine_would_be_in_no_table(lake: Lake) -> No
     strict = replace(SPEC, columns=(*SPEC.columns, Column("n", "int")), rules=(in_range("n", maximum=5),))
     lake.land("itens", "f1", [{**item(1), "n": 1}, {**item(2), "n": 9}])
     lake.run(strict)
-    mended = replace(strict, rules=(in_range("n", maximum=10),))
-    lake.refresh(mended, mode="redrive")
+    fixed = replace(strict, rules=(in_range("n", maximum=10),))
+    lake.refresh(fixed, mode="redrive")
     assert [row["id"] for row in lake.rows(SPEC.silver, "id")] == [1, 2]
     with pytest.raises(RefusedWriteError, match=r"redrive.*make rebuild TABLE=itens"):
         rolled(lake, 1)
@@ -81,7 +80,7 @@ def test_what_cannot_be_rolled_back(lake: Lake) -> None:
         rolled(lake, 1)
 
 
-def test_a_mart_remembers_what_it_was_made_from(lake: Lake) -> None:
+def test_a_mart_records_what_it_was_made_from(lake: Lake) -> None:
     lake.land("itens", "f1", [item(1)])
     lake.run(SPEC)
     lake.land("itens", "f2", [item(2)])
@@ -93,4 +92,4 @@ def test_a_mart_remembers_what_it_was_made_from(lake: Lake) -> None:
     assert first is not None and last is not None
     rolled(lake, 1, ref=mart)
     now = open_existing(lake.storage.uri(mart))
-    assert now is not None and now.last_info()["inputs"] == first.last_info()["inputs"] != last.last_info()["inputs"]
+    assert now is not None and now.provenance.inputs == first.provenance.inputs != last.provenance.inputs

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import BrokenTableError, DeclarationError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import hold
+from lakehouse.core.store.storage import lock
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.maintenance import optimise, vacuum
 from lakehouse.maintenance.protect import PINS, Protection, pin, pins, protection, unpin
-from lakehouse.maintenance.upkeep import Kept, keep_up, tasks
+from lakehouse.maintenance.upkeep import Maintained, maintain, tasks
 from lakehouse.ml.registry import Registry
 from lakehouse.tables.spec import AirbyteStream, Column, Health, TableSpec
 from lakehouse_tests.conftest import Lake, Row
@@ -42,9 +42,11 @@ def later(**ahead: float) -> datetime:
     return datetime.now(UTC) + timedelta(**ahead)
 
 
-def kept(lake: Lake, *specs: TableSpec, guard: Protection | None = None, now: datetime | None = None) -> dict[str, Kept]:
+def maintained(
+    lake: Lake, *specs: TableSpec, guard: Protection | None = None, now: datetime | None = None
+) -> dict[str, Maintained]:
     """Everything of a lake, two hours later, with a floor of one."""
-    found = keep_up(
+    found = maintain(
         tasks(lake.storage, specs or (SPEC,)),
         storage=lake.storage,
         protected=guard if guard is not None else Protection(),
@@ -69,7 +71,7 @@ def test_optimise_and_vacuum_between_syncs_change_no_row(make_lake: Callable[[],
             lake.land("itens", f"f{n}", rows)
             refresh = lake.run(spec)
             assert refresh.entry is not None and refresh.entry.batch_from == n - 1 and refresh.entry.records_in == 4
-        found = kept(looked_after, spec)
+        found = maintained(looked_after, spec)
         assert {one.outcome for one in found.values()} <= {"done", "nothing"}, found
         for ref in (spec.bronze, spec.silver, spec.quarantine):
             assert looked_after.rows(ref, *[c for c in _columns(alone, ref) if c != "_ingested_at"]) == alone.rows(
@@ -78,7 +80,7 @@ def test_optimise_and_vacuum_between_syncs_change_no_row(make_lake: Callable[[],
     bronze, silver = (open_existing(looked_after.storage.uri(ref)) for ref in (spec.bronze, spec.silver))
     assert bronze is not None and silver is not None
     assert len(bronze.files) == 1 and len(silver.files) == (2 if spec.partition else 1)
-    assert looked_after.refresh(spec).candidate is None, "nothing is new"
+    assert looked_after.refresh(spec).transaction is None, "nothing is new"
     assert not any(f.failed for f in looked_after.refresh(spec, rebuild=True).findings if f.rule in ("ledger", "complete"))
 
 
@@ -104,10 +106,10 @@ def test_every_protected_version_stays_and_delta_rs_would_remove_the_same(lake: 
     assert not guard.unknown, "a registry that was never used has no model"
     snapshot = open_existing(history)
     assert snapshot is not None
-    planned = vacuum.plan(snapshot, kept=guard.of(SPEC.silver, snapshot), floor=timedelta(), now=later(minutes=1))
+    planned = vacuum.plan(snapshot, retained=guard.of(SPEC.silver, snapshot), floor=timedelta(), now=later(minutes=1))
     oracle = DeltaTable(history).vacuum(0, True, False, full=True, keep_versions=[2, 3])
     assert sorted(planned.files) == sorted(oracle) and planned.files
-    assert planned.kept[2] == "pinned: audit of June" and planned.kept[3] == "in the backup of today"
+    assert planned.retained[2] == "pinned: audit of June" and planned.retained[3] == "in the backup of today"
     counted = vacuum.vacuum(snapshot, planned)
     assert counted == {2: 2, 3: 3, snapshot.version: 5}
     for version in (2, 3, 5):
@@ -120,22 +122,22 @@ def test_every_protected_version_stays_and_delta_rs_would_remove_the_same(lake: 
 def test_nothing_within_the_floor_goes(lake: Lake, history: str) -> None:
     before = {version: rows_at(history, version) for version in range(6)}
     Path(history, "left-behind.parquet").write_bytes(b"of a killed writer")
-    found = kept(lake, replace(SPEC, health=Health()), now=later())["silver/itens"]
+    found = maintained(lake, replace(SPEC, health=Health()), now=later())["silver/itens"]
     assert found.vacuumed_files == 0 and found.outcome == "nothing"
     assert {version: rows_at(history, version) for version in range(6)} == before
     snapshot = open_existing(history)
     assert snapshot is not None
-    (at,) = [entry["timestamp"] / 1000 for entry in snapshot.commit_info() if entry["version"] == 3]
+    (at,) = [commit.at.timestamp() for commit in snapshot.commits() if commit.version == 3]
     # An hour and a moment after version 3: what a reader began then reads version 3.
     for path in Path(history).glob("*.parquet"):
         os.utime(path, (at - 60, at - 60))
-    planned = vacuum.plan(snapshot, kept={}, floor=HOUR, now=datetime.fromtimestamp(at + 0.001, UTC) + HOUR)
+    planned = vacuum.plan(snapshot, retained={}, floor=HOUR, now=datetime.fromtimestamp(at + 0.001, UTC) + HOUR)
     vacuum.vacuum(snapshot, planned)
     assert [rows_at(history, version) for version in (3, 4, 5)] == [before[version] for version in (3, 4, 5)]
     assert "left-behind.parquet" in planned.files
 
 
-def test_what_models_use_is_unknown_so_gold_keeps_every_file(lake: Lake, history: str) -> None:
+def test_every_file_of_gold_stays_while_it_is_unknown_what_models_use(lake: Lake, history: str) -> None:
     gold = TableRef("gold", "vendas_diarias")
     Path(lake.storage.uri(gold)).parent.mkdir(parents=True)
     Path(history).rename(lake.storage.uri(gold))
@@ -144,8 +146,8 @@ def test_what_models_use_is_unknown_so_gold_keeps_every_file(lake: Lake, history
     guard = protection(lake.storage, Registry("http://127.0.0.1:9"))
     assert "models use" in guard.unknown
     before = sorted(Path(lake.storage.uri(gold)).glob("*.parquet"))
-    found = kept(lake, guard=guard)
-    assert found[str(gold)].outcome == "refused" and "MLFLOW_TRACKING_URI" in found[str(gold)].said
+    found = maintained(lake, guard=guard)
+    assert found[str(gold)].outcome == "refused" and "MLFLOW_TRACKING_URI" in found[str(gold)].message
     assert sorted(Path(lake.storage.uri(gold)).glob("*.parquet")) == before
     assert found["bronze/itens"].outcome == "done" and found["bronze/itens"].vacuumed_files
 
@@ -171,7 +173,7 @@ def test_pins(lake: Lake, history: str) -> None:
         pin(lake.storage, SPEC.silver, version=3, reason=" ")
     with pytest.raises(BrokenTableError, match="its newest is"):
         pin(lake.storage, SPEC.silver, version=99, reason="no such")
-    with pytest.raises(DeclarationError, match="no table silver/nada"):
+    with pytest.raises(BrokenTableError, match="The table silver/nada does not exist"):
         pin(lake.storage, TableRef("silver", "nada"), version=0, reason="no such")
     assert open_existing(lake.storage.uri(PINS)) is not None
 
@@ -184,21 +186,21 @@ def test_a_pin_outlives_the_table_s_log_but_not_the_table(lake: Lake, history: s
     DeltaTable(history, version=2).create_checkpoint()
     snapshot.table.create_checkpoint()
     late = later(days=400)
-    assert optimise.clean_log(snapshot, kept=[3, snapshot.version], now=late) == 2, "versions 0 and 1"
+    assert optimise.clean_log(snapshot, retained=[3, snapshot.version], now=late) == 2, "versions 0 and 1"
     assert rows_at(history, 3) == before
-    assert optimise.clean_log(snapshot, kept=[snapshot.version], now=later()) == 0, "too young"
-    assert lake.refresh(SPEC).candidate is None and not lake.refresh(SPEC, rebuild=True).stopped
+    assert optimise.clean_log(snapshot, retained=[snapshot.version], now=later()) == 0, "too young"
+    assert lake.refresh(SPEC).transaction is None and not lake.refresh(SPEC, rebuild=True).stopped
 
 
 def test_a_version_that_is_lost_already_is_named(lake: Lake, history: str) -> None:
     guard = Protection({(SPEC.silver, DeltaTable(history).metadata().id): {1: "pinned: old"}})
     DeltaTable(history).create_checkpoint()
     Path(history, "_delta_log", f"{0:020}.json").unlink()
-    found = kept(lake, guard=guard)["silver/itens"]
-    assert found.outcome == "broken" and "version 1 was kept and cannot be read" in found.said
+    found = maintained(lake, guard=guard)["silver/itens"]
+    assert found.outcome == "broken" and "version 1 was kept and cannot be read" in found.message
 
 
-def test_what_is_damaged_held_or_out_of_disk_is_named_and_the_rest_goes_on(
+def test_what_is_damaged_locked_or_out_of_disk_is_named_and_the_rest_goes_on(
     lake: Lake, history: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silver = open_existing(history)
@@ -206,10 +208,10 @@ def test_what_is_damaged_held_or_out_of_disk_is_named_and_the_rest_goes_on(
     Path(history, silver.files[0].path).unlink()
     newest = max(Path(lake.storage.uri(TableRef("ops", "ledger")), "_delta_log").glob("*.json"))  # no checkpoint holds it yet
     newest.write_text("garbled")
-    with hold(lake.storage.uri(TableRef("ops", "landing_files"))):
-        found = kept(lake, replace(SPEC, name="outro", silver_name="outro"))
-    assert found["silver/itens"].outcome == "broken" and silver.files[0].path in found["silver/itens"].said
-    assert found["ops/ledger"].outcome == "broken" and "garbled" in found["ops/ledger"].said
+    with lock(lake.storage.uri(TableRef("ops", "landing_files"))):
+        found = maintained(lake, replace(SPEC, name="outro", silver_name="outro"))
+    assert found["silver/itens"].outcome == "broken" and silver.files[0].path in found["silver/itens"].message
+    assert found["ops/ledger"].outcome == "broken" and "garbled" in found["ops/ledger"].message
     assert found["ops/landing_files"].outcome == "busy"
     assert found["ops/deletes_itens"].outcome in ("nothing", "done")
 
@@ -223,19 +225,19 @@ def test_a_full_disk_during_compaction_loses_nothing(lake: Lake, history: str, m
     before = lake.rows(SPEC.bronze)
     with monkeypatch.context() as patched:
         patched.setattr(DuckDBSession, "write", full)
-        found = kept(lake)["bronze/itens"]
-    assert found.outcome == "failed" and "No space left" in found.said
+        found = maintained(lake)["bronze/itens"]
+    assert found.outcome == "failed" and "No space left" in found.message
     assert lake.rows(SPEC.bronze) == before and not lake.stray_files()
-    assert kept(lake)["bronze/itens"].outcome == "done" and lake.rows(SPEC.bronze) == before
+    assert maintained(lake)["bronze/itens"].outcome == "done" and lake.rows(SPEC.bronze) == before
 
 
 def test_another_writer_that_commits_first_is_not_lost(lake: Lake, history: str) -> None:
     """Its rows stay, and the compaction begins again from them."""
-    turns = []
+    calls = []
 
     def session() -> Any:
-        if not turns:
-            turns.append(1)
+        if not calls:
+            calls.append(1)
             from deltalake import write_deltalake
 
             write_deltalake(foreign, there.to_pyarrow_table().slice(0, 1), mode="append")
@@ -245,7 +247,7 @@ def test_another_writer_that_commits_first_is_not_lost(lake: Lake, history: str)
     there = DeltaTable(foreign)
     count = there.to_pyarrow_table().num_rows
     wanted = [task for task in tasks(lake.storage, [SPEC]) if task.ref == SPEC.bronze]
-    (found,) = keep_up(wanted, storage=lake.storage, protected=Protection(), session=session, floor=HOUR, wait=1)
+    (found,) = maintain(wanted, storage=lake.storage, protected=Protection(), session=session, floor=HOUR, wait=1)
     assert found.outcome == "done" and found.rows == count + 1 and found.files_after == 1
     assert DeltaTable(foreign).to_pyarrow_table().num_rows == count + 1
 
@@ -256,12 +258,12 @@ def test_the_figures_are_those_of_an_independent_count(lake: Lake, history: str)
         return len(files), sum(path.stat().st_size for path in files)
 
     before = counted()
-    found = kept(lake)["silver/itens"]
+    found = maintained(lake)["silver/itens"]
     assert (found.stored_files_before, found.stored_bytes_before) == before
     after = counted()
     assert (found.stored_files_after, found.stored_bytes_after) == after
     now = DeltaTable(history)
     assert found.files_after == len(now.file_uris()) and found.version_after == now.version()
     assert found.vacuumed_files and found.vacuumed_bytes
-    again = kept(lake)["silver/itens"]
+    again = maintained(lake)["silver/itens"]
     assert again.outcome == "nothing" and again.version_after == found.version_after, "no need, no commit"

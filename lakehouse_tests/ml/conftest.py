@@ -15,10 +15,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from lakehouse.core.delta import open_existing
-from lakehouse.core.engines import duckdb_session
+from lakehouse.core.engines.session import duckdb_session
 from lakehouse.core.names import TableRef
-from lakehouse.core.writes import Write, stage_write
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.table.staging import Write, stage_write
+from lakehouse.core.table.transaction import commit_staged
 from lakehouse.definitions import build_defs
 from lakehouse.settings import Settings, load_settings
 
@@ -90,7 +91,7 @@ class MlLake:
     def gold(self, rows: list[Row]) -> None:
         write = Write(frame=lambda session: session.table(rows, DAILY), columns=DAILY, mode="overwrite")
         with self.session() as session:
-            stage_write(session, self.uri("gold/vendas_diarias"), write).commit()
+            commit_staged(stage_write(session, self.uri("gold/vendas_diarias"), write))
 
     def session(self) -> Any:
         return duckdb_session(memory_limit="1GB", spill=str(self.root / ".spill"), folders=[str(self.root)])

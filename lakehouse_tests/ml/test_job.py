@@ -12,6 +12,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from lakehouse.observability.announce import Announcer
 from lakehouse_tests.ml.conftest import DAYS, START, MlLake, errors, jumping, steady
 
 pytest.importorskip("skops", reason="the extra ml is not installed")
@@ -100,7 +101,7 @@ def test_a_recipe_that_must_win_is_promoted_one_that_must_lose_is_refused_and_ro
 
     lake, ml = ml_lake.resources
     with lake.session() as session:
-        now, before = decisions.rollback(ml.registry, session, lake.storage, run_id="by-hand")
+        now, before = decisions.rollback(ml.registry, session, lake.storage, run_id="by-hand", announce=Announcer())
     assert (now.number, before.number) == (1, 3)
     assert ml_lake.champion() == 1 and ml_lake.registry.alias("previous").number == 3
     assert ml_lake.decisions()[-1]["motivo"] == "rolled back from version 3"
@@ -109,7 +110,7 @@ def test_a_recipe_that_must_win_is_promoted_one_that_must_lose_is_refused_and_ro
     assert ml_lake.run(recipe="nivel_7").success
     assert ml_lake.champion() == 1 and "was rolled back" in ml_lake.decisions()[-1]["motivo"]
     with lake.session() as session:  # and back again
-        assert decisions.rollback(ml.registry, session, lake.storage, run_id="again")[0].number == 3
+        assert decisions.rollback(ml.registry, session, lake.storage, run_id="again", announce=Announcer())[0].number == 3
 
 
 def test_a_candidate_spoiled_on_purpose_is_refused_and_fails_nothing_else(ml_lake: MlLake, monkeypatch):
@@ -129,7 +130,7 @@ def test_a_candidate_spoiled_on_purpose_is_refused_and_fails_nothing_else(ml_lak
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "expected"),
     [
         (lambda: steady(100), "266 are needed"),
         (lambda: [*steady(), steady()[0]], "twice"),
@@ -137,10 +138,12 @@ def test_a_candidate_spoiled_on_purpose_is_refused_and_fails_nothing_else(ml_lak
     ],
     ids=["too few days", "a day twice", "negative"],
 )
-def test_data_that_nothing_can_be_learned_from_fail_the_run_in_one_sentence_and_the_champion_stays(ml_lake: MlLake, rows, said):
+def test_data_that_nothing_can_be_learned_from_fail_the_run_in_one_sentence_and_the_champion_stays(
+    ml_lake: MlLake, rows, expected
+):
     ml_lake.gold(rows())
     result = ml_lake.run()
-    assert not result.success and said in errors(result)
+    assert not result.success and expected in errors(result)
     assert not any(event.is_step_up_for_retry for event in result.all_events)
     assert ml_lake.champion() is None and not ml_lake.decisions()
 
@@ -169,7 +172,7 @@ def test_a_champion_whose_artifact_vanished_fails_the_forecast_clearly_and_the_n
     assert version.tags["fingerprint"] == ml_lake.registry.alias("champion").tags["fingerprint"]
 
 
-def test_a_registry_that_does_not_answer_is_asked_again_and_then_said_by_name(ml_lake: MlLake, monkeypatch):
+def test_a_registry_that_does_not_answer_is_asked_again_and_then_reported_by_name(ml_lake: MlLake, monkeypatch):
     from lakehouse.ml import registry
 
     with socket.socket() as free:
@@ -231,7 +234,7 @@ def _saved(folder: Path, model: object, *, form: str = "skops") -> Path:
     return folder
 
 
-def test_loading_refuses_pickle_and_types_that_are_not_ours_whatever_the_artifact_says_of_itself(tmp_path):
+def test_loading_refuses_pickle_and_types_that_are_not_ours_whatever_the_artifact_declares(tmp_path):
     from sklearn.linear_model import Ridge
     from sklearn.preprocessing import FunctionTransformer
 
@@ -260,7 +263,7 @@ def test_loading_refuses_pickle_and_types_that_are_not_ours_whatever_the_artifac
 # --- without the extra -----------------------------------------------------------------------------------------------
 
 
-def test_without_the_extra_the_job_says_what_installs_it(ml_lake: MlLake, monkeypatch):
+def test_without_the_extra_the_job_states_what_installs_it(ml_lake: MlLake, monkeypatch):
     import importlib.util
 
     found = importlib.util.find_spec

@@ -27,7 +27,7 @@ def frame():
 # --- the series ------------------------------------------------------------------------------------------------------
 
 
-def test_too_few_days_say_how_many_are_needed():
+def test_too_few_days_state_how_many_are_needed():
     rows = steady(PLAN.days_needed - 1, closed=lambda day: False)
     with pytest.raises(series.TooLittleDataError, match=rf"covers {PLAN.days_needed - 1} days; {PLAN.days_needed} are needed"):
         built(rows)
@@ -138,12 +138,12 @@ def test_the_recipe_is_chosen_by_folds_that_end_before_the_reported_ones_begin()
     assert max(PLAN.reported(last, 7)) + 7 == last
 
 
-def test_saturdays_a_holiday_that_is_kept_and_a_shutdown_a_year_ago_are_forecast_as_closed():
+def test_saturdays_an_observed_holiday_and_a_shutdown_a_year_ago_are_forecast_as_closed():
     off = {START + timedelta(at) for at in range(354, 366)}  # twelve days around the New Year
     holidays = np.zeros(800, bool)
-    kept = [100, 150, 200, 405]  # Wednesdays and so on, none a Saturday
-    holidays[kept] = True
-    shut = off | {START + timedelta(at) for at in kept}
+    worked = [100, 150, 200, 405]  # Wednesdays and so on, none a Saturday
+    holidays[worked] = True
+    shut = off | {START + timedelta(at) for at in worked}
     rows = daily([30_000.0] * 720, closed=lambda day: day.weekday() == 5 or day in shut)
     found = built(rows)
     upto = series.Series(found.start, found.revenue[:400], found.lines[:400], found.traded[:400])
@@ -297,7 +297,7 @@ def numbers(candidate, naive=0.4, champion=None, *, long=0.3, folds=12.0):
 
 
 @pytest.mark.parametrize(
-    ("found", "promoted", "sound", "said"),
+    ("found", "promoted", "sound", "expected"),
     [
         (numbers(0.3), True, True, "promoted: +25.0% against seasonal naive; there was no champion"),
         (numbers(0.36), True, True, "promoted: +10.0%"),
@@ -313,11 +313,11 @@ def numbers(candidate, naive=0.4, champion=None, *, long=0.3, folds=12.0):
         (numbers(0.3, champion=0.0), False, True, "nothing to gain"),
     ],
 )
-def test_the_gate_promotes_only_by_its_margins(found, promoted, sound, said):
+def test_the_gate_promotes_only_by_its_margins(found, promoted, sound, expected):
     decision = gate.decide(gate.Gate(), found, short=7, horizon=28, champion="campeao_7" in found)
     assert (decision.promote, decision.sound) == (promoted, sound)
     assert np.array_equal(decision.numbers, found)
-    assert said in decision.reason
+    assert expected in decision.reason
 
 
 def test_a_failed_data_check_refuses_whatever_the_numbers():
@@ -326,7 +326,7 @@ def test_a_failed_data_check_refuses_whatever_the_numbers():
     assert not decision.promote and not decision.sound and "last_week_plausible" in decision.reason
 
 
-def test_a_bar_turns_a_promotion_into_a_refusal_and_leaves_a_refusal_as_it_is():
+def test_a_bar_makes_a_promotion_a_refusal_and_leaves_a_refusal_as_it_is():
     good = gate.decide(gate.Gate(), numbers(0.3), short=7, horizon=28, champion=False)
     bad = gate.decide(gate.Gate(), numbers(0.5), short=7, horizon=28, champion=False)
     assert good.unless("refused: it was rolled back").reason == "refused: it was rolled back"

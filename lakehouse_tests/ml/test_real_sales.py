@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.real_data]
 @pytest.fixture(scope="module")
 def days(real_data, tmp_path_factory):
     """Rows of the daily mart, from silver, as `vendas_diarias.sql` makes them."""
-    from lakehouse.core.delta import open_existing
     from lakehouse.core.engines.duckdb import literal
+    from lakehouse.core.table.snapshot import open_existing
     from lakehouse_tests.conftest import Lake
 
     lake = Lake(tmp_path_factory.mktemp("sales"))

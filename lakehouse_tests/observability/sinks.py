@@ -1,6 +1,6 @@
 """What alerts are sent to in the tests: a mail server that wants STARTTLS, and an HTTP endpoint that answers as Slack does.
 
-Both are real servers on 127.0.0.1 that speak the protocol; each keeps what it was given, and can be told to misbehave.
+Both are real servers on 127.0.0.1 that speak the protocol; each stores what it gets, and misbehaves on demand.
 """
 
 import json

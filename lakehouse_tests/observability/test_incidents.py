@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lakehouse.core.errors import DeclarationError
 from lakehouse.observability import routing as rules
 from lakehouse.observability.alerts import KINDS, Alert
-from lakehouse.observability.incidents import delivered, due, failed, kept, take_in
+from lakehouse.observability.incidents import delivered, due, failed, retained, take_in
 from lakehouse.observability.routing import Route, Routing, Silence
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -141,13 +141,13 @@ def test_in_the_end_the_channel_knows_the_state_and_the_count_of_every_key(happe
 def test_only_what_is_over_told_and_old_is_forgotten():
     incidents = take_in([], [alert(1), alert(2, NOON, state="resolved"), alert(3, NOON, key="open")], routing=EMAIL)
     later = NOON + timedelta(days=8)
-    assert len(kept(incidents, routing=EMAIL, channels=["email"], now=later)) == 2  # nobody was told yet
+    assert len(retained(incidents, routing=EMAIL, channels=["email"], now=later)) == 2  # nobody was told yet
     notice = Alert("notice", "info", "1,234 orders loaded", occurred_at=NOON)
-    (said,) = take_in([], [{**notice.row(), "number": 9}], routing=EMAIL)
-    assert kept([said], routing=EMAIL, channels=["email"], now=NOON) == [said]
-    assert kept([said], routing=EMAIL, channels=["email"], now=later) == []
+    (output,) = take_in([], [{**notice.row(), "number": 9}], routing=EMAIL)
+    assert retained([output], routing=EMAIL, channels=["email"], now=NOON) == [output]
+    assert retained([output], routing=EMAIL, channels=["email"], now=later) == []
     told = [delivered(incident, "email", routing=EMAIL, at=NOON) for incident in incidents]
-    assert [incident.key for incident in kept(told, routing=EMAIL, channels=["email"], now=later)] == ["open"]
+    assert [incident.key for incident in retained(told, routing=EMAIL, channels=["email"], now=later)] == ["open"]
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

@@ -11,17 +11,18 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lakehouse.core.delta import Candidate, open_existing
+from benchmarks.past_runs import PastRun, put
 from lakehouse.core.errors import ConflictError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.definitions import build_defs
 from lakehouse.observability import eventlog, metrics, outbox
 from lakehouse.observability.metrics import COLUMNS, METRICS_TABLE, take_up
 from lakehouse.observability.notifier import DELIVERIES
-from lakehouse.observability.watch import Promise
+from lakehouse.observability.watch import JobSla
 from lakehouse.settings import Settings, project_folder
-from lakehouse_tests.observability.history import PastRun, put
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -51,7 +52,7 @@ def runs(count: int, *, job: str = "ten", outcome: str = "success", since: int =
 
 def test_a_run_and_its_step_are_a_row_each_with_what_dagster_recorded(instance, storage):
     put(instance, [PastRun(NOW, 12.5, rows=7, retries=2)])
-    assert take_up(instance, storage, promises=[Promise("ten", timedelta(seconds=10))]) == 1
+    assert take_up(instance, storage, job_slas=[JobSla("ten", timedelta(seconds=10))]) == 1
     run, step = rows(storage)
     assert (run["kind"], run["job"], run["outcome"], run["retries"], run["rows"]) == ("run", "ten", "success", 2, 7)
     assert (run["started_at"], run["duration_seconds"]) == (NOW, 12.5)
@@ -94,9 +95,9 @@ def test_an_end_that_becomes_visible_late_is_not_lost(instance, storage):
     table = open_existing(storage.uri(METRICS_TABLE))
     one = rows(storage, "run")[1]
     with outbox.small_session(storage) as session:  # as if the second had not been visible then
-        kept = [row for row in rows(storage) if row["run_id"] != one["run_id"]]
-        add = session.write(session.table(kept, COLUMNS), table.uri, columns=COLUMNS)
-        Candidate(snapshot=table, add=add, remove=table.files).commit()
+        others = [row for row in rows(storage) if row["run_id"] != one["run_id"]]
+        add = session.write(session.table(others, COLUMNS), table.uri, columns=COLUMNS)
+        commit_staged(Transaction(table=table, add=add, remove=table.files))
     assert take_up(instance, storage) == 1
     assert one["run_id"] in {row["run_id"] for row in rows(storage, "run")}
 
@@ -109,14 +110,14 @@ def test_an_instance_that_was_made_anew_begins_anew(storage):
     assert len(rows(storage, "run")) == 4
 
 
-def test_a_commit_that_fails_brings_neither_rows_nor_cursor(instance, storage, monkeypatch):
+def test_a_commit_that_fails_delivers_neither_rows_nor_cursor(instance, storage, monkeypatch):
     put(instance, runs(2))
 
     def conflict(*_args, **_kwargs):
         raise ConflictError("Another was first.", remedy="")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Candidate, "commit", conflict)
+        patch.setattr(metrics, "commit_staged", conflict)
         patch.setattr(metrics, "redo_on_conflict", lambda work: work())
         with pytest.raises(ConflictError):
             take_up(instance, storage)
@@ -132,7 +133,7 @@ def test_two_that_take_up_at_once_take_each_run_once(tmp_path, storage):
         put(instance, runs(20))
     program = f"""
 import dagster as dg
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
 from lakehouse.observability.metrics import take_up
 with dg.DagsterInstance.from_config({str(home)!r}) as instance:
     take_up(instance, Storage(root={storage.root!r}, landing={storage.landing!r}))
@@ -166,11 +167,11 @@ def test_rates_percentiles_and_sla_misses_of_500_runs_equal_an_independent_compu
     storage = Settings(root=str(tmp_path)).storage
     with dg.DagsterInstance.ephemeral() as instance:
         put(instance, past)
-        take_up(instance, storage, promises=[Promise("job_1", timedelta(seconds=20))])
+        take_up(instance, storage, job_slas=[JobSla("job_1", timedelta(seconds=20))])
         job = build_defs(Settings(root=str(tmp_path))).resolve_job_def("slo")
         assert job.execute_in_process(instance=instance).success
-    # The moment of the request is when the record was made, which for a made-up history is now; so the SLA is judged anew here.
-    judged = {row["run_id"]: row["sla_met"] for row in rows(storage, "run")}
+    # The moment of the request is when the record was made, which for a made-up history is now; so the SLA is checked anew here.
+    met = {row["run_id"]: row["sla_met"] for row in rows(storage, "run")}
     for group, mart in (("job", "slo_jobs"), ("asset", "slo_assets")):
         table = open_existing(storage.uri(TableRef("gold", mart)))
         with outbox.small_session(storage) as session:
@@ -192,7 +193,7 @@ def test_rates_percentiles_and_sla_misses_of_500_runs_equal_an_independent_compu
                 for share in (50, 95, 99):
                     assert level[f"p{share}_seconds"] == pytest.approx(percentile(seconds, share / 100), abs=1e-6)
                 if group == "job":
-                    missed = sum(judged[r.run_id] is False for r in mine)
+                    missed = sum(met[r.run_id] is False for r in mine)
                     assert (level["sla_judged"], level["sla_misses"]) == (len(mine) if name == "job_1" else 0, missed)
                     assert level["error_budget_left"] == pytest.approx(1 - (bad / (good + bad)) / 0.01)
         assert expected == set(levels)
@@ -200,9 +201,9 @@ def test_rates_percentiles_and_sla_misses_of_500_runs_equal_an_independent_compu
 
 def percentile(values: list[float], share: float) -> float:
     """Linear interpolation between the two nearest ranks; the median agrees with the standard library's."""
-    place = share * (len(values) - 1)
-    low = int(place)
+    position = share * (len(values) - 1)
+    low = int(position)
     high = min(low + 1, len(values) - 1)
-    found = values[low] + (values[high] - values[low]) * (place - low)
+    found = values[low] + (values[high] - values[low]) * (position - low)
     assert share != 0.5 or found == pytest.approx(statistics.median(values))
     return found

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lakehouse.core.delta import open_existing
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.observability import notifier, outbox
 from lakehouse.observability.alerts import KINDS, Alert, raise_alert, raise_alerts
 from lakehouse.observability.channels import DeliveryError, EmailSender, SlackSender, senders
@@ -106,7 +106,7 @@ def test_a_channel_that_hangs_delays_and_loses_nothing(storage, channels, mail, 
     assert len(mail.mails) == 1
 
 
-def test_a_channel_whose_client_is_not_installed_says_what_to_install(channels, monkeypatch):
+def test_a_channel_whose_client_is_not_installed_names_what_to_install(channels, monkeypatch):
     import sys
 
     from lakehouse.core.errors import DeclarationError
@@ -116,7 +116,7 @@ def test_a_channel_whose_client_is_not_installed_says_what_to_install(channels, 
         channels["slack"].send(None)
 
 
-def test_slack_that_says_too_many_is_left_alone_for_as_long_as_it_says(storage, channels, slack):
+def test_slack_that_answers_too_many_requests_is_left_alone_for_as_long_as_it_asks(storage, channels, slack):
     slack.status = 429
     raise_alert(storage, failed())
     at = datetime.now(UTC)
@@ -152,7 +152,7 @@ def test_mail_goes_to_no_server_without_starttls_and_to_none_whose_certificate_i
     assert mail.mails == plain.mails == []
 
 
-def test_a_wrong_password_is_said_without_the_password(mail):
+def test_a_wrong_password_is_reported_without_the_password(mail):
     (incident,) = take_in([], [{**failed().row(), "number": 1}], routing=ALL)
     sender = EmailSender(mail.url.replace("s3cret-mail", "wr0ng-mail"), ("a@b.c",))
     with pytest.raises(DeliveryError, match="refused user and password") as caught:
@@ -168,7 +168,7 @@ def test_a_kill_between_sending_and_its_record_repeats_the_same_id(storage, chan
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(notifier, "_keep_attempts", killed)
+        patch.setattr(notifier, "_store_attempts", killed)
         with pytest.raises(KeyboardInterrupt):
             notify(storage, channels, routing=ALL)
     notify(storage, channels, routing=ALL)
@@ -177,22 +177,22 @@ def test_a_kill_between_sending_and_its_record_repeats_the_same_id(storage, chan
 
 
 def test_one_notifier_at_a_time(storage, channels):
-    from lakehouse.core.storage import hold
+    from lakehouse.core.store.storage import lock
 
     raise_alert(storage, failed())
-    with hold(storage.uri(INCIDENTS_TABLE)):
+    with lock(storage.uri(INCIDENTS_TABLE)):
         assert notify(storage, channels, routing=ALL).busy
     assert notify(storage, channels, routing=ALL).sent == 2
 
 
-def test_without_a_channel_alerts_are_kept_and_a_channel_that_comes_later_hears_of_what_still_stands(storage, mail):
+def test_without_a_channel_alerts_are_stored_and_a_later_channel_reports_the_open_ones(storage, mail):
     raise_alerts(storage, [failed(), failed(2, subject="other"), failed(3, subject="other", state="resolved")])
     assert notify(storage, {}, routing=ALL).sent == 0
     notify(storage, senders(smtp=mail.url, emails=("a@b.c",)), routing=replace(ALL))
     assert "[ERROR] pedidos failed" in mail.subjects
 
 
-def test_the_settings_say_which_channels_there_are():
+def test_the_settings_state_which_channels_there_are():
     assert set(senders()) == set()
     assert set(senders(kafka="h:1", smtp="smtp://h", emails=("a@b.c",), token="t", channel="c")) == {"kafka", "email", "slack"}
     assert set(senders(smtp="smtp://h", token="t")) == set()  # to nobody, to no channel

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import DeclarationError
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.observability import alerts, events, outbox
 from lakehouse.observability.alerts import ALERTS_TABLE, Alert, raise_alert, raise_alerts
 from lakehouse.observability.events import EVENTS_TABLE, Event, publish
@@ -23,7 +23,7 @@ def stored(storage, ref=ALERTS_TABLE, columns=alerts.COLUMNS, after=0):
         return outbox.read(session, storage, ref, columns=columns, after=after)
 
 
-def test_an_alert_is_kept_once_per_id_and_logged(storage, caplog):
+def test_an_alert_is_stored_once_per_id_and_logged(storage, caplog):
     with caplog.at_level("INFO"):
         assert raise_alert(storage, failed("r1", body="The API did not answer."))
         assert not raise_alert(storage, failed("r1", body="The API did not answer."))
@@ -33,7 +33,7 @@ def test_an_alert_is_kept_once_per_id_and_logged(storage, caplog):
     assert open_existing(storage.uri(ALERTS_TABLE)).version == 1
 
 
-def test_a_batch_is_one_commit_and_only_what_is_new_of_it_is_kept(storage):
+def test_a_batch_is_one_commit_and_only_what_is_new_of_it_is_stored(storage):
     raise_alert(storage, failed("r1"))
     new = raise_alerts(storage, [failed(f"r{n}") for n in (1, 2, 3, 2)])
     assert [alert.run_id for alert in new] == ["r2", "r3"]
@@ -42,7 +42,7 @@ def test_a_batch_is_one_commit_and_only_what_is_new_of_it_is_kept(storage):
     assert open_existing(storage.uri(ALERTS_TABLE)).version == 2
 
 
-def test_ids_are_found_in_files_that_hold_many_rows(storage):
+def test_ids_are_found_in_files_that_contain_many_rows(storage):
     raise_alerts(storage, [failed(f"r{n}") for n in range(500)])
     assert raise_alerts(storage, [failed(f"r{n}") for n in range(499, 502)]) != []
     assert len(stored(storage)) == 502
@@ -50,7 +50,7 @@ def test_ids_are_found_in_files_that_hold_many_rows(storage):
 
 def test_two_processes_that_write_at_once_lose_and_double_nothing(storage):
     program = f"""
-from lakehouse.core.storage import Storage
+from lakehouse.core.store.storage import Storage
 from lakehouse.observability.events import Event, publish
 import sys
 storage = Storage(root={storage.root!r}, landing={storage.landing!r})
@@ -66,8 +66,8 @@ for n in range(12):
 
 
 def test_a_cursor_travels_with_the_rows(storage):
-    raise_alerts(storage, [failed("r1")], transactions={"event_log": 17})
-    assert open_existing(storage.uri(ALERTS_TABLE)).transaction("event_log") == 17
+    raise_alerts(storage, [failed("r1")], watermarks={"event_log": 17})
+    assert open_existing(storage.uri(ALERTS_TABLE)).watermark("event_log") == 17
 
 
 SECRETS = {
@@ -83,11 +83,11 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("text", SECRETS)
-def test_no_secret_is_kept_in_an_alert_or_an_event(storage, text):
+def test_no_secret_is_stored_in_an_alert_or_an_event(storage, text):
     alert = failed("r1", subject=f"It failed: {text}", body=f"Because of {text}.")
     event = Event("notice", text, {"error": text})
-    for said in (alert.subject, alert.body, alert.key, event.subject, event.json_payload()):
-        assert SECRETS[text] not in said
+    for output in (alert.subject, alert.body, alert.key, event.subject, event.json_payload()):
+        assert SECRETS[text] not in output
     assert "It failed" in alert.subject
 
 

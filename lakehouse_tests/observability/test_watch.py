@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
+from benchmarks.past_runs import PastRun, put
 from lakehouse.observability import alerts, eventlog, events, outbox
 from lakehouse.observability.alerts import ALERTS_TABLE
 from lakehouse.observability.events import EVENTS_TABLE
-from lakehouse.observability.watch import Promise, look
-from lakehouse_tests.observability.history import PastRun, put
+from lakehouse.observability.watch import JobSla, look
 
 UI = "http://127.0.0.1:3000"
 
@@ -25,7 +25,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def kept(storage, ref=ALERTS_TABLE, columns=alerts.COLUMNS):
+def stored(storage, ref=ALERTS_TABLE, columns=alerts.COLUMNS):
     with outbox.small_session(storage) as session:
         return outbox.read(session, storage, ref, columns=columns, after=0)
 
@@ -43,11 +43,11 @@ def check(instance, *, passed: bool, severity=dg.AssetCheckSeverity.ERROR) -> No
     dg.materialize([vendas], instance=instance)
 
 
-def test_a_run_failure_says_step_job_time_error_and_where_the_log_is(instance, storage):
+def test_a_run_failure_states_step_job_time_error_and_where_the_log_is(instance, storage):
     one = run(job="pedidos", outcome="failure", error="ValueError: no orders at postgres://u:hunter2@db/x\n")
     put(instance, [one])
     look(instance, storage, cursor=None, ui=UI)
-    (alert,) = kept(storage)
+    (alert,) = stored(storage)
     assert (alert["kind"], alert["severity"], alert["job"], alert["step"]) == ("run_failure", "error", "pedidos", one.step)
     assert alert["link"] == f"{UI}/runs/{one.run_id}?selection={one.step}"
     at = (one.start + timedelta(seconds=2)).strftime("%Y-%m-%d %H:%M:%S")
@@ -57,27 +57,27 @@ def test_a_run_failure_says_step_job_time_error_and_where_the_log_is(instance, s
 def test_a_failed_check_that_fails_no_run_is_an_alert_and_its_recovery_ends_it(instance, storage):
     check(instance, passed=True)
     cursor = look(instance, storage, cursor=None).cursor
-    assert kept(storage) == []
+    assert stored(storage) == []
     check(instance, passed=False)
     cursor = look(instance, storage, cursor=cursor).cursor
-    (alert,) = kept(storage)
+    (alert,) = stored(storage)
     assert (alert["kind"], alert["subject"]) == ("check_failed", "silver/vendas: check unique_id failed")
     assert "failed 3, judged 10" in alert["body"]
     check(instance, passed=True)
     look(instance, storage, cursor=cursor)
-    assert [row["state"] for row in kept(storage)] == ["raised", "resolved"]
+    assert [row["state"] for row in stored(storage)] == ["raised", "resolved"]
 
 
 def test_a_warning_is_a_warning(instance, storage):
     check(instance, passed=False, severity=dg.AssetCheckSeverity.WARN)
     look(instance, storage, cursor=None)
-    assert [row["severity"] for row in kept(storage)] == ["warning"]
+    assert [row["severity"] for row in stored(storage)] == ["warning"]
 
 
 def test_a_run_whose_worker_is_gone_is_told_from_one_that_failed(instance, storage):
     put(instance, [run(worker_gone=True), run(outcome="failure")])
     look(instance, storage, cursor=None)
-    assert [row["kind"] for row in kept(storage)] == ["run_worker_gone", "run_failure"]
+    assert [row["kind"] for row in stored(storage)] == ["run_worker_gone", "run_failure"]
 
 
 def test_a_failure_that_dagster_tries_again_is_not_announced_and_neither_is_a_cancellation(instance, storage):
@@ -90,7 +90,7 @@ def test_a_run_that_succeeds_ends_the_failure_of_its_job_only(instance, storage)
     cursor = look(instance, storage, cursor=None).cursor
     put(instance, [run(job="a")])
     look(instance, storage, cursor=cursor)
-    assert [(row["key"], row["state"]) for row in kept(storage)] == [
+    assert [(row["key"], row["state"]) for row in stored(storage)] == [
         ("run_failure:a", "raised"), ("run_failure:b", "raised"), ("run_failure:a", "resolved"),
     ]  # fmt: skip
 
@@ -98,37 +98,37 @@ def test_a_run_that_succeeds_ends_the_failure_of_its_job_only(instance, storage)
 def test_a_success_before_a_failure_is_not_its_end(instance, storage):
     put(instance, [run(job="a"), run(job="a", outcome="failure")])
     look(instance, storage, cursor=None)
-    assert [row["state"] for row in kept(storage)] == ["raised"]
+    assert [row["state"] for row in stored(storage)] == ["raised"]
 
 
 def test_an_sla_miss_is_told_while_the_run_is_still_running_and_once(instance, storage):
     one = PastRun(now(), 0, job="pedidos")
     instance.add_run(dg.DagsterRun(job_name="pedidos", run_id=one.run_id, status=dg.DagsterRunStatus.STARTED))
-    promises = [Promise("pedidos", timedelta(hours=1))]
-    cursor = look(instance, storage, cursor=None, promises=promises).cursor
-    assert kept(storage) == []
+    job_slas = [JobSla("pedidos", timedelta(hours=1))]
+    cursor = look(instance, storage, cursor=None, job_slas=job_slas).cursor
+    assert stored(storage) == []
     later = now() + timedelta(minutes=61)
-    cursor = look(instance, storage, cursor=cursor, promises=promises, now=later).cursor
-    look(instance, storage, cursor=cursor, promises=promises, now=later + timedelta(minutes=5))
-    (alert,) = kept(storage)
+    cursor = look(instance, storage, cursor=cursor, job_slas=job_slas, now=later).cursor
+    look(instance, storage, cursor=cursor, job_slas=job_slas, now=later + timedelta(minutes=5))
+    (alert,) = stored(storage)
     assert alert["kind"] == "sla_miss"
     assert "has been on its way for 1 h 01 min" in alert["body"]
 
 
 def test_a_run_that_ends_late_is_a_miss_and_the_next_in_time_ends_it(instance, storage):
-    promises = [Promise("pedidos", timedelta(seconds=30))]
+    job_slas = [JobSla("pedidos", timedelta(seconds=30))]
     put(instance, [PastRun(now(), 60, job="pedidos")])
-    cursor = look(instance, storage, cursor=None, promises=promises).cursor
+    cursor = look(instance, storage, cursor=None, job_slas=job_slas).cursor
     put(instance, [PastRun(now(), 1, job="pedidos")])
-    look(instance, storage, cursor=cursor, promises=promises)
-    assert [(row["kind"], row["state"]) for row in kept(storage)] == [("sla_miss", "raised"), ("sla_miss", "resolved")]
+    look(instance, storage, cursor=cursor, job_slas=job_slas)
+    assert [(row["kind"], row["state"]) for row in stored(storage)] == [("sla_miss", "raised"), ("sla_miss", "resolved")]
 
 
 def test_runs_and_published_tables_are_events(instance, storage):
     check(instance, passed=True)
     put(instance, [run(job="bad", outcome="failure")])
     look(instance, storage, cursor=None)
-    found = kept(storage, EVENTS_TABLE, events.COLUMNS)
+    found = stored(storage, EVENTS_TABLE, events.COLUMNS)
     assert [row["kind"] for row in found] == ["run_started", "table_published", "run_succeeded", "run_started", "run_failed"]
     assert json.loads(found[1]["payload"]) == {"job": found[0]["subject"], "delta_version": 4, "rows_written": 7}
 
@@ -141,7 +141,7 @@ def test_landed_files_are_events_once(instance, lake):
     cursor = look(instance, lake.storage, cursor=None).cursor
     look(instance, lake.storage, cursor=cursor)
     look(instance, lake.storage, cursor=None)  # a cursor that was lost
-    (event,) = kept(lake.storage, EVENTS_TABLE, events.COLUMNS)
+    (event,) = stored(lake.storage, EVENTS_TABLE, events.COLUMNS)
     assert event["kind"] == "file_landed"
     assert json.loads(event["payload"])["path"] == "raw/produtos/one.jsonl"
 
@@ -157,8 +157,8 @@ def test_a_look_that_was_cut_off_is_repeated_without_doubles(instance, storage, 
         with pytest.raises(KeyboardInterrupt):
             look(instance, storage, cursor=None)
     look(instance, storage, cursor=None)
-    assert len(kept(storage)) == len({row["id"] for row in kept(storage)}) == 2  # the failure, and its end
-    assert len(kept(storage, EVENTS_TABLE, events.COLUMNS)) == 5
+    assert len(stored(storage)) == len({row["id"] for row in stored(storage)}) == 2  # the failure, and its end
+    assert len(stored(storage, EVENTS_TABLE, events.COLUMNS)) == 5
 
 
 def test_what_becomes_visible_late_is_seen_and_what_was_seen_is_not_seen_again(instance, storage, monkeypatch):
@@ -212,20 +212,20 @@ def test_the_heartbeat_is_called_after_a_good_monitoring_run_only(instance, tmp_
     url = f"http://127.0.0.1:{server.server_address[1]}/ping/s3cret"
 
     def tick(cursor: str | None) -> tuple[str, str]:
-        watch = sensors(Settings(root=str(tmp_path), heartbeat_url=url), promises=(), tables=())[0]
+        watch = sensors(Settings(root=str(tmp_path), heartbeat_url=url), job_slas=(), tables=())[0]
         with dg.build_sensor_context(instance=instance, cursor=cursor) as context:
             return watch(context).skip_message, context.cursor
 
     put(instance, [run(job="monitoring", outcome="failure"), run(job="other")])
-    said, cursor = tick(None)
-    assert (called, "heartbeat" in said) == ([], False)
+    output, cursor = tick(None)
+    assert (called, "heartbeat" in output) == ([], False)
     put(instance, [run(job="monitoring")])
-    said, cursor = tick(cursor)
+    output, cursor = tick(cursor)
     assert called == ["/ping/s3cret"]
-    assert said.endswith("The heartbeat was sent.")
+    assert output.endswith("The heartbeat was sent.")
     server.shutdown()
     server.server_close()
     put(instance, [run(job="monitoring")])
-    said, _ = tick(cursor)
-    assert "The heartbeat failed" in said
-    assert "s3cret" not in said
+    output, _ = tick(cursor)
+    assert "The heartbeat failed" in output
+    assert "s3cret" not in output

@@ -15,9 +15,9 @@ EMPTY = BrtFigures(environment="dev", captured_at=None, fleet=[], minutes=[], ho
 
 
 def vehicle(number: int, **given: Any) -> dict[str, Any]:
-    place = {"latitude": -22.9 - number / 1_000, "longitude": -43.4 + number / 500}
+    position = {"latitude": -22.9 - number / 1_000, "longitude": -43.4 + number / 500}
     row = {"id_veiculo": f"9{number:05d}", "servico": "10", "recente": number % 4 > 0, "em_movimento": number % 2 > 0}
-    return {**row, **place, **given}
+    return {**row, **position, **given}
 
 
 def figures(**given: Any) -> BrtFigures:
@@ -34,12 +34,12 @@ def figures(**given: Any) -> BrtFigures:
     return BrtFigures(**{**values, **given})
 
 
-def test_the_page_says_how_many_buses_are_where():
+def test_the_page_states_how_many_buses_are_where():
     page = render(figures())
     assert "28/10/2025 18:10" in page
     text = re.sub(r"<[^>]+>", " ", page)
-    for said in ("em movimento (20)", "parados (10)", "sem posição há mais de 5 min (10)", "Serviços às 18h", "25,0"):
-        assert said in text, said
+    for output in ("em movimento (20)", "parados (10)", "sem posição há mais de 5 min (10)", "Serviços às 18h", "25,0"):
+        assert output in text, output
     assert page.count("<svg") == 6
 
 
@@ -51,16 +51,16 @@ def test_the_page_stands_alone_and_is_the_same_for_the_same_figures():
     assert not re.search(r"url\((?!data:)", page)
 
 
-def test_nothing_to_show_is_said():
+def test_nothing_to_show_is_reported():
     page = render(EMPTY)
     assert "Não há posições no lake" in page
     assert "<svg" not in page
 
 
-@pytest.mark.parametrize(("prefix", "said"), [("SIM", True), ("901", False)])
-def test_simulated_buses_are_called_so(prefix, said):
+@pytest.mark.parametrize(("prefix", "expected"), [("SIM", True), ("901", False)])
+def test_simulated_buses_are_called_so(prefix, expected):
     page = render(figures(fleet=[vehicle(n, id_veiculo=f"{prefix}{n}") for n in range(3)]))
-    assert ("Dados simulados" in page) == said
+    assert ("Dados simulados" in page) == expected
 
 
 def test_hostile_names_are_text():

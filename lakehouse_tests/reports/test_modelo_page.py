@@ -46,7 +46,7 @@ FIGURES = ModeloFigures(
 )  # fmt: skip
 
 
-def test_the_page_says_who_forecasts_how_well_and_what_was_decided():
+def test_the_page_states_who_forecasts_how_well_and_what_was_decided():
     html = render(FIGURES)
     for text in ("versão 3", "20,0 %", "50,0 % melhor que o ingênuo", "3.000", "1 promoção", "nivel_28", "31,0 %", "ml/features"):
         assert text in html, text
@@ -62,11 +62,11 @@ def test_the_page_is_one_file_without_script_or_network():
 
 
 @pytest.mark.parametrize("missing", ["forecast", "folds", "accuracy", "decisions"])
-def test_what_is_not_there_is_said(missing):
+def test_what_is_not_there_is_reported(missing):
     html = render(replace(FIGURES, **{missing: []}))
     assert "<h1>Previsão de vendas</h1>" in html
 
 
-def test_without_a_champion_the_page_says_that_none_has_passed():
+def test_without_a_champion_the_page_states_that_none_has_passed():
     html = render(replace(FIGURES, champion=None, recipe="", importance={}, forecast=[], accuracy=[]))
     assert "Nenhum modelo passou pelo critério ainda" in html and "Não há campeão" in html

@@ -149,7 +149,7 @@ def rows_of(html: str, title: str) -> list[tuple[bool, list[str]]]:
     return [(bool(alarm), re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", cells)) for alarm, cells in rows]
 
 
-def test_the_header_holds_the_totals_in_brazilian_format() -> None:
+def test_the_header_has_the_totals_in_brazilian_format() -> None:
     texts = Page(render(full())).texts
     shown = {name: texts[texts.index(name) + 1] for name in ("Receita", "Pedidos", "Clientes", "Linhas", "Período")}
     assert shown == {
@@ -225,7 +225,7 @@ def test_no_currency_is_invented() -> None:
     assert not re.search(r"[$€£¥]|BRL|GBP|USD|EUR\b|reais", render(full()))
 
 
-def test_an_empty_lake_is_said_plainly() -> None:
+def test_an_empty_lake_is_reported_plainly() -> None:
     texts = " ".join(Page(render(EMPTY)).texts)
     assert "Não há vendas no lake" in texts
     for absent in ("Não há dias", "Não há meses", "Não há vendas por país", "Não há produtos", "Nenhuma regra"):
@@ -266,7 +266,7 @@ def test_hostile_text_is_shown_and_never_interpreted() -> None:
     html.encode()  # a page that cannot be written is no page
 
 
-def test_long_and_equal_names_keep_a_bar_each() -> None:
+def test_long_and_equal_names_have_a_bar_each() -> None:
     product = {"linhas": 1, "quantidade": 1, "receita": Decimal(5)}
     products = [{**product, "produto_id": str(number), "nome": "PALAVRA" * 500} for number in range(40)]
     html = render(replace(full(), top_products=products))
@@ -322,7 +322,7 @@ def test_the_mean_is_of_seven_calendar_days_and_absent_days_are_zero() -> None:
         assert second_x == pytest.approx(left + (right - left) / 13, abs=0.2)
 
 
-def test_less_than_a_week_has_no_mean_and_says_so() -> None:
+def test_less_than_a_week_has_no_mean_and_the_page_reports_it() -> None:
     for count, has_mean in ((1, False), (6, False), (7, True)):
         html = render(replace(EMPTY, daily=days(count)))
         assert ("não há média" in html) is not has_mean
@@ -380,7 +380,7 @@ def test_small_countries_are_summed_and_none_is_lost_from_the_table() -> None:
         assert len(painted(svg, "path", "fill", "accent")) == 12
 
 
-def test_one_country_shows_segments_and_says_why() -> None:
+def test_one_country_shows_segments_and_states_why() -> None:
     figures = replace(full(), by_country=full().by_country[:1])
     html = render(figures)
     assert "<h2>Receita por segmento de clientes</h2>" in html and "<h2>Receita por país</h2>" not in html
@@ -400,7 +400,7 @@ def test_failed_rules_come_first_and_stand_out() -> None:
     assert "1 de 2 regras passaram" in html
 
 
-def test_a_ledger_row_stands_out_when_the_sum_or_the_verdict_is_wrong() -> None:
+def test_a_ledger_row_stands_out_when_the_sum_or_the_result_is_wrong() -> None:
     rows = [
         ledger_row("certa", in_rows=10, written=4, deduplicated=3, deleted=2, quarantined=1),
         ledger_row("perdeu", in_rows=10, written=8),  # recorded as balanced, and is not

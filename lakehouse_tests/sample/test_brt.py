@@ -4,7 +4,7 @@ import json
 import math
 from collections import Counter
 
-from lakehouse.core.captures import records
+from lakehouse.landing.sources.captures import records
 from lakehouse.reports.brt_page import SIMULATED
 from lakehouse.sample.brt import VEHICLES, answer, write
 
@@ -21,7 +21,7 @@ def test_an_answer_follows_from_its_instant():
     assert len(records(answer(AT), field="veiculos")) == VEHICLES
 
 
-def test_every_vehicle_says_that_it_is_simulated():
+def test_every_vehicle_states_that_it_is_simulated():
     assert all(row["codigo"].startswith(SIMULATED) for row in listed())
     assert len({row["codigo"] for row in listed()}) == VEHICLES
 

@@ -107,9 +107,9 @@ def newest(records: list[Record]) -> dict[Any, dict[str, Any]]:
     """Last version of each id by `updated_at`, then by sync; ISO strings of one form sort as their times do."""
     last: dict[Any, Record] = {}
     for record in records:
-        held = last.get(record.data["id"])
+        latest = last.get(record.data["id"])
         order = (record.data["updated_at"], record.synced_ms)
-        if held is None or order > (held.data["updated_at"], held.synced_ms):
+        if latest is None or order > (latest.data["updated_at"], latest.synced_ms):
             last[record.data["id"]] = record
     return {key: record.data for key, record in last.items()}
 
@@ -118,7 +118,7 @@ def contents(landing: Path) -> dict[str, bytes]:
     return {str(path.relative_to(landing)): path.read_bytes() for path in landing.rglob("*") if path.is_file()}
 
 
-def test_truth_is_what_the_files_say(landing: Landing) -> None:
+def test_truth_is_what_the_files_contain(landing: Landing) -> None:
     truth, vendas = landing.truth, landing.records["vendas"]
     live = {key: line for key, line in newest(vendas).items() if line["status"] != "deleted"}
     versions: dict[int, set[tuple[Any, ...]]] = defaultdict(set)
@@ -141,7 +141,7 @@ def test_truth_is_what_the_files_say(landing: Landing) -> None:
         assert figures.live == len(newest(landing.records[stream]))
 
 
-def test_a_month_has_each_form_in_its_turn(landing: Landing) -> None:
+def test_a_month_has_each_form_in_its_order(landing: Landing) -> None:
     forms = defaultdict(list)
     for path in files_of(landing.path, "vendas"):
         day, ms, part = path.name[:10], int(path.name.split("_")[3]), path.name.split("_")[4]
@@ -268,11 +268,11 @@ def test_a_half_written_landing_is_completed(landing: Landing, tmp_path: Path, *
         path.unlink()
     (target / ".sample-killed").mkdir()
     (target / ".sample-killed" / "2017_02_01_1485928800123_0.jsonl.gz").write_bytes(b"half a fi")
-    kept = {path: path.stat().st_ino for path in written[1::2]}
+    unchanged = {path: path.stat().st_ino for path in written[1::2]}
 
     assert write_sample_landing(target, lines=LINES) == landing.truth
     assert contents(target) == contents(landing.path)
-    assert {path: path.stat().st_ino for path in kept} == kept
+    assert {path: path.stat().st_ino for path in unchanged} == unchanged
 
 
 def test_kill_and_rerun_gives_the_same_landing(landing: Landing, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_refuses_a_landing_of_others(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"raw/vendas/2024_01_01_1704067200000_0.jsonl": b"{}\n"}
 
 
-def test_refuses_files_that_look_like_its_own_when_no_marker_says_so(landing: Landing, tmp_path: Path) -> None:
+def test_files_that_look_like_its_own_are_refused_without_a_marker(landing: Landing, tmp_path: Path) -> None:
     target = Path(shutil.copytree(landing.path, tmp_path / "landing"))
     (target / MARKER).unlink()
     with pytest.raises(SampleError, match="did not write"):
@@ -330,7 +330,7 @@ def test_refuses_too_few_lines(tmp_path: Path, lines: int) -> None:
         write_sample_landing(tmp_path, lines=lines)
 
 
-def test_the_fewest_lines_hold_every_kind(tmp_path: Path) -> None:
+def test_the_fewest_lines_contain_every_kind(tmp_path: Path) -> None:
     truth = write_sample_landing(tmp_path, lines=2_500)
     records = {stream: read_stream(tmp_path, stream) for stream in STREAMS}
     test_every_kind_of_event_occurs(Landing(tmp_path, truth, [], records))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import DeclarationError
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, expression, in_range, unique
 from lakehouse_tests.conftest import EXTRACTED, Lake, Row
 
@@ -54,7 +54,7 @@ def observed(lake: Lake) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in rows]
 
 
-def test_a_position_that_is_sent_again_is_one_row_that_says_how_often(lake: Lake) -> None:
+def test_a_position_that_is_sent_again_is_one_row_that_states_how_often(lake: Lake) -> None:
     lake.land("posicoes", "a", [position("b1", 0), position("b1", 0, seen=1), position("b2", 0, seen=1)])
     lake.run(SPEC)
     lake.land("posicoes", "b", [position("b1", 0, seen=2), position("b1", 2, seen=2)])
@@ -109,7 +109,7 @@ def test_any_order_of_files_gives_the_table_of_a_rebuild(lake: Lake, seed: int) 
     assert lake.rows(SPEC.silver) == one and len({row["data"] for row in one}) == 2
 
 
-def test_files_are_kept_apart_by_day_and_a_late_position_finds_its_own(lake: Lake) -> None:
+def test_files_are_partitioned_by_day_and_a_late_position_finds_its_own(lake: Lake) -> None:
     lake.land("posicoes", "a", [position("b1", 0), position("b1", -2 * 1440)])
     lake.run(SPEC)
     before = {file.path for file in _files(lake)}
@@ -118,8 +118,8 @@ def test_files_are_kept_apart_by_day_and_a_late_position_finds_its_own(lake: Lak
     files = _files(lake)
     assert {file.path.split("/")[0] for file in files} == {"data=2025-12-29", "data=2025-12-30", "data=2025-12-31"}
     assert all(file.partition == {"data": file.path.split("/")[0].removeprefix("data=")} for file in files)
-    kept = {file.path for file in files} & before
-    assert [path.split("/")[0] for path in kept] == ["data=2025-12-31"]
+    unchanged = {file.path for file in files} & before
+    assert [path.split("/")[0] for path in unchanged] == ["data=2025-12-31"]
     assert lake.stray_files() == []
 
 
@@ -151,7 +151,7 @@ def test_a_day_that_cannot_be_told_is_no_partition(lake: Lake) -> None:
         lambda: Column("primeira", "int", observed="first"),
         lambda: Column("n", "int", observed="count", nulls=("",)),
         lambda: Column("n", "bigint", form="epoch_ms"),
-        lambda: Column("n", "timestamp", form="epoch_s"),  # type: ignore[arg-type]
+        lambda: Column("n", "timestamp", form="epoch_ns"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_observed_is_refused(mistake: Any) -> None:

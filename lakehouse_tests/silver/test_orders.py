@@ -108,7 +108,7 @@ def test_ten_landings_each_in_an_order_of_its_own(lake: Lake, seed: int) -> None
     refused = sum((row["quantidade"] or 0) < 0 and row["situacao"] != "apagado" for row in rows)
     assert sum(row["quarantined"] for row in entries) == len(lake.quarantined(SPEC)) == refused
     increments = table(lake)
-    assert lake.refresh(SPEC, rebuild=True).candidate is not None
+    assert lake.refresh(SPEC, rebuild=True).transaction is not None
     assert table(lake) == increments, "a rebuild gives the identical table"
 
 
@@ -158,7 +158,7 @@ HISTORIES: dict[str, tuple[list[Row], str | None]] = {
 }
 
 
-def test_deletes_are_remembered(lake: Lake) -> None:
+def test_deletes_are_stored(lake: Lake) -> None:
     for step in range(max(len(rows) for rows, _ in HISTORIES.values())):
         arriving = [{**rows[step], "id": n} for n, (rows, _) in enumerate(HISTORIES.values()) if step < len(rows)]
         lake.put("itens", f"{step}.jsonl", file_content(arriving))
@@ -183,9 +183,8 @@ def test_a_table_that_became_empty_still_knows_its_deletes(lake: Lake) -> None:
     assert table(lake) == []
 
 
-def test_a_delete_that_a_dead_run_has_remembered_is_still_applied(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deletes are remembered before the table is committed. Here nothing but the key and the order distinguishes them."""
-    from lakehouse.core.delta import Candidate
+def test_a_delete_that_a_dead_run_has_stored_is_still_applied(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tombstones are committed before the table. Here nothing but the key and the order distinguishes them."""
     from lakehouse.core.errors import ConflictError
 
     spec = TableSpec(
@@ -201,15 +200,12 @@ def test_a_delete_that_a_dead_run_has_remembered_is_still_applied(lake: Lake, mo
     lake.run(spec)
     lake.land("itens", "b", [{"id": 1, "valor": None, "em": "2026-01-02"}])
     lake.ingest(spec)
-    commit = Candidate.commit
 
-    def die(self: Candidate, info: Any = None) -> int:
-        if "/silver/" in self.snapshot.uri:
-            raise ConflictError("Dead.", remedy="Run it again.")
-        return commit(self, info)
+    def die(_: Any) -> None:  # after the deletes were committed, which silver/merge.py does
+        raise ConflictError("Dead.", remedy="Run it again.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Candidate, "commit", die)
+        patch.setattr("lakehouse_tests.conftest.commit_staged", die)
         with pytest.raises(ConflictError):
             lake.refresh(spec)
     assert len(lake.rows(spec.silver)) == 2

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from lakehouse.core.errors import DeclarationError
+from lakehouse.core.errors import BrokenTableError, DeclarationError
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range
-from lakehouse_tests.conftest import EXTRACTED, Lake, Row
+from lakehouse_tests.conftest import EXTRACTED, Lake, Row, file_content
 
 COLUMNS = (Column("id", "bigint"), Column("nome", "string"), Column("valor", "int"))
 APPENDED = TableSpec(name="itens", source=AirbyteStream("itens"), columns=COLUMNS, sync="append")
@@ -59,7 +60,7 @@ def names(lake: Lake, spec: TableSpec = WHOLE) -> list[tuple[Any, ...]]:
 def test_every_record_that_is_appended_is_a_row(lake: Lake) -> None:
     lake.land("itens", "a", [item(1), item(1), item(2)])
     lake.run(APPENDED)
-    lake.land("itens", "b", [item(1)])
+    lake.put("itens", "b.jsonl", file_content([item(1)], first=3))  # a record of its own, with an id of its own
     found = lake.run(APPENDED)
     assert names(lake) == [(1, "a"), (1, "a"), (1, "a"), (2, "a")]
     assert found.entry is not None and found.entry.balanced and (found.entry.records_in, found.entry.written) == (1, 1)
@@ -68,14 +69,14 @@ def test_every_record_that_is_appended_is_a_row(lake: Lake) -> None:
     assert lake.rows(APPENDED.silver) == before
 
 
-def test_what_is_judged_again_is_appended_once(lake: Lake) -> None:
+def test_what_is_validated_again_is_appended_once(lake: Lake) -> None:
     strict = replace(APPENDED, rules=(in_range("valor", maximum=5),))
     lake.land("itens", "a", [item(1), item(2, valor=9), item(2, valor=9)])
     lake.run(strict)
     assert names(lake) == [(1, "a")]
     lake.refresh(APPENDED, mode="redrive")
     assert names(lake) == [(1, "a"), (2, "a"), (2, "a")] and lake.quarantined(APPENDED) == []
-    assert lake.run(APPENDED).candidate is None
+    assert lake.run(APPENDED).transaction is None
 
 
 # --- full refresh, overwrite ---------------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def test_a_refresh_replaces_the_table_once_it_is_whole(lake: Lake, spec: TableSp
     assert names(lake) == [(2, "b"), (3, "b")]  # 1 is gone at the source
     assert found.entry is not None and found.entry.balanced
     assert (found.entry.records_in, found.entry.written, found.entry.deduplicated) == (4, 2, 2)
-    assert lake.run(spec).candidate is None
+    assert lake.run(spec).transaction is None
     lake.refresh(spec, rebuild=True)
     assert names(lake) == [(2, "b"), (3, "b")]
 
@@ -121,6 +122,36 @@ def test_an_empty_source_is_an_empty_table(lake: Lake) -> None:
     lake.storage.complete("itens", 2)
     lake.run(WHOLE)
     assert names(lake) == []
+
+
+def test_a_table_that_is_no_longer_overwritten_reads_what_it_had_passed_over(lake: Lake) -> None:
+    land(lake, "a", [item(1), item(2)], 1)
+    lake.storage.complete("itens", 1)
+    lake.run(KEYED)
+    land(lake, "b", [item(3)], 2)
+    lake.storage.complete("itens", 2)
+    lake.run(KEYED)
+    assert names(lake) == [(3, "a")]
+    newest = replace(KEYED, sync="dedup")
+    land(lake, "c", [item(4)], 2)
+    with pytest.raises(BrokenTableError, match="changed since: sync"):
+        lake.run(newest)
+    lake.refresh(replace(newest, on_change="rebuild"))
+    assert names(lake) == [(1, "a"), (2, "a"), (3, "a"), (4, "a")]
+    land(lake, "d", [item(5)], 2)
+    refresh = lake.run(newest)
+    assert refresh.transaction is not None and refresh.transaction.provenance.operation == "merge"
+
+
+def test_a_complete_generation_takes_nothing_from_what_bronze_reported(lake: Lake) -> None:
+    lake.land("itens", "a", [item(1)])
+    batch = lake.ingest(WHOLE)
+    assert batch.entry is not None
+    lake.storage.complete("itens", 3)
+    lake.ingest(WHOLE)
+    bronze = open_existing(lake.storage.uri(WHOLE.bronze))
+    assert bronze is not None and bronze.watermark("complete:bronze/itens") == 3
+    assert bronze.provenance.figures == batch.entry
 
 
 def test_a_key_is_unique_within_a_generation(lake: Lake) -> None:
@@ -172,7 +203,7 @@ def test_values_that_airbyte_changed_are_counted(lake: Lake) -> None:
     rows = [{**item(n), "_airbyte_meta": changed if n == 1 else {"sync_id": 1, "changes": []}} for n in (1, 2)]
     lake.put("itens", "a.jsonl", "".join(__import__("json").dumps(row) + "\n" for row in rows))
     (found,) = [f for f in lake.ingest(APPENDED).findings if f.rule == "changed_by_airbyte"]
-    assert (found.passed, found.failed, found.judged, found.action) == (False, 1, 2, "warn")
+    assert (found.passed, found.failed, found.validated, found.action) == (False, 1, 2, "warn")
 
 
 def test_a_stream_may_be_below_its_namespace(lake: Lake) -> None:
@@ -198,6 +229,6 @@ def test_a_stream_may_be_below_its_namespace(lake: Lake) -> None:
         {"sync": "merge"},
     ],
 )
-def test_modes_that_say_nothing_are_refused(given: dict[str, Any]) -> None:
+def test_modes_without_a_meaning_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(DeclarationError):
         replace(APPENDED, **given)

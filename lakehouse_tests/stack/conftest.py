@@ -1,4 +1,4 @@
-"""The real parts as fixtures: each starts once a session on free ports, by `deploy/stack.py` as `make stack` does, and is
+"""The real parts as fixtures: each starts once a session on free ports, by `deploy/stack/` as `make stack` does, and is
 stopped by its process ids; when pytest itself is killed, by the kernel.
 
     s3         environment of an S3 server (AWS_*); `bucket` makes an empty one in it for a test
@@ -8,10 +8,8 @@ stopped by its process ids; when pytest itself is killed, by the kernel.
     instance   Dagster's webserver, daemon and code server on PostgreSQL and S3, over a small landed sample
 """
 
-import importlib.util
 import json
 import socket
-import sys
 import tempfile
 import time
 import urllib.request
@@ -20,12 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from lakehouse.settings import project_folder
+from deploy.stack import launcher
+from deploy.stack.environment import EXAMPLE, write_env
 
 Environment = dict[str, str]
 
@@ -37,22 +35,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("stack")
 
 
-def _launcher() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lakehouse_stack", project_folder() / "deploy" / "stack.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["lakehouse_stack"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-stack = _launcher()
-
-
 def _free_ports() -> dict[str, int]:
-    names = [line.partition("=")[0] for line in stack.EXAMPLE.read_text().splitlines() if "_PORT=" in line]
-    with ExitStack() as held:  # all at once, so that no two are the same
-        sockets = [held.enter_context(socket.socket()) for _ in names]
+    names = [line.partition("=")[0] for line in EXAMPLE.read_text().splitlines() if "_PORT=" in line]
+    with ExitStack() as opened:  # all at once, so that no two are the same
+        sockets = [opened.enter_context(socket.socket()) for _ in names]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
@@ -67,10 +53,10 @@ class Stack:
     env: Environment = field(repr=False)
 
     def up(self) -> None:
-        self.env = stack.up(self.home, self.parts, outlive=False)
+        self.env = launcher.up(self.home, self.parts, outlive=False)
 
     def down(self) -> None:
-        stack.down(self.home)
+        launcher.down(self.home)
 
 
 @contextmanager
@@ -80,7 +66,7 @@ def running(*parts: str, **settings: str) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="lakehouse-stack-") as folder:
         home = Path(folder)
         home.chmod(0o755)
-        with stack.write_env(home, _free_ports()).open("a") as file:
+        with write_env(home, _free_ports()).open("a") as file:
             file.writelines(f"{name}={value}\n" for name, value in settings.items())
         own = Stack(home, parts, {})
         own.up()

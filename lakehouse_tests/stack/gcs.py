@@ -75,8 +75,8 @@ class _Front(BaseHTTPRequestHandler):
             condition = self.headers.get("x-goog-if-generation-match")
             path = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(name, safe='')}"
             method, path = "POST", path + (f"&ifGenerationMatch={condition}" if condition else "")
-        place = urlsplit(self.target)
-        store = http.client.HTTPConnection(place.hostname or "", place.port, timeout=60)
+        location = urlsplit(self.target)
+        store = http.client.HTTPConnection(location.hostname or "", location.port, timeout=60)
         try:
             store.request(method, path, body or None, {n: v for n, v in self.headers.items() if n.lower() != "host"})
             reply = store.getresponse()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse.core import files
-from lakehouse.core.storage import hold
-from lakehouse.landing.brt import is_busy
-from lakehouse_tests.landing.test_brt import Feed, failed, made
+from lakehouse.core.store import files
+from lakehouse.core.store.storage import lock
+from lakehouse.landing.assets.brt import is_busy
+from lakehouse_tests.landing.assets.test_brt import Feed, failed, made
 from lakehouse_tests.stack import test_s3
 
 pytestmark = pytest.mark.stack
@@ -17,7 +17,7 @@ environment = test_s3.environment
 
 
 def rows(uri: str) -> int:
-    from lakehouse.core.delta import open_existing
+    from lakehouse.core.table.snapshot import open_existing
 
     found = open_existing(uri)
     assert found is not None
@@ -48,9 +48,9 @@ def test_ten_real_captures_in_a_bucket_come_to_their_known_figures(environment, 
     check_ten_real_captures(f"s3://{bucket}/lake", tmp_path / "recorded", real_data)
 
 
-def test_a_run_in_a_bucket_holds_the_feed_by_a_lease(environment, bucket):
+def test_a_run_in_a_bucket_locks_the_feed_by_a_lease(environment, bucket):
     landing = f"s3://{bucket}/lake/landing"
     assert not is_busy(landing)
-    with hold(f"{landing}/captures/brt"):
+    with lock(f"{landing}/captures/brt"):
         assert is_busy(landing)
     assert not is_busy(landing)

@@ -31,10 +31,10 @@ def free_port() -> int:
 
 
 def bare_environment(home: Path, lake: Path, **more: str) -> dict[str, str]:
-    kept = {
+    inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("LAKEHOUSE_", "DAGSTER_", "AWS_", "MLFLOW_"))
     }
-    return {**kept, "DAGSTER_HOME": str(home), "LAKEHOUSE_ROOT": str(lake), **more}
+    return {**inherited, "DAGSTER_HOME": str(home), "LAKEHOUSE_ROOT": str(lake), **more}
 
 
 class Shell:
@@ -115,7 +115,7 @@ def test_start_serves_the_ui_the_documented_example_runs_a_job_and_stop_leaves_n
     assert shell.json("status")["processes"] == {}
 
 
-def test_on_the_stack_in_prod_settings_the_commands_are_about_its_instance_and_start_keeps_away(instance):
+def test_on_the_stack_in_prod_settings_the_commands_are_about_its_instance_and_start_refuses(instance):
     own = [sys.executable, "-m", "lakehouse"]
     environment = {**instance.stack.env, "LAKEHOUSE_ENV": "prod"}
 
@@ -144,11 +144,11 @@ def test_on_the_stack_in_prod_settings_the_commands_are_about_its_instance_and_s
     assert logs["run"]["outcome"] == "success" and any(each["stderr"] for each in logs["printed"])  # from the bucket
     healthy = subprocess.run([*own, "health"], cwd=project_folder(), env=environment, capture_output=True, text=True, check=False)
     assert "daemon:scheduler" in healthy.stdout, healthy.stderr
-    said = healthy.stdout + healthy.stderr
-    assert instance.stack.env["STACK_POSTGRES_PASSWORD"] not in said + json.dumps(found) + json.dumps(logs)
+    output = healthy.stdout + healthy.stderr
+    assert instance.stack.env["STACK_POSTGRES_PASSWORD"] not in output + json.dumps(found) + json.dumps(logs)
 
 
-def test_a_wheel_brings_the_dbt_project_and_works_outside_of_the_checkout_where_nothing_of_it_can_be_written(tmp_path):
+def test_a_wheel_contains_the_dbt_project_and_works_outside_of_the_checkout_where_nothing_of_it_can_be_written(tmp_path):
     uv = [str(Path(sys.executable).with_name("uv"))]
     project, dist, venv, elsewhere = project_folder(), tmp_path / "dist", tmp_path / "venv", tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from lakehouse.core.landing.connector import Connector, Synced, sync
+from lakehouse.landing.sources.connector import Connector, Synced, sync
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range, not_null, unique
 from lakehouse_tests.conftest import Lake
-from lakehouse_tests.core.test_connector import landed
+from lakehouse_tests.landing.sources.test_connector import landed
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -160,28 +160,28 @@ def test_source_faker_is_killed_while_it_reads_and_nothing_acknowledged_is_lost(
     script = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from lakehouse.core.landing.connector import Connector, sync
-from lakehouse.core.storage import Storage
+from lakehouse.landing.sources.connector import Connector, sync
+from lakehouse.core.store.storage import Storage
 connector = Connector(name="faker", command={connector.command!r}, config={config!r}, streams={streams!r})
 storage = Storage(root={str(lake.folder / "lake")!r}, landing={str(lake.folder / "landing")!r})
 sync(connector, storage, scratch={str(lake.folder)!r}, log=lambda level, line: None)
 """
-    chance, kept = random.Random(0), lake.folder / "landing" / "connectors" / "faker" / "state.json"
+    chance, state_file = random.Random(0), lake.folder / "landing" / "connectors" / "faker" / "state.json"
     sure: set[User] = set()
     for kill in range(5):
         process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
-        before, states = kept.read_bytes() if kept.exists() else b"", chance.randint(2, 20)
+        before, states = state_file.read_bytes() if state_file.exists() else b"", chance.randint(2, 20)
         while process.poll() is None and states:  # the first change of the file is made before the first record
-            if kept.exists() and (now := kept.read_bytes()) != before:
+            if state_file.exists() and (now := state_file.read_bytes()) != before:
                 before, states = now, states - 1
             time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.05))
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        said = emitted(log)
-        (state,) = json.loads(kept.read_text())["states"]
-        new = acknowledged(said, state)
-        count = sum(message["type"] == "RECORD" for message in said)
+        output = emitted(log)
+        (state,) = json.loads(state_file.read_text())["states"]
+        new = acknowledged(output, state)
+        count = sum(message["type"] == "RECORD" for message in output)
         print(f"kill {kill + 1}: {count:,} users emitted, {len(new):,} of them before the state that was kept")
         assert 0 < len(new) <= count < config["count"]
         sure |= new

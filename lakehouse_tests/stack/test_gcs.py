@@ -7,11 +7,11 @@ import sys
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse.core import doctor, files, lease
+from deploy.stack.part import tools
 from lakehouse.core.errors import BusyError
-from lakehouse.core.storage import hold
+from lakehouse.core.store import conformance, files, lease
+from lakehouse.core.store.storage import lock
 from lakehouse.settings import project_folder
-from lakehouse_tests.stack.conftest import stack
 from lakehouse_tests.stack.gcs import google_storage
 from lakehouse_tests.stack.test_brt_s3 import check_ten_real_captures
 from lakehouse_tests.stack.test_s3 import forget
@@ -19,7 +19,7 @@ from lakehouse_tests.stack.test_s3 import forget
 
 @pytest.fixture(scope="module")
 def google(tmp_path_factory):
-    with google_storage(stack.tools(), tmp_path_factory.mktemp("gcs")) as variables:
+    with google_storage(tools(), tmp_path_factory.mktemp("gcs")) as variables:
         yield variables
 
 
@@ -32,7 +32,7 @@ def environment(google, monkeypatch):
     forget()
 
 
-def test_files_are_kept_and_replaced_on_conditions(environment):
+def test_files_are_created_and_replaced_on_conditions(environment):
     folder = "gs://lake/files"
     assert files.put(f"{folder}/a b%20é", b"one", new=True) and not files.put(f"{folder}/a b%20é", b"two", new=True)
     assert files.read(f"{folder}/a b%20é") == b"one" and [*files.listing(folder)] == ["a b%20é"]
@@ -45,14 +45,14 @@ def test_files_are_kept_and_replaced_on_conditions(environment):
     assert files.read(f"{folder}/held") == b"2"
     files.remove([f"{folder}/held", f"{folder}/none"])
     assert [*files.listing(folder)] == ["a b%20é"]
-    assert "of 8 at once one wins" in doctor.probe("gs://lake/probe") and files.listing("gs://lake/probe", below=True) == {}
+    assert "of 8 at once one wins" in conformance.probe("gs://lake/probe") and files.listing("gs://lake/probe", below=True) == {}
 
 
-def test_a_lease_is_kept_for_one_and_taken_over_from_the_dead(environment, monkeypatch):
+def test_a_lease_has_one_owner_and_is_taken_over_from_the_dead(environment, monkeypatch):
     folder = "gs://lake/silver/held"
     monkeypatch.setattr(lease, "_BEAT", 0.2)
     monkeypatch.setattr(lease, "_DEAD", 1.5)
-    with hold(folder, wait=0), pytest.raises(BusyError, match=f"process {os.getpid()}"), lease.lease(folder, wait=4):
+    with lock(folder, wait=0), pytest.raises(BusyError, match=f"process {os.getpid()}"), lease.lease(folder, wait=4):
         pass
     files.put(f"{folder}/{lease.NAME}", b'{"process": 1, "host": "gone"}')
     with lease.lease(folder, wait=10):
@@ -72,14 +72,14 @@ def test_the_sales_job_runs_there(environment, tmp_path):
         if path.is_file():
             files.put(f"gs://lake/landing/{path.relative_to(tmp_path / 'landing')}", path)
     (tmp_path / "home").mkdir()
-    places = {
+    locations = {
         "LAKEHOUSE_ROOT": "gs://lake/lake",
         "LAKEHOUSE_LANDING": "gs://lake/landing",
         "DAGSTER_HOME": str(tmp_path / "home"),
     }
     done = subprocess.run(
         [sys.executable, "-m", "lakehouse", "trigger", "medallion_etl"],
-        env={**os.environ, **places}, cwd=project_folder(), capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, **locations}, cwd=project_folder(), capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     gold = DeltaTable("gs://lake/lake/gold/vendas_diarias").to_pyarrow_table()

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse.launcher import WatchedRunLauncher
+from lakehouse.runtime.launcher import WatchedRunLauncher
 from lakehouse.settings import project_folder
 from lakehouse_tests.stack.conftest import Instance, running, s3_client
 

@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-from lakehouse.core import files
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import RefusedWriteError
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage
+from lakehouse.core.store import files
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.maintenance import forget, vacuum
 from lakehouse.maintenance.backup import Vault
 from lakehouse.maintenance.protect import Protection, pin, pins
 from lakehouse.maintenance.retention import expire
 from lakehouse.maintenance.rollback import roll_back
-from lakehouse.maintenance.upkeep import keep_up, tasks
+from lakehouse.maintenance.upkeep import maintain, tasks
 from lakehouse.tables.spec import Retention
 from lakehouse_tests.conftest import Lake, file_content
 from lakehouse_tests.maintenance.test_forget import KEY, VENDA, sale
@@ -30,11 +30,11 @@ environment = test_s3.environment
 
 @dataclass(frozen=True)
 class Remote(Lake):
-    place: str = ""
+    location: str = ""
 
     @property
     def storage(self) -> Storage:
-        return Storage(root=self.place, landing=str(self.folder / "landing"))
+        return Storage(root=self.location, landing=str(self.folder / "landing"))
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class InBucket(Remote):
 
     @property
     def storage(self) -> Storage:
-        return Storage(root=self.place, landing=f"{self.place}/landing")
+        return Storage(root=self.location, landing=f"{self.location}/landing")
 
 
 def rows(lake: Lake, ref: TableRef) -> list[Any]:
@@ -53,8 +53,8 @@ def rows(lake: Lake, ref: TableRef) -> list[Any]:
         return sorted(map(str, session.rows(session.read(found.paths(), found.columns))))
 
 
-def test_a_lake_in_a_bucket_is_kept_up_backed_up_and_restored(environment, bucket, tmp_path: Path) -> None:
-    lake = Remote(tmp_path, place=f"s3://{bucket}/lake")
+def test_a_lake_in_a_bucket_is_compacted_backed_up_and_restored(environment, bucket, tmp_path: Path) -> None:
+    lake = Remote(tmp_path, location=f"s3://{bucket}/lake")
     vault = Vault(f"s3://{bucket}/backup", str(tmp_path / "scratch"))
     for n in range(1, 5):
         lake.land("itens", f"f{n}", [item(n, f"v{n}"), item(100, f"v{n}", day=n), {**item(n), "id": "no number"}])
@@ -69,8 +69,8 @@ def test_a_lake_in_a_bucket_is_kept_up_backed_up_and_restored(environment, bucke
     assert silver is not None
     guard = Protection({(SPEC.silver, silver.id): {2: "kept"}})
     found = {
-        str(kept.ref): kept
-        for kept in keep_up(
+        str(one.ref): one
+        for one in maintain(
             tasks(lake.storage, [SPEC]),
             storage=lake.storage,
             protected=guard,
@@ -79,7 +79,7 @@ def test_a_lake_in_a_bucket_is_kept_up_backed_up_and_restored(environment, bucke
             now=later(hours=2),
         )
     }
-    assert {kept.outcome for kept in found.values()} <= {"done", "nothing"}, found
+    assert {one.outcome for one in found.values()} <= {"done", "nothing"}, found
     assert found["bronze/itens"].files_after == 1 and found["silver/itens"].vacuumed_files
     assert vacuum.readable(silver.uri, 2) == 3
     assert {ref: rows(lake, ref) for ref in refs} == before | {
@@ -102,7 +102,7 @@ def test_a_lake_in_a_bucket_is_kept_up_backed_up_and_restored(environment, bucke
 
     with pytest.raises(RefusedWriteError, match="FORCE=1"):
         vault.restore(backup, SPEC.silver, lake.storage)
-    files.remove([f"{lake.place}/{path}" for path in files.listing(lake.place, below=True)])
+    files.remove([f"{lake.location}/{path}" for path in files.listing(lake.location, below=True)])
     for ref in backup.tables:
         vault.restore(backup, ref, lake.storage)
     assert {ref: rows(lake, ref) for ref in refs if ref.layer != "ops"} == {r: v for r, v in before.items() if r.layer != "ops"}
@@ -110,20 +110,20 @@ def test_a_lake_in_a_bucket_is_kept_up_backed_up_and_restored(environment, bucke
 
     table = backup.tables[SPEC.bronze]
     sha = next(file.sha for path, file in table.files.items() if path.endswith(".parquet"))
-    content = bytearray(files.read(vault.place(sha)))
+    content = bytearray(files.read(vault.location(sha)))
     content[len(content) // 2] ^= 1
-    files.put(vault.place(sha), bytes(content))
+    files.put(vault.location(sha), bytes(content))
     assert "is not what was backed up" in vault.prove(backup, session=lake.session).damaged["bronze/itens"]
     assert len(vault.names()) == 2
 
 
 def test_what_expires_and_who_is_forgotten_in_a_bucket(environment, bucket, tmp_path: Path) -> None:
-    lake = InBucket(tmp_path, place=f"s3://{bucket}/lake")
+    lake = InBucket(tmp_path, location=f"s3://{bucket}/lake")
     vault = Vault(f"s3://{bucket}/backup", str(tmp_path / "scratch"))
     folder = "landing/raw/venda"
     for n, some in enumerate(([sale(1, KEY), sale(2, "b"), sale(3, KEY, age=40)], [sale(4, "b", age=40)], [sale(5, "b")])):
         content = file_content(some, "v2-csv.gz" if n else "v2-jsonl")
-        files.put(f"{lake.place}/{folder}/f{n}.{'csv.gz' if n else 'jsonl'}", content)
+        files.put(f"{lake.location}/{folder}/f{n}.{'csv.gz' if n else 'jsonl'}", content)
         lake.run(VENDA)
     spec = replace(VENDA, retention=Retention(event="criado", landing=20 * DAY, bronze=20 * DAY))
     with lake.session() as session:
@@ -137,12 +137,12 @@ def test_what_expires_and_who_is_forgotten_in_a_bucket(environment, bucket, tmp_
     with lake.session() as session:
         found = forget.erase(session, lake.storage, subject)
     assert (found["landing/venda"], found["bronze/venda"], found["silver/venda"]) == (2, 1, 2)
-    for ref in forget.places_of(lake.storage, subject)[0]:
+    for ref in forget.tables_of(lake.storage, subject)[0]:
         forget.drop_history(lake.storage.uri(ref))
     assert forget.search(lake.storage, subject, vault), "the backup has it still"
     assert not vault.prove(vault.take(lake.storage).backup, session=lake.session).damaged
-    vault.expire(keep=1)
+    vault.expire(retain=1)
     assert forget.search(lake.storage, subject, vault) == []
-    assert lake.ingest(spec).candidate is None, "the file that was rewritten is known"
+    assert lake.ingest(spec).transaction is None, "the file that was rewritten is known"
     after = rows(lake, VENDA.silver)
     assert len(after) == 3 and not lake.refresh(spec, rebuild=True).stopped and rows(lake, VENDA.silver) == after

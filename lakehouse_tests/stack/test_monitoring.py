@@ -15,7 +15,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from lakehouse.core.storage import Storage
+from benchmarks.past_runs import PastRun, put
+from deploy.stack.part import tools
+from lakehouse.core.store.storage import Storage
 from lakehouse.observability import kafka as brokers
 from lakehouse.observability import watch
 from lakehouse.observability.alerts import KINDS, Alert, raise_alerts
@@ -25,9 +27,8 @@ from lakehouse.observability.metrics import take_up
 from lakehouse.observability.notifier import notify
 from lakehouse.observability.routing import Routing
 from lakehouse.observability.sender import send_events, waiting
-from lakehouse_tests.observability.history import PastRun, put
 from lakehouse_tests.observability.sinks import mail_server, slack_server
-from lakehouse_tests.stack.conftest import running, s3_client, stack
+from lakehouse_tests.stack.conftest import running, s3_client
 
 
 def read(bootstrap: str, topic: str) -> list[tuple[str, dict]]:
@@ -82,10 +83,10 @@ def test_a_sender_that_is_killed_after_the_broker_has_it_loses_nothing(kafka: st
     publish_all(storage, some_events(0, 200))
     program = f"""
 import os, signal
-from lakehouse.core.delta import Candidate
-from lakehouse.core.storage import Storage
+from lakehouse.core.table import transaction
+from lakehouse.core.store.storage import Storage
 from lakehouse.observability.sender import send_events
-Candidate.commit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+transaction.write_version = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 send_events(Storage(root={storage.root!r}, landing={storage.landing!r}), {kafka!r}, topic={topic!r})
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
@@ -163,13 +164,13 @@ def test_lag_and_offsets_are_those_of_kafkas_own_tool(kafka: str) -> None:
     consumer.close()
     (health,) = brokers.topics(kafka, [(topic, group)], timeout=20)
 
-    command = ["java", "-cp", f"{stack.tools()}/kafka/*", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"]
+    command = ["java", "-cp", f"{tools()}/kafka/*", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"]
     printed = subprocess.run(
         [*command, "--bootstrap-server", kafka, "--describe", "--group", group], capture_output=True, text=True, check=True
     ).stdout
     lines = [line.split() for line in printed.splitlines() if re.match(rf"{group}\s+{topic}\s", line)]
     columns = {"committed": 3, "end_offset": 4, "lag": 5}
-    tool = {name: sum(int(line[place]) for line in lines if line[place] != "-") for name, place in columns.items()}
+    tool = {name: sum(int(line[position]) for line in lines if line[position] != "-") for name, position in columns.items()}
     assert len(lines) == health.partitions == 3
     assert (health.committed, health.end_offset, health.lag) == (tool["committed"], tool["end_offset"], tool["lag"])
     assert (health.end_offset, health.lag, health.leaderless) == (100, 100 - sum(part.offset for part in read_to), 0)
@@ -197,8 +198,9 @@ def test_every_kind_of_alert_reaches_every_channel(kafka: str, storage: Storage,
 
 @pytest.fixture
 def production(postgres: str, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    storage = {"module": "lakehouse.runtime.postgres", "class": "PostgresStorage", "config": {"postgres_url": postgres}}
     config = {
-        "storage": {"custom": {"module": "lakehouse.postgres", "class": "PostgresStorage", "config": {"postgres_url": postgres}}},
+        "storage": {"custom": storage},
         "telemetry": {"enabled": False},
     }
     (tmp_path / "home").mkdir()
@@ -224,16 +226,16 @@ def test_a_service_that_is_stopped_is_noticed_told_and_told_again_when_it_is_bac
 
     named = {"s3": "store:s3://lake/landing", "postgres": "warehouse", "kafka": "kafka", "mlflow": "mlflow"}[part]
     with running(part) as own, mail_server(tmp_path) as mail:
-        place = {"LAKEHOUSE_ROOT": str(tmp_path / "lake"), "SSL_CERT_FILE": str(mail.ca)}
+        position = {"LAKEHOUSE_ROOT": str(tmp_path / "lake"), "SSL_CERT_FILE": str(mail.ca)}
         if part == "s3":
-            place |= {name: value for name, value in own.env.items() if name.startswith("AWS_")}
-            s3_client(place).create_bucket(Bucket="lake")
-            place["LAKEHOUSE_LANDING"] = "s3://lake/landing"
+            position |= {name: value for name, value in own.env.items() if name.startswith("AWS_")}
+            s3_client(position).create_bucket(Bucket="lake")
+            position["LAKEHOUSE_LANDING"] = "s3://lake/landing"
         else:
             names = {"postgres": "LAKEHOUSE_WAREHOUSE_URL", "kafka": "LAKEHOUSE_KAFKA_BOOTSTRAP", "mlflow": "MLFLOW_TRACKING_URI"}
-            place[names[part]] = own.env[names[part]]
+            position[names[part]] = own.env[names[part]]
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for its process
-        for name, value in place.items():
+        for name, value in position.items():
             monkeypatch.setenv(name, value)
         settings = load_settings()
         job = build_defs(settings).resolve_job_def("monitoring")
@@ -253,6 +255,6 @@ def test_a_service_that_is_stopped_is_noticed_told_and_told_again_when_it_is_bac
             assert monitor(instance) == [f"[ERROR] {named} is not healthy"]
             own.up()
             assert monitor(instance) == [f"[RESOLVED] {named} is not healthy"]
-        said = " ".join(str(mail.get_content()) for mail in mail.mails)
+        output = " ".join(str(mail.get_content()) for mail in mail.mails)
         for name in ("STACK_POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY"):
-            assert own.env[name] not in said
+            assert own.env[name] not in output

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
+from deploy.stack import launcher
+from deploy.stack.part import StackError
+from deploy.stack.parts import PARTS
 from lakehouse.settings import project_folder
-from lakehouse_tests.stack.conftest import running, s3_client, stack
+from lakehouse_tests.stack.conftest import running, s3_client
 
 
 def test_s3_takes_an_object_that_must_not_exist_once(s3, bucket):
@@ -27,7 +30,7 @@ def test_s3_takes_an_object_that_must_not_exist_once(s3, bucket):
     assert client.get_object(Bucket=bucket, Key="_delta_log/0.json")["Body"].read() == b"first"
 
 
-def test_postgres_keeps_rows_and_refuses_a_wrong_password(postgres):
+def test_postgres_stores_rows_and_refuses_a_wrong_password(postgres):
     with sqlalchemy.create_engine(postgres).begin() as connection:
         connection.execute(sqlalchemy.text("CREATE TABLE t AS SELECT 1 AS n"))
         assert connection.execute(sqlalchemy.text("SELECT n FROM t")).scalar_one() == 1
@@ -39,10 +42,10 @@ def test_postgres_keeps_rows_and_refuses_a_wrong_password(postgres):
 def test_kafka_serves(kafka):
     host, _, port = kafka.partition(":")
     assert host == "127.0.0.1"
-    assert stack.PARTS["kafka"].answers({"STACK_KAFKA_PORT": port})
+    assert PARTS["kafka"].answers({"STACK_KAFKA_PORT": port})
 
 
-def test_mlflow_keeps_experiments(mlflow):
+def test_mlflow_stores_experiments(mlflow):
     def ask(path: str, body: dict) -> dict:
         request = urllib.request.Request(f"{mlflow}/api/2.0/mlflow/{path}", json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
@@ -54,18 +57,18 @@ def test_mlflow_keeps_experiments(mlflow):
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "expected"),
     [("exit 3", "s3 ended with exit code 3, which stops all"), ("sleep 1000", "No answer within 3 s from s3")],
 )
-def test_a_part_that_does_not_come_up_is_named_with_its_log_and_nothing_of_it_is_left(monkeypatch, program, said):
+def test_a_part_that_does_not_come_up_is_named_with_its_log_and_nothing_of_it_is_left(monkeypatch, program, expected):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "bin").mkdir()
         broken = Path(folder) / "bin" / "versitygw"
         broken.write_text(f"#!/bin/sh\n{program}\n")
         broken.chmod(0o755)
         monkeypatch.setenv("STACK_TOOLS", folder)
-        monkeypatch.setattr(stack, "ANSWER_SECONDS", 3)
-        with pytest.raises(stack.StackError, match=rf"{said}.*/log/s3\.log"), running("s3"):
+        monkeypatch.setattr(launcher, "ANSWER_SECONDS", 3)
+        with pytest.raises(StackError, match=rf"{expected}.*/log/s3\.log"), running("s3"):
             pytest.fail("it is not up")
         assert not _of(folder)
 
@@ -77,7 +80,7 @@ def _read(file: Path) -> bytes:
         return b""  # it ended meanwhile
 
 
-HOLDER = """
+OWNER = """
 import time
 from lakehouse.settings import project_folder
 from lakehouse_tests.stack.conftest import running
@@ -89,13 +92,13 @@ with running("s3", "postgres") as own:
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="Linux only")
 def test_when_pytest_is_killed_its_servers_end():
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, cwd=project_folder())
-    lines = iter(holder.stdout.readline, "")
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True, cwd=project_folder())
+    lines = iter(owner.stdout.readline, "")
     home = next(line.strip() for line in lines if line.startswith("/"))
     programs = {_read(file).split(b"\0")[0].rpartition(b"/")[2] for file in _of(home)}
     assert {b"versitygw", b"postgres"} <= programs
-    holder.kill()
-    holder.communicate()
+    owner.kill()
+    owner.communicate()
     deadline = time.monotonic() + 30
     while _of(home) and time.monotonic() < deadline:
         time.sleep(0.2)

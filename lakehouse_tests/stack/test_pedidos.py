@@ -143,7 +143,7 @@ def expected(real_data: Path) -> dict[str, Any]:
     return found
 
 
-def held(server: Server, orders: Orders) -> tuple[int, Decimal | None]:
+def stored_orders(server: Server, orders: Orders) -> tuple[int, Decimal | None]:
     with server.session(orders.warehouse) as sql:
         return sql("SELECT count(*), sum(total) FROM mart.pedidos")[0]  # type: ignore[return-value]
 
@@ -191,13 +191,13 @@ def test_the_real_orders_come_to_their_figures_everywhere_and_three_more_runs_ch
 
     silver = orders.lake.rows(TableRef("silver", "pedidos"))
     assert sum(row["total"] for row in silver) == Decimal(truth["total"]) == Decimal("132726.29")
-    assert held(server, orders) == (5000, Decimal("132726.29"))
+    assert stored_orders(server, orders) == (5000, Decimal("132726.29"))
     with server.session(orders.warehouse) as sql:
         by_channel = sql("SELECT canal, pedidos, receita FROM mart.pedidos_por_canal ORDER BY canal")
         assert [row[0] for row in by_channel] == ["api", "db"]
         assert sum(row[2] for row in by_channel) == Decimal("132726.29")
-        place = "(table_schema, table_name) = ('mart', 'pedidos')"
-        kinds = dict(sql(f"SELECT column_name, data_type FROM information_schema.columns WHERE {place}"))
+        condition = "(table_schema, table_name) = ('mart', 'pedidos')"
+        kinds = dict(sql(f"SELECT column_name, data_type FROM information_schema.columns WHERE {condition}"))
     assert kinds == {
         "id": "bigint", "nome": "text", "valor": "numeric", "quantidade": "bigint", "total": "numeric", "canal": "text",
         "updated_at": "timestamp with time zone",
@@ -251,9 +251,9 @@ def test_a_channel_that_is_down_leaves_the_run_degraded_or_fails_it_as_set_and_i
     assert "password authentication failed" in error and "LAKEHOUSE_PEDIDOS_DB_URL" in error
     assert orders.branch.rpartition("@")[0].rpartition(":")[2] not in error
     assert result.success, why(result)
-    assert held(server, orders)[0] == 3000
+    assert stored_orders(server, orders)[0] == 3000
     assert "without pedidos_db" in told(result)["ops/pedidos_notice"]["subject"]
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]  # no retry mends a password
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]  # no retry fixes a password
 
     orders.options["pedidos_channel_down"] = "fail"
     result = orders.run()
@@ -262,14 +262,14 @@ def test_a_channel_that_is_down_leaves_the_run_degraded_or_fails_it_as_set_and_i
 
     orders.branch = good
     assert orders.run().success
-    assert held(server, orders) == (5000, Decimal("132726.29"))
+    assert stored_orders(server, orders) == (5000, Decimal("132726.29"))
 
 
 # --- a database that fails -------------------------------------------------------------------------------------------
 
 
 def _take(orders: Orders, **changes: Any) -> list[str]:
-    from lakehouse.core.landing import database
+    from lakehouse.landing.sources import database
 
     source = database.Database(**{"url": orders.branch, **changes})
     folder = orders.lake.folder / f"rows-{time.monotonic_ns()}"
@@ -310,7 +310,7 @@ def test_a_connection_cut_in_mid_stream_lands_nothing_and_the_next_run_has_it_al
         sql("ALTER TABLE kept RENAME TO pedidos")
     assert orders.lake.storage.landed("pedidos_db") == []
     assert orders.run().success
-    assert held(server, orders)[0] == 5000
+    assert stored_orders(server, orders)[0] == 5000
 
 
 def test_a_server_that_falls_silent_is_left_at_the_deadline(orders, server):
@@ -329,7 +329,7 @@ def test_a_server_that_falls_silent_is_left_at_the_deadline(orders, server):
     assert time.monotonic() - begun < 5
 
 
-def test_a_lock_on_the_target_is_a_retried_error_that_says_so_and_the_rows_stay(orders, server):
+def test_a_lock_on_the_target_is_a_retried_error_that_names_it_and_the_rows_stay(orders, server):
     assert orders.run().success
     with server.session(orders.branch) as sql:
         sql("INSERT INTO pedidos VALUES (9000001, 'novo', 1.00, 1, '2024-01-01')")
@@ -345,18 +345,18 @@ def test_a_lock_on_the_target_is_a_retried_error_that_says_so_and_the_rows_stay(
         assert orders.run(only=["landing/pedidos_db", "bronze/pedidos_db", "silver/pedidos"]).success
         cursor.execute("LOCK TABLE mart.pedidos IN SHARE MODE")
         target = Target(PEDIDOS.silver, {c.name: c.type for c in PEDIDOS.columns}, PEDIDOS.key)
-        from lakehouse.core.delta import open_existing
+        from lakehouse.core.table.snapshot import open_existing
 
         snapshot = open_existing(orders.lake.storage.uri(TableRef("silver", "pedidos")))
         with orders.lake.session() as session:
             with pytest.raises(SourceDownError, match="another session holds a lock on it"):
                 publish(session, warehouse_of(orders.settings()), target, snapshot)
             other.rollback()
-            assert held(server, orders)[0] == 5000
+            assert stored_orders(server, orders)[0] == 5000
             patient = replace(warehouse_of(orders.settings()), lock_seconds=20)
             assert publish(session, patient, target, snapshot).rows == 5001
     other.close()
-    assert held(server, orders)[0] == 5001
+    assert stored_orders(server, orders)[0] == 5001
 
 
 # --- kills -----------------------------------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def test_kills_at_random_moments_lose_and_double_nothing_and_a_reader_sees_whole
             end = driver.run(folder, "pedidos")
             assert end.code == 0, end.output[-3000:]
             whole = end.seconds
-            assert held(server, orders) == (rows, total), number
+            assert stored_orders(server, orders) == (rows, total), number
             assert orders.rows("silver", "pedidos") == rows
             assert orders.rows("bronze", "pedidos_api") == 3070
             assert orders.rows("bronze", "pedidos_db") == 2030 + rows - 5000

@@ -13,18 +13,19 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse.core import doctor, files
-from lakehouse.core.delta import open_existing
+from deploy.stack.part import tools
 from lakehouse.core.errors import BusyError, StoreError
-from lakehouse.core.lease import NAME, lease
 from lakehouse.core.names import TableRef
-from lakehouse.core.storage import Storage, hold
+from lakehouse.core.store import conformance, files
+from lakehouse.core.store.lease import NAME, lease
+from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.table.snapshot import open_existing
+from lakehouse.core.table.transaction import commit_staged
 from lakehouse.settings import project_folder
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.conftest import Lake, with_parent
 from lakehouse_tests.end_to_end import test_sales_exact as sales
 from lakehouse_tests.faults.proxy import Fault, before
-from lakehouse_tests.stack.conftest import stack
 
 # The same tests, with `lake` in a bucket.
 test_every_month_is_exact_as_its_sync_arrives = sales.test_every_month_is_exact_as_its_sync_arrives
@@ -67,7 +68,7 @@ def environment(s3, monkeypatch):
 
 
 def forget():
-    for known in (files._store, files.reach, doctor.check_store):
+    for known in (files._store, files.reach, conformance.check_store):
         known.cache_clear()
 
 
@@ -104,9 +105,9 @@ def test_a_file_that_landed_in_a_bucket_is_taken_in_once(environment, bucket, tm
     assert [file.path for file in lake.storage.landed("vendas")] == [f"raw/vendas/{path.name}" for path in months[0]]
     first = lake.ingest(VENDAS)
     assert first.entry.written == first.entry.records_in > 0
-    assert lake.ingest(VENDAS).candidate is None
+    assert lake.ingest(VENDAS).transaction is None
     files.put(f"{lake.landing}/raw/vendas/{months[0][0].name}", months[0][0])  # touched, with the same content
-    assert lake.ingest(VENDAS).candidate is None
+    assert lake.ingest(VENDAS).transaction is None
 
 
 def test_a_report_and_its_like_are_written_once(environment, bucket):
@@ -127,15 +128,15 @@ _WRITERS, _APPENDS = 4, 100
 
 def append(uri: str, spill: str, writer: int) -> None:
     """Append rows one by one, each again from the start when another writer was first."""
-    from lakehouse.core.delta import redo_on_conflict
-    from lakehouse.core.engines import duckdb_session
-    from lakehouse.core.writes import Write, stage_write
+    from lakehouse.core.engines.session import duckdb_session
+    from lakehouse.core.table.staging import Write, stage_write
+    from lakehouse.core.table.transaction import redo_on_conflict
 
     columns = {"writer": "bigint", "n": "bigint"}
     with duckdb_session(memory_limit="200MB", spill=spill, folders=[]) as session:
         for n in range(_APPENDS):
             write = Write(frame=lambda s, n=n: s.table([{"writer": writer, "n": n}], columns), columns=columns, mode="append")
-            redo_on_conflict(lambda write=write: stage_write(session, uri, write).commit({}), attempts=200)
+            redo_on_conflict(lambda write=write: commit_staged(stage_write(session, uri, write)), attempts=200)
 
 
 def test_four_processes_append_a_hundred_times_each(environment, bucket, tmp_path):
@@ -157,16 +158,16 @@ def test_four_processes_append_a_hundred_times_each(environment, bucket, tmp_pat
 
 def test_a_lease_is_for_one_and_ends_with_its_block(environment, bucket):
     folder = f"s3://{bucket}/lake/silver/vendas"
-    with hold(folder), pytest.raises(BusyError, match=rf"process {os.getpid()} on .*waited 1 s"), lease(folder, wait=1):
+    with lock(folder), pytest.raises(BusyError, match=rf"process {os.getpid()} on .*waited 1 s"), lease(folder, wait=1):
         pass
     assert NAME not in files.listing(folder)
-    with hold(folder, wait=0):
+    with lock(folder, wait=0):
         pass
 
 
-HOLDER = """
+OWNER = """
 import sys, time
-from lakehouse.core.lease import lease
+from lakehouse.core.store.lease import lease
 with lease(sys.argv[1], wait=0):
     print("held", flush=True)
     time.sleep(600)
@@ -175,15 +176,15 @@ with lease(sys.argv[1], wait=0):
 
 def test_the_lease_of_a_killed_process_is_taken_over(environment, bucket):
     folder = f"s3://{bucket}/lake/silver/vendas"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, folder], stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, folder], stdout=subprocess.PIPE, text=True)
     try:
-        assert holder.stdout.readline() == "held\n"
+        assert owner.stdout.readline() == "held\n"
         with pytest.raises(BusyError), lease(folder, wait=25):  # it beats, so it is never taken for dead
             pass
     finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
     begun = time.monotonic()
     with lease(folder, wait=60):
         assert time.monotonic() - begun < 30
@@ -260,7 +261,7 @@ def trigger(tmp_path: Path, environment) -> tuple[int, str, float]:
 
 
 @pytest.mark.parametrize(
-    ("changed", "says"),
+    ("changed", "sentence"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "canary-of-a-secret"}, "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."),
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "Check that it runs, and AWS_ENDPOINT_URL."),
@@ -270,10 +271,10 @@ def trigger(tmp_path: Path, environment) -> tuple[int, str, float]:
         ),
     ],
 )
-def test_what_is_wrong_is_said_within_half_a_minute(environment, bucket, tmp_path, changed, says):
+def test_what_is_wrong_is_reported_within_half_a_minute(environment, bucket, tmp_path, changed, sentence):
     code, output, seconds = trigger(tmp_path, {**environment, "LAKEHOUSE_ROOT": f"s3://{bucket}/lake", **changed})
     first = output.splitlines()[0]
-    assert code == 2 and first.startswith("error: ") and says in first and seconds < 30, (seconds, output)
+    assert code == 2 and first.startswith("error: ") and sentence in first and seconds < 30, (seconds, output)
     assert "canary" not in output and environment["AWS_SECRET_ACCESS_KEY"] not in output
 
 
@@ -289,7 +290,7 @@ def test_a_store_without_conditional_puts_is_refused(environment, bucket, monkey
     # As rclone up to 1.70 behaves (below), which ignores If-None-Match.
     monkeypatch.setattr(files, "put", lambda uri, content, new=False: put(uri, content))
     with pytest.raises(StoreError, match="the second of two puts of one object replaced the first") as refusal:
-        doctor.probe(f"s3://{bucket}/lake")
+        conformance.probe(f"s3://{bucket}/lake")
     assert "Upgrade the store" in refusal.value.remedy
 
 
@@ -298,7 +299,7 @@ RCLONE = "github.com/rclone/rclone@v1.70.3"  # 1.76 refuses a second put: 300 ra
 
 @pytest.mark.slow  # for five minutes of compiling; PATH is not asked: a newer one is safe
 def test_rclone_is_refused_by_the_doctor_and_at_the_first_write(tmp_path, monkeypatch, months):
-    program = stack.tools() / "bin" / "rclone"
+    program = tools() / "bin" / "rclone"
     if not program.exists():
         subprocess.run(["go", "install", RCLONE], check=True, env={**os.environ, "GOBIN": str(program.parent)})
     (tmp_path / "data" / "lake").mkdir(parents=True)
@@ -314,7 +315,7 @@ def test_rclone_is_refused_by_the_doctor_and_at_the_first_write(tmp_path, monkey
                 monkeypatch.setenv(name, value)
             forget()
             with pytest.raises(StoreError, match="the second of two puts of one object replaced the first"):
-                doctor.probe("s3://lake/root")
+                conformance.probe("s3://lake/root")
             lake = BucketLake(tmp_path, root="s3://lake/root")
             land(lake, months[0][:1])
             with pytest.raises(StoreError, match="Tables cannot be kept in s3://lake"):

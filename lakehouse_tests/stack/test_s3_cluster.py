@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse.core.engines import Spark, open_session
+from lakehouse.core.engines.session import Spark, open_session
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.end_to_end.test_spark_cluster import events, master  # noqa: F401 - fixtures
 from lakehouse_tests.stack.test_s3 import (  # noqa: F401 - fixtures
@@ -27,7 +27,7 @@ OTHER = {"duckdb": "spark", "spark": "duckdb"}
 
 
 @pytest.mark.parametrize(
-    ("syncs", "turns"),
+    ("syncs", "alternate"),
     [pytest.param(2, True, id="two, engines in turn"), pytest.param(13, False, id="all", marks=pytest.mark.slow)],
 )
 def test_every_month_is_exact_on_both_engines_and_both_workers_computed(
@@ -39,7 +39,7 @@ def test_every_month_is_exact_on_both_engines_and_both_workers_computed(
     master: str,  # noqa: F811
     events: Path,  # noqa: F811
     syncs: int,
-    turns: bool,
+    alternate: bool,
 ) -> None:
     conf = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": f"file://{events}", "spark.executor.memory": "1g"}
     conf |= {"spark.eventLog.compress": "false", "spark.eventLog.rolling.enabled": "false"}
@@ -53,7 +53,7 @@ def test_every_month_is_exact_on_both_engines_and_both_workers_computed(
         for number, (paths, sync) in enumerate(zip(months[:syncs], expected["syncs"], strict=False)):
             for lake in (duck, spark):
                 land(lake, paths)
-                (replace(lake, engine=OTHER[lake.engine]) if turns and number else lake).run(VENDAS)
+                (replace(lake, engine=OTHER[lake.engine]) if alternate and number else lake).run(VENDAS)
                 assert is_exact(lake, sync), f"sync {sync['sync']} by {lake.engine}"
             assert spark.rows(VENDAS.silver) == duck.rows(VENDAS.silver)
     lines = [json.loads(line) for log in events.iterdir() for line in log.read_text().splitlines()]

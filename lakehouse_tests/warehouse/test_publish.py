@@ -8,14 +8,14 @@ from decimal import Decimal
 
 import pytest
 
-from lakehouse.core.delta import open_existing
 from lakehouse.core.errors import BrokenTableError, DeclarationError, SourceDownError
 from lakehouse.core.names import TableRef
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.settings import Settings
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec
 from lakehouse.warehouse import publish as module
 from lakehouse.warehouse.assets import warehouse_targets
-from lakehouse.warehouse.publish import Target, Warehouse, held, publish
+from lakehouse.warehouse.publish import Target, Warehouse, publish, published_state
 
 ITENS = TableSpec(
     name="itens",
@@ -82,7 +82,7 @@ def test_a_table_is_published_with_its_declared_types_and_a_second_time_nothing_
     assert shelf.path.read_bytes() == before
 
 
-def test_a_new_version_takes_the_place_of_the_old_rows_and_what_readers_built_stays(shelf):
+def test_a_new_version_replaces_the_old_rows_and_what_readers_built_stays(shelf):
     shelf.land(*[item(n) for n in range(1, 4)])
     shelf.publish()
     with closing(sqlite3.connect(shelf.path)) as connection, connection:
@@ -92,7 +92,7 @@ def test_a_new_version_takes_the_place_of_the_old_rows_and_what_readers_built_st
     assert shelf.publish().rows == 4
     assert shelf.sql("SELECT s FROM soma") == [(5.3,)]
     assert shelf.sql("SELECT name FROM sqlite_master WHERE type = 'index' AND name = 'por_dia'")
-    assert held(shelf.warehouse, TARGET)[1]["rows"] == 4
+    assert published_state(shelf.warehouse, TARGET)[1]["rows"] == 4
 
 
 def test_an_older_version_does_not_come_back(shelf):
@@ -145,12 +145,12 @@ def test_a_failure_on_the_way_leaves_the_version_before(shelf, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         shelf.publish()
     assert len(shelf.sql()) == 1
-    assert held(shelf.warehouse, TARGET)[0] == before.version
+    assert published_state(shelf.warehouse, TARGET)[0] == before.version
     monkeypatch.setattr(module, "_copy", copy)
     assert shelf.publish().rows == 29
 
 
-def test_a_lock_that_is_not_given_is_an_error_that_says_so_and_the_rows_stay(shelf):
+def test_a_lock_that_is_not_given_is_an_error_that_names_it_and_the_rows_stay(shelf):
     shelf.land(item(1))
     shelf.publish()
     shelf.land(item(2))
@@ -170,14 +170,14 @@ def test_values_that_csv_and_sql_could_take_for_others_stay_what_they_are(shelf)
     assert shelf.sql("SELECT valor, dia FROM itens WHERE id = 50") == [(None, None)]
 
 
-def test_sums_are_those_of_the_version_that_is_held(shelf):
+def test_sums_are_those_of_the_version_that_is_published(shelf):
     shelf.land(*[item(n) for n in range(1, 31)])
     shelf.publish()
-    version, figures = held(shelf.warehouse, TARGET)
+    version, figures = published_state(shelf.warehouse, TARGET)
     assert figures["rows"] == 30
     assert round(Decimal(str(figures["valor"])), 2) == Decimal("3.00")
     assert version == open_existing(shelf.lake.storage.uri(ITENS.silver)).version
-    assert held(shelf.warehouse, Target(TableRef("silver", "nope"), {"id": "bigint"})) is None
+    assert published_state(shelf.warehouse, Target(TableRef("silver", "nope"), {"id": "bigint"})) is None
 
 
 # --- what is listed --------------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ def test_only_the_days_that_changed_are_replaced(days):
     assert (done.rows, done.written) == (13, True)
     assert days.sql("SELECT id FROM gone ORDER BY id") == [(20,), (21,), (22,)]
     assert days.sql("SELECT count(*), round(sum(valor), 2) FROM itens") == [(13, 8.2)]
-    assert held(days.warehouse, TARGET)[1]["rows"] == 13
+    assert published_state(days.warehouse, TARGET)[1]["rows"] == 13
 
 
 def test_a_row_whose_day_is_another_leaves_the_old_one(days):

@@ -8,8 +8,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from lakehouse.core.errors import StoreError
-from lakehouse.core.files import fetch, is_remote, put, remove
-from lakehouse.core.storage import staging
+from lakehouse.core.names import is_remote
+from lakehouse.core.store.durability import make_folder, sync
+from lakehouse.core.store.files import fetch, put, remove
+from lakehouse.core.store.storage import staging
 
 
 class Copies:
@@ -33,8 +35,8 @@ class Copies:
         """A new folder of this machine in which files for a table's folder are made; gone with the block."""
         return staging(self.folder if is_remote(folder) else folder)
 
-    def place(self, staged: Mapping[str, str]) -> None:
-        """Give staged files their place, `{path: URI}`: all of them, or none.
+    def adopt(self, staged: Mapping[str, str]) -> None:
+        """Give staged files their place, `{path: URI}`, durably: all of them, or none.
 
         Raises:
             StoreError: the store does not answer, or refuses.
@@ -43,12 +45,13 @@ class Copies:
             for path, uri in staged.items():
                 if is_remote(uri):
                     put(uri, Path(path))
-                    kept = Path(copy(self.folder, uri))  # what was written is mostly read again to be judged
-                    kept.parent.mkdir(parents=True, exist_ok=True)
-                    Path(path).rename(kept)
+                    cached = Path(copy(self.folder, uri))  # what was written is mostly read again to be checked
+                    cached.parent.mkdir(parents=True, exist_ok=True)
+                    Path(path).rename(cached)
                 else:
-                    Path(uri).parent.mkdir(exist_ok=True)
+                    make_folder(Path(uri).parent)
                     Path(path).rename(uri)
+            sync(staged.values())
         except BaseException:
             with suppress(StoreError, OSError):  # the first error is the one to tell
                 remove([*staged.values()])

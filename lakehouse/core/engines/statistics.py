@@ -6,8 +6,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lakehouse.core.delta import DataFile, stats_json
 from lakehouse.core.errors import RefusedWriteError
+from lakehouse.core.table.snapshot import DataFile, stats_json
 
 _TEXT_STAT = 32
 #: The first and last millisecond, since 1970, that Delta's readers can hold: of the years 1 and 9999.

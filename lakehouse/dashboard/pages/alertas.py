@@ -18,7 +18,7 @@ from lakehouse.observability.routing import CHANNELS
 from lakehouse.reports import page
 
 _FORMS = ("Silêncios", "Rotas", "Mensagens", "Limites")
-_SAID = "alertas_dito"
+_MESSAGE = "alertas_dito"
 
 
 def body() -> None:
@@ -112,8 +112,8 @@ def _deliveries(rows: list[Row]) -> page.Table:
 
 def _forms(found: Alerts) -> None:
     st.header("Configuração", anchor=False)
-    if said := st.session_state.pop(_SAID, ""):
-        st.success(show.plain(said), icon=":material/check:")
+    if message := st.session_state.pop(_MESSAGE, ""):
+        st.success(show.plain(message), icon=":material/check:")
     if found.wrong:
         st.error(f"**O arquivo das rotas está errado e não é usado.** {show.plain(found.wrong)}")
         return
@@ -124,14 +124,14 @@ def _forms(found: Alerts) -> None:
     {"Silêncios": _silences, "Rotas": _routes, "Mensagens": _messages, "Limites": _limits}[shown or _FORMS[0]](found)
 
 
-def _save(found: Alerts, change: Callable[[], Document], said: str) -> None:
+def _save(found: Alerts, change: Callable[[], Document], message: str) -> None:
     """Make and write a change, and show the page as it is then; or say why not."""
     try:
-        alerts.change(reader(), change(), seen=found.seen, said=said)
+        alerts.change(reader(), change(), seen=found.seen, message=message)
     except LakehouseError as error:
         st.error(f"{show.plain(error.what)} {show.plain(error.remedy)}")
         return
-    st.session_state[_SAID] = said
+    st.session_state[_MESSAGE] = message
     st.rerun()
 
 
@@ -160,11 +160,11 @@ def _silences(found: Alerts) -> None:
         reason = st.text_input("Motivo", key="silence_reason", placeholder="recarga de novembro")
         sent = st.form_submit_button("Silenciar", type="primary")
     if sent:
-        held = alerts.matching(found.standing, keys)
-        said = f"Silêncio de {keys.strip()} gravado; incidentes abertos que ele cala: {len(held)}."
+        silenced = alerts.matching(found.standing, keys)
+        message = f"Silêncio de {keys.strip()} gravado; incidentes abertos que ele cala: {len(silenced)}."
         assert isinstance(until, datetime)
         at = until.replace(tzinfo=zone())
-        _save(found, lambda: alerts.with_silence(found.document, keys=keys, until=at, reason=reason), said)
+        _save(found, lambda: alerts.with_silence(found.document, keys=keys, until=at, reason=reason), message)
 
 
 def _routes(found: Alerts) -> None:
@@ -218,8 +218,8 @@ def _messages(found: Alerts) -> None:
         )
         sent = st.form_submit_button("Gravar", type="primary")
     if sent:
-        said = f"Janela de {page.number(window)} minutos, até {limit} mensagens."
-        _save(found, lambda: alerts.with_messages(found.document, window_minutes=window, limit=int(limit)), said)
+        message = f"Janela de {page.number(window)} minutos, até {limit} mensagens."
+        _save(found, lambda: alerts.with_messages(found.document, window_minutes=window, limit=int(limit)), message)
 
 
 def _limits(found: Alerts) -> None:

@@ -57,12 +57,12 @@ def _parts() -> None:
 
 def _totals(found: Executions) -> list[tuple[str, str, str]]:
     runs, good, bad = (sum(row[name] for row in found.levels) for name in ("runs", "successes", "failures"))
-    judged, missed = (sum(row[name] for row in found.levels) for name in ("sla_judged", "sla_misses"))
+    with_sla, missed = (sum(row[name] for row in found.levels) for name in ("sla_judged", "sla_misses"))
     return [
         ("Execuções", page.number(found.total), "com estes filtros"),
         ("Taxa de sucesso", words.percent(good / (good + bad) if good + bad else None), f"de {page.number(runs)} execuções"),
         ("Falhas", page.number(bad) if found.levels else page.DASH, ""),
-        ("SLA perdidos", page.number(missed) if found.levels else page.DASH, f"de {page.number(judged)} com SLA"),
+        ("SLA perdidos", page.number(missed) if found.levels else page.DASH, f"de {page.number(with_sla)} com SLA"),
     ]
 
 

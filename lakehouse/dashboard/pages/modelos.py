@@ -19,8 +19,8 @@ def _parts() -> None:
         return
     show.totals(found["totals"])
     show.figure(found["forecast"])
-    for place, figure in zip(st.columns(max(len(found["folds"]), 1)), found["folds"], strict=False):
-        with place:
+    for column, figure in zip(st.columns(max(len(found["folds"]), 1)), found["folds"], strict=False):
+        with column:
             show.figure(figure)
     show.table(found["accuracy"], nothing="Nenhum dia previsto chegou ainda.")
     show.table(found["decisions"], nothing="Nenhuma decisão foi tomada ainda.")

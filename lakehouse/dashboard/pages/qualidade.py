@@ -27,7 +27,7 @@ def _parts() -> None:
     show.table(rules_table(broken), nothing="Todas as regras passaram.", title=False)
     with st.expander(f"As {len(found.rules) - len(broken)} regras que passaram"):
         show.table(rules_table([row for row in found.rules if row["passed"]]), title=False)
-    show.table(_held(found.held), nothing="A quarentena está vazia.")
+    show.table(_quarantined(found.quarantined), nothing="A quarentena está vazia.")
     if found.newest:
         show.table(_newest(found.newest))
         st.caption("O conteúdo, sem dados pessoais: `make quarantine TABLE=…`; depois de consertar: `make redrive TABLE=…`.")
@@ -38,17 +38,17 @@ def _parts() -> None:
 
 def _totals(found: Quality, broken: list[Row]) -> list[tuple[str, str, str]]:
     stops = sum(row["action"] == "fail" for row in broken)
-    held = sum(row["records"] for row in found.held)
+    quarantined = sum(row["records"] for row in found.quarantined)
     came = sum(row["in_rows"] for row in found.ledger if row["layer"] == "bronze")
     closes = sum(row["balanced"] for row in found.ledger)
     return [
         ("Regras", page.number(len(found.rules)), f"{len(broken)} acharam algo, {stops} impedem o commit"),
-        ("Em quarentena", page.number(held), f"{words.percent(held / came, 3)} do que entrou" if came else ""),
+        ("Em quarentena", page.number(quarantined), f"{words.percent(quarantined / came, 3)} do que entrou" if came else ""),
         ("Livro-razão", f"{closes} de {len(found.ledger)}", "tabelas fecham"),
     ]
 
 
-def _held(rows: list[Row]) -> page.Table:
+def _quarantined(rows: list[Row]) -> page.Table:
     return page.Table(
         title="Quarentena",
         columns=("Tabela", "Camada", "Regras", "Registros", "Último"),

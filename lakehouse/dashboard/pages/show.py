@@ -1,4 +1,4 @@
-"""Show: what all pages have in common: how an answer is asked for, refreshed and laid out, and what is said without one."""
+"""Show: what all pages have in common: how an answer is asked for, refreshed and laid out, and what stands there without one."""
 
 import re
 from collections.abc import Callable, Hashable, Iterator, Sequence

@@ -106,7 +106,7 @@ def _versions(found: TableStory, name: str) -> page.Table:
                 page.number(version.number),
                 words.instant(version.at),
                 page.text(version.operation),
-                page.text(version.said, missing=""),
+                page.text(version.figures, missing=""),
                 page.text(version.run_id[:8], missing=""),
             )
             for version in found.versions

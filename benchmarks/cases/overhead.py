@@ -1,0 +1,84 @@
+"""Cases of what everything costs before there is work to do: `startup`, `cli`, `warm`, `monitoring`."""
+
+from collections.abc import Iterator
+
+from benchmarks.cases.common import GB, Bench, Figure, fresh_home, prepared_home, ratio_figure
+from benchmarks.cases.graph import SMALL
+from benchmarks.measure import Run, alternate, run
+
+STARTUP_RATIO = 1.5
+WARM_SECONDS = 0.1
+HEAVY = ("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit")
+
+
+def startup(bench: Bench) -> Iterator[Figure]:
+    """Building the definitions, the dbt manifest parsed before."""
+    home = fresh_home(bench, "startup")
+    load = "from lakehouse.definitions import defs; defs()"
+
+    def ours() -> Run:
+        return run(["-c", load], env=home)
+
+    def bare() -> Run:
+        return run(["-c", "import dagster, dagster_dbt"], env=home)
+
+    ours(), bare()  # parses the manifest and fills the byte code cache
+    found = bench.persist("startup", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    yield ratio_figure("startup", "process that builds the definitions", found, STARTUP_RATIO)
+    seen = run(
+        ["-c", f"import json, sys; {load}; print(json.dumps(dict(m=[m for m in {HEAVY!r} if m in sys.modules])))"], env=home
+    )
+    loaded = seen.output["m"]
+    what = f"heavy modules loaded{': ' + ', '.join(loaded) if loaded else ''}"
+    yield Figure("startup", what, len(loaded), unit="modules", limit=0, bound="0")
+
+
+def cli(bench: Bench) -> Iterator[Figure]:
+    """One small asset by Dagster's own command, on a lake where there is nothing new."""
+    home = prepared_home(bench, "cli")
+    small = ["-m", "dagster", "asset", "materialize", "-m", "lakehouse.definitions", "--select", SMALL.select]
+    nothing = ["-m", "dagster", "asset", "materialize", "-m", "benchmarks.trivial", "--select", "trivial_1"]
+
+    def ours() -> Run:
+        return run(small, env=home)
+
+    def bare() -> Run:
+        return run(nothing, env=home)
+
+    ours(), bare()
+    found = bench.persist("cli", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    yield ratio_figure("cli", "dagster asset materialize silver/produtos", found, None)
+
+
+def warm(bench: Bench) -> Iterator[Figure]:
+    """Seconds per asset of a run that has nothing to do, in a process that is warm."""
+    home = prepared_home(bench, "warm")
+
+    size: dict[str, str] = {}
+
+    def ours() -> Run:
+        found = run(["-m", "benchmarks.warm", "lakehouse"], env=home)
+        size.update({name: str(found.output[name]) for name in ("assets", "checks")})
+        return found
+
+    def bare() -> Run:
+        return run(["-m", "benchmarks.warm", "trivial", size["assets"], size["checks"]], env=home)
+
+    found = bench.persist("warm", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    what = f"per unchanged asset ({size['assets']}, {size['checks']} checks)"
+    total, dagster = found["ours"].seconds, found["bare"].seconds
+    yield Figure("warm", what, total, dagster)
+    what = "of that, the lakehouse's own"  # the rest is Dagster's event log, which no asset of ours can make faster
+    yield Figure("warm", what, total - dagster, limit=WARM_SECONDS, bound=f"<= {WARM_SECONDS} s")
+
+
+def monitoring(bench: Bench) -> Iterator[Figure]:
+    """One monitoring run over 30 tables; 1,000 new runs taken up beside 100,000 past ones."""
+    one = min((run(["-m", "benchmarks.monitoring", "run", str(bench.fresh("monitoring"))]) for _ in range(bench.rounds)),
+              key=lambda done: done.seconds)  # fmt: skip
+    yield Figure("monitoring", "one run over 30 tables", one.seconds, None, limit=5, bound="<= 5 s")
+    yield Figure("monitoring", "its CPU", one.output["cpu"], None)
+    yield Figure("monitoring", "its peak memory", one.peak / GB, None, unit="GB", limit=0.3, bound="<= 0.3 GB")
+    past = run(["-m", "benchmarks.monitoring", "history", str(bench.fresh("history"))])
+    yield Figure("monitoring", "1,000 new runs beside 100,000", past.seconds, None, limit=10, bound="<= 10 s")
+    yield Figure("monitoring", "its CPU", past.output["cpu"], None)

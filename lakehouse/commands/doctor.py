@@ -1,0 +1,118 @@
+"""`make doctor`: is everything that the settings name there, and does it keep what the lake relies on?"""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from lakehouse.core.errors import BrokenTableError, LakehouseError
+from lakehouse.core.names import LAYERS
+from lakehouse.core.store import files
+from lakehouse.core.store.conformance import probe
+from lakehouse.core.table.foreign import open_foreign
+from lakehouse.settings import Settings, load_settings
+from lakehouse.tables.spec import DeltaSource
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one part. `empty` and `note` are no fault; `WRONG` is one."""
+
+    state: Literal["ok", "empty", "note", "WRONG"]
+    message: str
+
+    @property
+    def line(self) -> str:
+        return f"{self.state:6} {self.message}"
+
+
+@app.command()
+def doctor() -> int:
+    """Look whether what the settings name is there and keeps what the lake relies on; exit code 1 when it does not."""
+    settings = load_settings()
+    return shown(chain(locations(settings), sources(), changed_casts(settings)))
+
+
+def shown(found: Iterator[Finding]) -> int:
+    """Print findings as they come, faults to stderr; 1 when there was one."""
+    wrong = 0
+    for finding in found:
+        fault = finding.state == "WRONG"
+        print(finding.line, file=sys.stderr if fault else sys.stdout)
+        wrong += fault
+    return int(bool(wrong))
+
+
+def sources() -> Iterator[Finding]:
+    """The Delta tables of other writers that tables are made of: what a reader has to apply, and whether it can."""
+    from lakehouse.tables import ALL
+
+    declared = {part.origin for spec in ALL for part in spec.parts if isinstance(part.origin, DeltaSource)}
+    for source in sorted(declared, key=lambda source: source.name):
+        try:
+            table = open_foreign(source.uri, timezone=source.timezone)
+            if table is None:
+                yield Finding("WRONG", f"{source.name}: there is no Delta table in {source.uri}. Look at its DeltaSource.")
+                continue
+            table.check()
+        except LakehouseError as error:
+            yield Finding("WRONG", f"{source.name}: {error}")
+        else:
+            features = f" with {', '.join(table.features)}" if table.features else ""
+            yield Finding("ok", f"{source.name} {source.uri}: version {table.version}{features}, {len(table.files):,} files")
+
+
+def changed_casts(settings: Settings) -> Iterator[Finding]:
+    """What the grammar of casts changes in tables with values from before the lake had one of its own."""
+    import duckdb
+
+    from lakehouse.core.engines.session import duckdb_session
+    from lakehouse.runtime.lake import scratch
+    from lakehouse.silver.grammar import affected
+    from lakehouse.tables import ALL
+
+    try:
+        Path(settings.spill).mkdir(parents=True, exist_ok=True)
+        with (
+            scratch(settings.spill) as spill,
+            duckdb_session(memory_limit=settings.memory_bound, spill=spill, folders=settings.storage.folders()) as session,
+        ):
+            for spec in ALL:
+                try:
+                    yield from (Finding("note", column.message) for column in affected(session, settings.storage, spec))
+                except BrokenTableError as error:  # the other tables are compared all the same
+                    yield Finding("WRONG", f"{spec.silver}: {error}")
+    except (LakehouseError, OSError, duckdb.Error) as error:  # the faults of store and disk are those of `locations`
+        yield Finding("note", f"the casts of the silver tables could not be compared: {error}")
+
+
+def locations(settings: Settings) -> Iterator[Finding]:
+    """The places of the lake, of landed files, of what does not fit in memory; and the engine."""
+    named = {"LAKEHOUSE_ROOT": settings.storage.root}
+    named |= {
+        f"LAKEHOUSE_{name.upper()}_ROOT": settings.storage.layers[name] for name in LAYERS if name in settings.storage.layers
+    }
+    for setting, location in named.items():
+        try:
+            yield Finding("ok", f"{setting} {location}: {probe(location)}")
+        except LakehouseError as error:
+            yield Finding("WRONG", f"{setting} {error}")
+    try:
+        landed = len(files.listing(f"{settings.landing}/raw", below=True))
+        yield Finding("ok" if landed else "empty", f"LAKEHOUSE_LANDING {settings.landing}/raw: {landed:,} files")
+    except LakehouseError as error:
+        yield Finding("WRONG", f"LAKEHOUSE_LANDING {error}")
+    spill = Path(settings.spill)
+    try:
+        spill.mkdir(parents=True, exist_ok=True)
+        yield Finding("ok", f"{spill}: {shutil.disk_usage(spill).free / 1e9:,.1f} GB free for what does not fit in memory")
+    except OSError as error:
+        yield Finding("WRONG", f"{spill} cannot be made: {error.strerror}. Fix its permissions, or set LAKEHOUSE_ROOT.")
+    yield Finding("ok", f"engine {settings.engine}, memory limit {settings.memory_bound}")

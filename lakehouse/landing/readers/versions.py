@@ -1,0 +1,332 @@
+"""Versions of another writer's Delta table, each taken in as if it were one landed file: `<table id>@<version>.parquet`.
+
+    ops/landing_files ─▶ known versions ─▶ landed: the newest one that delivers data ─▶ copied: its rows as Parquet ─▶ stage
+
+The first holds all rows of the table, each later one the rows that are new since the one before: what commits have added, and of
+a commit that wrote files again (UPDATE, DELETE, MERGE, an overwrite, RESTORE) the rows that are in the new files and not in the
+old ones. OPTIMIZE delivers nothing. Rows that the writer deletes stay: bronze is what was delivered. With `sync="overwrite"` each
+version holds all rows, and is a generation: silver shows the newest.
+
+A version is named in the plan before it is read, so who continues after a kill reads the same one. Earlier releases planned data
+files by their paths: such a lake goes on from the newest version of which every live file was read.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from lakehouse.core.errors import BrokenTableError, LakehouseError
+from lakehouse.core.store import files as stored
+from lakehouse.core.store.storage import LandedFile
+from lakehouse.core.table.foreign import NESTED, ForeignTable, open_foreign, require_foreign
+from lakehouse.core.table.foreign_changes import Changes, changes, file_actions, table_of
+from lakehouse.tables.spec import DeltaSource, Sync
+
+if TYPE_CHECKING:
+    import narwhals as nw
+
+    from lakehouse.core.engines.duckdb import DuckDBSession
+
+_NAME = re.compile(r"([\w-]+)@(\d{20})\.parquet")
+_GENERATION = "_airbyte_generation_id"
+#: Something was read, and which version it was cannot be known.
+_UNKNOWN = -1
+
+
+def state(source: DeltaSource) -> str:
+    """A word that changes when the table has a new commit; empty when there is no table.
+
+    Raises:
+        BrokenTableError: it cannot be read.
+        ForeignTableError: it has something that is not read here.
+    """
+    table = open_foreign(source.uri)
+    return "" if table is None else json.dumps([table.id, table.version])
+
+
+def landed(source: DeltaSource, *, known: Mapping[str, str], anew: bool = False) -> list[LandedFile]:
+    """The newest version that delivers data, and the newest known one while it can be read.
+
+    Args:
+        known: paths that are planned, with their checksums.
+        anew: a table that was made again is taken in as a new one.
+
+    Raises:
+        BrokenTableError: there is no such table, it cannot be read, has lost commits, or was made again since.
+        ForeignTableError: it has something that is not read here.
+    """
+    table = _required(source)
+    read, others = _read(known, table.id), any(map(_NAME.fullmatch, known))
+    if read:
+        _check_log(table, max(read), known)
+    if others and not read and not anew:
+        raise BrokenTableError(
+            f"The Delta table {source.uri} was made again since it was read: its id is another.",
+            remedy="To take its rows in beside those that are there: make release TABLE=... REASON='...'. To begin without them: "
+            "declare it under another name.",
+        )
+    last = _since(source, known, table, table.version + 1)
+    files = [_named(table, last)] if read and last is not None else []
+    if last is not None and last != _UNKNOWN and not _delivers(source.uri, last, table.version, read=_followed(known)):
+        return files
+    return [*(file for file in files if _is_readable(source, last)), _named(table)]
+
+
+def generation(files: Sequence[LandedFile]) -> int:
+    """The newest generation among versions that are taken in; version 0 is the first."""
+    return max((int(found[2]) + 1 for file in files if (found := _NAME.fullmatch(file.path))), default=0)
+
+
+def copied(
+    session: "DuckDBSession",
+    source: DeltaSource,
+    files: Sequence[LandedFile],
+    *,
+    folder: str,
+    sync: Sync,
+    known: Collection[str],
+) -> str:
+    """The folder that holds what these versions deliver as Parquet files of their names. Streaming.
+
+    Args:
+        known: paths that were read before.
+
+    Raises:
+        BrokenTableError: a version can no longer be read; with `append` also: what is new in it cannot be known.
+        ForeignTableError: it has something that is not read here.
+    """
+    for file in files:
+        found = _NAME.fullmatch(file.path)
+        if found is None:  # planned by an earlier release, and not read
+            continue
+        version, path = int(found[2]), Path(folder, file.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        delivery = _Delivery(session, source, _required(source, version=version), sync, f"{folder}/logs", _followed(known))
+        since = None if sync == "overwrite" else _since(source, known, delivery.table, version)
+        with delivery.rows(since) as frame:
+            session.copy(delivery.stamped(frame), path)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """What one version of a table delivers.
+
+    Args:
+        followed: paths of data files that an earlier release read.
+    """
+
+    session: "DuckDBSession"
+    source: DeltaSource
+    table: ForeignTable
+    sync: Sync
+    folder: str
+    followed: frozenset[str]
+
+    def stamped(self, frame: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+        import narwhals as nw
+
+        if self.sync != "overwrite":
+            return frame
+        return frame.with_columns(nw.lit(self.table.version + 1).cast(nw.Int64).alias(_GENERATION))
+
+    @contextmanager
+    def rows(self, since: int | None) -> "Iterator[nw.LazyFrame[Any]]":
+        """The rows that are new since a version, all where None was read; a frame that can be computed once."""
+        new = None if since is None else self._new(since)
+        if new is not None:
+            yield new
+            return
+        if since is not None and self.sync == "append":
+            raise self._unknown(since)
+        with self.table.reading([*self.table.kinds]) as stream:
+            yield self._frame(self.table, stream)
+
+    def _new(self, since: int) -> "nw.LazyFrame[Any] | None":
+        """The rows that are in this version and not in an older one; None where that cannot be known."""
+        if since == _UNKNOWN:
+            return None
+        try:
+            before = _required(self.source, version=since)
+            found = changes(self.source.uri, since, self.table.version, read=self.followed)
+            parts = self._parts(found, before) if found is not None else None
+        except BrokenTableError:  # a file is gone: then the whole older version is, too
+            return None
+        if parts is None and self.followed:  # of what came after `since` some was read
+            return None
+        if parts is None and _other_types(before, self.table):
+            return None
+        try:
+            return self._difference(*(parts or (self.table, before)))
+        except BrokenTableError:
+            self.table.check()  # this version has to be whole
+            return None
+
+    def _unknown(self, since: int) -> BrokenTableError:
+        """Why what is new cannot be known."""
+        others: list[str] = []
+        if since != _UNKNOWN:
+            with suppress(BrokenTableError):  # a file is gone
+                before = _required(self.source, version=since)
+                before.check()
+                others = _other_types(before, self.table)
+        what = f"What is new in the Delta table {self.source.uri} since version {max(since, 0)} cannot be known:"
+        if others:
+            return BrokenTableError(
+                f"{what} its schema has changed, and {', '.join(others)} has another type now.",
+                remedy="To take all rows in anew, declare it under another name.",
+            )
+        return BrokenTableError(
+            f"{what} its commits or files from then are gone.",
+            remedy="Let its writer keep them for longer than a run of the job is away (VACUUM, "
+            "delta.logRetentionDuration); to take all rows in anew, declare it under another name.",
+        )
+
+    def _parts(self, found: Changes, before: ForeignTable) -> tuple[ForeignTable, ForeignTable | None] | None:
+        """Tables of the files that came, and of those that went."""
+        again = {unquote(action["path"]) for action in found.added} - {unquote(action["path"]) for action in found.removed}
+        if again & {unquote(path) for path in before.paths}:  # added once more: none of its rows is new
+            return None
+        came = table_of(self.table, found.added, self.folder)
+        went = table_of(self.table, found.removed, self.folder) if found.removed else None
+        return None if came is None or (found.removed and went is None) else (came, went)
+
+    def _difference(self, table: ForeignTable, other: ForeignTable | None) -> "nw.LazyFrame[Any]":
+        import narwhals as nw
+
+        found = self._persisted(table)
+        if other is None:
+            return found
+        columns = [nw.col(name) if name in other.kinds else nw.lit(None).alias(name) for name in table.kinds]
+        return self.session.without(found, self._persisted(other).select(*columns))
+
+    def _persisted(self, table: ForeignTable) -> "nw.LazyFrame[Any]":
+        with table.reading([name for name in self.table.kinds if name in table.kinds]) as stream:
+            return self.session.persist(self._frame(table, stream))
+
+    def _frame(self, table: ForeignTable, stream: Any) -> "nw.LazyFrame[Any]":
+        from lakehouse.core.engines.duckdb_texts import with_texts
+
+        frame = self.session.stream(stream)
+        if not table.variants:
+            return frame
+        # A Parquet file of ours would have their bytes, and bytes differ where values do not.
+        return with_texts(frame, {name: name for name, kind in table.kinds.items() if kind in NESTED}, variants=True)
+
+
+def _other_types(before: ForeignTable, now: ForeignTable) -> list[str]:
+    """The columns of both versions that have another type in the newer one."""
+    old, new = ({column.name: column.type for column in table.table.schema().fields} for table in (before, now))
+    return [name for name, kind in new.items() if old.get(name, kind) != kind]
+
+
+def _required(source: DeltaSource, *, version: int | None = None) -> ForeignTable:
+    remedy = "Look at the DeltaSource of the table's spec."
+    return require_foreign(source.uri, version=version, timezone=source.timezone, remedy=remedy)
+
+
+def _check_log(table: ForeignTable, last: int, known: Mapping[str, str]) -> None:
+    """Look that the commit of a planned version is the one that it was; one that was cleaned up since is not looked for."""
+    what = ""
+    if last > table.version:
+        what = f"version {last} was read, its newest is {table.version}"
+    else:
+        name = _called(table, last)
+        planned, _, digest = known[f"{name}.parquet"].partition(":")
+        now = _digest(table, last)
+        if planned == name and digest and now and digest != now:
+            what = f"version {last} was read, and is another one now"
+    if what:
+        raise BrokenTableError(
+            f"The Delta table {table.uri} has lost commits: {what}.",
+            remedy="Have its writer put them back, or declare the table under another name.",
+        )
+
+
+def _called(table: ForeignTable, version: int) -> str:
+    return f"{table.id}@{version:020}"
+
+
+def _commit(table: ForeignTable, version: int) -> str:
+    return f"{table.uri}/_delta_log/{version:020}.json"
+
+
+def _digest(table: ForeignTable, version: int) -> str:
+    """Of the commit's content: a writer that puts an older log back uses the same numbers again. Empty when it was cleaned up."""
+    try:
+        return stored.digest(_commit(table, version))
+    except FileNotFoundError:
+        return ""
+
+
+def _named(table: ForeignTable, version: int | None = None) -> LandedFile:
+    number = table.version if version is None else version
+    try:
+        modified = stored.stat(_commit(table, number)).modified
+    except FileNotFoundError:  # cleaned up: a checkpoint has what it did
+        modified = 0.0
+    name = _called(table, number)
+    return LandedFile(f"{name}.parquet", 0, "as of its version", modified, checksum=f"{name}:{_digest(table, number)}")
+
+
+def _read(known: Collection[str], identity: str) -> list[int]:
+    """The versions of a table with this id among paths of the plan."""
+    return [int(found[2]) for path in known if (found := _NAME.fullmatch(path)) and found[1] == identity]
+
+
+def _followed(known: Collection[str]) -> frozenset[str]:
+    """The data files that an earlier release read by their paths; none once a version was read."""
+    return frozenset() if any(map(_NAME.fullmatch, known)) else frozenset(known)
+
+
+def _since(source: DeltaSource, known: Collection[str], table: ForeignTable, version: int) -> int | None:
+    """The version before this one up to which the table was read; None where nothing was."""
+    followed = _followed(known)
+    if followed:
+        return _followed_until(source, followed, table, version)
+    return max((number for number in _read(known, table.id) if number < version), default=None)
+
+
+def _followed_until(source: DeltaSource, followed: frozenset[str], table: ForeignTable, version: int) -> int:
+    """The newest version before this one of which every live file was read by its path.
+
+    A file that was refused is not among `followed`, so what it holds is still new. The commits are undone one by one.
+    """
+    live = {unquote(path) for path in table.paths}
+    seen = bool(live & followed)
+    for number in range(table.version, -1, -1):
+        if number < version and seen and live <= followed:
+            try:
+                live = {unquote(path) for path in _required(source, version=number).paths}
+            except BrokenTableError:
+                return _UNKNOWN
+            if live <= followed:
+                return number
+        try:
+            actions = file_actions(source.uri, number)
+        except FileNotFoundError:
+            return _UNKNOWN
+        came, went = ({unquote(action["path"]) for action in actions[kind]} for kind in ("add", "remove"))
+        seen = seen or bool((came | went) & followed)
+        live = (live - came) | went
+    return _UNKNOWN
+
+
+def _is_readable(source: DeltaSource, version: int | None) -> bool:
+    """Whether a planned version still has its commits and files: a batch that waits for it continues without it."""
+    try:
+        _required(source, version=version).check()
+    except LakehouseError:
+        return False
+    return True
+
+
+def _delivers(uri: str, last: int, newest: int, *, read: Collection[str]) -> bool:
+    """Whether a commit after `last` adds or removes rows; one whose log was cleaned up may have."""
+    found = changes(uri, last, newest, read=read)
+    return found is None or bool(found.added or found.removed)

@@ -1,0 +1,340 @@
+"""Render: a declaration and its test as the text of two modules, as `ruff format` writes them; each guess with its evidence."""
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lakehouse.profile.columns import Measured
+from lakehouse.profile.keys import Key
+from lakehouse.tables.spec import Column, Csv, RowRule, Source, TableRule, TableSpec
+
+WIDTH = 130
+#: What declares a rule of each kind that is proposed.
+_RULES = {
+    "not_null": "not_null",
+    "accepted_values": "accepted_values",
+    "range": "in_range",
+    "matches": "matches",
+    "min_rows": "min_rows",
+}
+#: Of a column, in the order in which they are written.
+_FIRST = ("name", "type")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What is written of a table.
+
+    Args:
+        origin: what it was made of, for its docstring: a file's name, never a URL.
+        about: what was found of the source as a whole.
+        rules: what is proposed; a text is a comment.
+    """
+
+    name: str
+    origin: str
+    source: Source
+    columns: Sequence[Measured]
+    key: Key
+    rules: Sequence[RowRule | TableRule | str]
+    rows: int
+    about: Sequence[str] = ()
+
+    @property
+    def variable(self) -> str:
+        return self.name.upper()
+
+    @property
+    def folder(self) -> str:
+        """Where below `raw/` its files land."""
+        return str(getattr(self.source, "folder", self.name))
+
+
+def module(of: Declaration) -> str:
+    """The text of `lakehouse/tables/<name>.py`."""
+    used = {
+        type(of.source).__name__,
+        "Column",
+        "TableSpec",
+        *(_RULES[rule.kind] for rule in of.rules if not isinstance(rule, str)),
+    }
+    used |= {"Csv"} if getattr(of.source, "csv", None) is not None else set()
+    names = sorted(used, key=lambda name: (not name[0].isupper(), name))
+    flow = f"    landing/raw/{of.folder}/ ─▶ bronze/{of.name} ─▶ silver/{of.name}"
+    lines = [
+        *_docstring(
+            f"{of.name}: made by `make table` of {_ascii(of.origin)}.",
+            "Each guess has its evidence beside it: change what is wrong, then `make sync`.",
+            flow if len(flow) <= WIDTH else f"    landing/raw/{of.folder}/ ─▶ bronze ─▶ silver",
+        ),
+        "",
+        *_wrapped("from lakehouse.tables.spec import ", names, "", close=("(", ")"), bare=True),
+        "",
+        f"{of.variable} = TableSpec(",
+        f"    name={quoted(of.name)},",
+        f"    description={quoted(_description(of))},",
+        *_comment(of.about, 4),
+        *_indented(call("source=" + type(of.source).__name__, source_arguments(of.source), 4), 4),
+        "    columns=(",
+        *(line for one in of.columns for line in _column(one, of.rows)),
+        "    ),",
+        *_comment(of.key.evidence, 4),
+    ]
+    if of.key.columns:
+        lines.append(f"    key={_tuple(of.key.columns)},")
+        lines += _comment([of.key.order_evidence], 4)
+        lines.append(f"    order={_tuple(of.key.order)},")
+    else:
+        lines.append('    sync="append",')
+    lines += [
+        "    # Proposed from what was delivered so far. `quarantine` instead of `warn` refuses what violates a rule.",
+    ]
+    rules: list[str] = []
+    for rule in of.rules:
+        rules += _comment([rule], 8) if isinstance(rule, str) else _indented(call(_RULES[rule.kind], _rule(rule), 8), 8)
+    lines += [*_listed("rules", rules), f"    tags=({quoted(of.name)},),", ")", "", f"TABLES = ({of.variable},)", ""]
+    return "\n".join(lines)
+
+
+def test_module(of: Declaration, *, landed: str, put: Sequence[str], expected: Sequence[dict[str, Any]]) -> str:
+    """The text of the test.
+
+    Args:
+        landed: the invented records: a CSV text, or lines of JSON.
+        put: the arguments of the call that lands `LANDED`.
+    """
+    wide = "  # noqa: E501" if any(len(line) > WIDTH for line in _in_block(landed).splitlines()) else ""
+    lines = [
+        *_docstring(f"{of.name}: three invented records, of the shapes that its source has, become three rows of silver."),
+        "",
+        f"from lakehouse.tables.{of.name} import TABLES",
+        "from lakehouse_tests.conftest import Lake, plain",
+        "",
+        f'LANDED = """\\\n{_in_block(landed)}"""{wide}',
+        *_expected(expected),
+        "",
+        "",
+        "def test_three_records_become_three_rows(lake: Lake) -> None:",
+        "    (spec,) = TABLES",
+        *_statement("lake.put", put, 4),
+        "    refresh = lake.run(spec)",
+        "    assert refresh.entry is not None and refresh.entry.balanced and not lake.quarantined(spec)",
+        "    rows = [plain(row) for row in lake.rows(spec.silver, *EXPECTED[0])]",
+        "    assert [{name: str(value) for name, value in row.items()} for row in rows] == EXPECTED",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def spec_of(of: Declaration) -> TableSpec:
+    """The table that the text declares."""
+    return TableSpec(
+        name=of.name,
+        description=_description(of),
+        source=of.source,
+        columns=tuple(one.column for one in of.columns),
+        sync="dedup" if of.key.columns else "append",
+        key=of.key.columns,
+        order=of.key.order,
+        rules=tuple(rule for rule in of.rules if not isinstance(rule, str)),
+        tags=(of.name,),
+    )
+
+
+def source_arguments(source: Source) -> list[str]:
+    """What is declared of a source: its name, and what is not the default."""
+    named = [(field.name, getattr(source, field.name)) for field in fields(source)]  # type: ignore[arg-type]
+    first = named[0][1]
+    out = [quoted(first)]
+    for name, value in named[1:]:
+        if isinstance(value, Csv):
+            given = [
+                (part.name, getattr(value, part.name)) for part in fields(value) if getattr(value, part.name) != part.default
+            ]
+            out.append(f"{name}=Csv({', '.join(f'{key}={literal(one)}' for key, one in given)})")
+        elif value and not (name == "folder" and value == first):
+            out.append(f"{name}={literal(value)}")
+    return out
+
+
+def call(name: str, arguments: Sequence[str], indent: int) -> list[str]:
+    """A call as ruff breaks it, followed by a comma; `indent` columns are left of it."""
+    whole = f"{name}({', '.join(arguments)}),"
+    if indent + len(whole) <= WIDTH:
+        return [whole]
+    inner = f"    {', '.join(arguments)}"
+    if indent + len(inner) <= WIDTH:
+        return [f"{name}(", inner, "),"]
+    return [f"{name}(", *(f"    {argument}," for argument in arguments), "),"]
+
+
+def quoted(text: str) -> str:
+    """A text as ruff quotes it."""
+    escaped = "".join(_escaped(letter) for letter in text)
+    if '"' in text and "'" not in text:
+        return f"'{escaped}'"
+    return '"' + escaped.replace('"', '\\"') + '"'
+
+
+def literal(value: Any) -> str:
+    """A declared value as ruff writes it."""
+    if isinstance(value, str):
+        return quoted(value)
+    return _tuple(value) if isinstance(value, tuple) else repr(value)
+
+
+#: What collects the tables; `check_unique` in a checkout of an earlier release.
+_COLLECTING = ("check_tables", "check_unique")
+
+
+def registered(text: str, name: str) -> str:
+    """The text of `lakehouse/tables/__init__.py` with one more module.
+
+    Raises:
+        ValueError: it is not written as it was made.
+    """
+    import ast
+
+    tree = ast.parse(text)
+    lines = text.splitlines()
+    imports = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "lakehouse.tables"]
+    found = [n for n in tree.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and n.target.id == "ALL"]
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") in _COLLECTING]
+    if len(imports) != 1 or len(found) != 1 or len(calls) != 1:
+        raise ValueError("It has no line `from lakehouse.tables import …`, or no ALL: … = check_tables(…).")
+    arguments = [*(ast.get_source_segment(text, argument) or "" for argument in calls[0].args), f"*{name}.TABLES"]
+    own = ast.get_source_segment(text, found[0]) or ""
+    collect = calls[0].func.id  # type: ignore[attr-defined]
+    before = own.partition(f"{collect}(")[0]
+    outer = re.fullmatch(r"(ALL: [^=]+ = )(?:(\w+)\(\s*\*)?", before)
+    if outer is None or own.count("(") != (2 if outer[2] else 1):
+        raise ValueError(f"Its ALL is written otherwise: {before}…")
+    made = _statement(f"{before}{collect}", arguments, 0)
+    if outer[2]:
+        whole = f"{outer[1]}{outer[2]}(*{collect}({', '.join(arguments)}))"
+        within = _statement(f"*{collect}", arguments, 4)
+        made = [whole] if len(whole) <= WIDTH else [f"{outer[1]}{outer[2]}(", *within, ")"]
+    lines[found[0].lineno - 1 : found[0].end_lineno] = made
+    names = sorted({*(alias.name for alias in imports[0].names), name})
+    imported = _wrapped("from lakehouse.tables import ", names, "", close=("(", ")"), bare=True)
+    lines[imports[0].lineno - 1 : imports[0].end_lineno] = imported
+    return "\n".join(lines) + "\n"
+
+
+# --- parts -------------------------------------------------------------------------------------------------------------
+
+
+def _description(of: Declaration) -> str:
+    return f"Records of {_ascii(of.origin)[:60]}."
+
+
+def _column(one: Measured, rows: int) -> Iterator[str]:
+    counts = [f"{rows - one.filled:,} of {rows:,} without a value"] if one.filled < rows else []
+    counts += [f"{one.refused:,} refused: no {one.column.type}"] if one.refused else []
+    bounds = one.minimum is not None and one.column.type not in ("date", "timestamp") and not one.column.personal
+    counts += [f"from {one.minimum} to {one.maximum}"] if bounds else []
+    yield from _comment(["; ".join((*one.guess.evidence, *counts))], 8)
+    yield from _indented(call("Column", column_arguments(one.column), 8), 8)
+
+
+def column_arguments(column: Column) -> list[str]:
+    """What is declared of a column."""
+    given = [(part.name, getattr(column, part.name), part.default) for part in fields(column) if part.name not in _FIRST]
+    return [quoted(column.name), quoted(column.type), *(f"{n}={literal(v)}" for n, v, default in given if v != default)]
+
+
+def _rule(rule: RowRule | TableRule) -> list[str]:
+    """The arguments of a rule as it is declared."""
+    out = []
+    for name, value in vars(rule).items():
+        if name in ("minimum", "maximum"):
+            out += [] if value is None else [f"{name}={literal(value)}"]
+        elif isinstance(value, tuple):
+            out += [literal(one) for one in value]
+        elif name == "pattern":
+            out.append(f"r{literal(value)}".replace("\\\\", "\\"))
+        elif name != "action":
+            out.append(literal(value))
+    # The column is first, whatever the order of a record's fields.
+    out.sort(key=lambda argument: argument != literal(getattr(rule, "column", None)))
+    default = next(part.default for part in fields(rule) if part.name == "action")
+    return out if rule.action == default else [*out, f"action={literal(rule.action)}"]
+
+
+def _expected(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield "EXPECTED = ["
+    for row in rows:
+        pairs = [f"{quoted(name)}: {quoted(str(value))}" for name, value in row.items()]
+        whole = f"    {{{', '.join(pairs)}}},"
+        if len(whole) <= WIDTH:
+            yield whole
+        else:
+            yield from ("    {", *(f"        {pair}," for pair in pairs), "    },")
+    yield "]"
+
+
+def _comment(texts: Sequence[str], indent: int) -> list[str]:
+    lines = []
+    for text in texts:
+        shown = _ascii(f"{text[:1].upper()}{text[1:]}")
+        lines += [f"{' ' * indent}# {line}" for line in textwrap.wrap(shown, WIDTH - indent - 2)]
+    return lines
+
+
+def _indented(lines: Sequence[str], indent: int) -> list[str]:
+    return [" " * indent + line for line in lines]
+
+
+def _wrapped(begin: str, names: Sequence[str], end: str, *, close: tuple[str, str], bare: bool) -> list[str]:
+    """Names on one line, else one on each."""
+    whole = f"{begin}{', '.join(names)}{end}"
+    if len(whole) <= WIDTH and bare:
+        return [whole]
+    return [f"{begin}{close[0]}", *(f"    {name}," for name in names), f"{close[1]}{end}"]
+
+
+def _listed(name: str, lines: Sequence[str]) -> list[str]:
+    """A tuple of calls as an argument; one that has but one line stands on one."""
+    whole = f"    {name}=({lines[0].strip()}),"
+    if len(lines) == 1 and len(whole) <= WIDTH:
+        return [whole]
+    return [f"    {name}=(", *lines, "    ),"]
+
+
+def _statement(name: str, arguments: Sequence[str], indent: int) -> list[str]:
+    """A call that stands alone."""
+    *lines, last = call(name, arguments, indent - 1)  # without the comma
+    return _indented([*lines, last.removesuffix(",")], indent)
+
+
+def _docstring(first: str, *more: str) -> list[str]:
+    """A docstring with its first line, which is broken where it is too long, and more below."""
+    lines = textwrap.wrap(first, WIDTH - 6, break_long_words=False)
+    if len(lines) == 1 and not more:
+        return [f'"""{first}"""']
+    below = [line for text in more for line in ("", text)]
+    return [f'"""{lines[0]}', *lines[1:], *below, '"""']
+
+
+def _tuple(values: Sequence[Any]) -> str:
+    inner = ", ".join(map(literal, values))
+    return f"({inner},)" if len(values) == 1 else f"({inner})"
+
+
+def _escaped(letter: str) -> str:
+    if letter == "\\" or not (letter.isascii() or letter.isalpha()) or not letter.isprintable():
+        return letter.encode("unicode_escape").decode()
+    return letter
+
+
+def _ascii(text: str) -> str:
+    """A text for a comment or a docstring: letters as they are, no signs that look like others."""
+    return "".join(c if c.isascii() or c.isalpha() else "?" for c in text if c.isprintable()).replace('"""', "'''")
+
+
+def _in_block(text: str) -> str:
+    """A text within three double quotes."""
+    escaped = "".join(letter if letter == "\n" else _escaped(letter) for letter in text)
+    return escaped.replace('"""', '\\"\\"\\"')

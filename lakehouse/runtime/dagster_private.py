@@ -1,0 +1,143 @@
+"""Every private name of Dagster that the lakehouse uses: what it is for, and which public call is missing (Dagster 1.13.27).
+
+Dagster may change any of them in any release. `lakehouse_tests/runtime/test_dagster_private.py` has a test for each that fails
+when it does, and one that finds a private name in any other module of the package. Importing this module imports no Dagster.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import dagster as dg
+    from dagster._core.definitions.reconstruct import ReconstructableJob  # noqa: F401
+    from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus  # noqa: F401
+    from dagster._core.remote_representation.external import RemoteRepository, RemoteSchedule, RemoteSensor  # noqa: F401
+    from dagster._serdes import ConfigurableClassData  # noqa: F401
+
+#: Types, imported when they are first asked for.
+_TYPES = {
+    # the production instance's launcher: the base class of every launcher, and its answer; `dagster` exports none of them
+    "CheckRunHealthResult": "dagster._core.launcher",
+    "DefaultRunLauncher": "dagster._core.launcher",
+    "WorkerStatus": "dagster._core.launcher",
+    # its storage: an argument of `from_config_value`, which Dagster calls on every storage
+    "ConfigurableClassData": "dagster._serdes",
+    # commands: what the public `build_reconstructable_job` returns
+    "ReconstructableJob": "dagster._core.definitions.reconstruct",
+    # commands: what `repository` returns, and what is in it
+    "RemoteRepository": "dagster._core.remote_representation.external",
+    "RemoteSchedule": "dagster._core.remote_representation.external",
+    "RemoteSensor": "dagster._core.remote_representation.external",
+}
+#: What `make start` runs as the daemon. The public `dagster-daemon` is a script, which an environment may not have installed.
+DAEMON_MODULE = "dagster._daemon"
+#: The logger that warns of every blocking check of a skipped step. No setting changes its level.
+PLAN_LOGGER = "dagster._core.execution.plan.active"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _TYPES:
+        return getattr(importlib.import_module(_TYPES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+# --- steps -------------------------------------------------------------------------------------------------------------
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether ^C or Terminate raised this in a step. The public API does not export the error."""
+    from dagster._core.errors import DagsterExecutionInterruptedError
+
+    return isinstance(error, (KeyboardInterrupt, DagsterExecutionInterruptedError))
+
+
+def interrupt_again() -> None:
+    """Note an interrupt that was raised already, so that the run ends. A retry policy has no way to except an error."""
+    from dagster._utils import interrupts
+
+    interrupts._received_interrupt["received"] = True
+
+
+# --- the instance's tables ---------------------------------------------------------------------------------------------
+
+
+def event_log_table() -> Any:
+    """The SQL table of events. The public API reads one kind of event at a time, and on SQLite opens a file per run."""
+    from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+
+    return SqlEventLogStorageTable
+
+
+def has_file_per_run(event_log_storage: Any) -> bool:
+    """Whether the events of each run are a SQLite file. The public API does not tell how an instance stores them."""
+    from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+
+    return isinstance(event_log_storage, SqliteEventLogStorage)
+
+
+def event_of(stored: str) -> "dg.EventLogEntry":
+    """An event from the text that its row has. No public call reads one."""
+    import dagster as dg
+    from dagster._serdes import deserialize_value
+
+    return deserialize_value(stored, dg.EventLogEntry)
+
+
+def runs_table() -> Any:
+    """The SQL table of runs. The public `RunsFilter` takes whole run ids, not the first characters of one."""
+    from dagster._core.storage.runs.schema import RunsTable
+
+    return RunsTable
+
+
+# --- schedules and sensors ---------------------------------------------------------------------------------------------
+
+
+def repository(instance: "dg.DagsterInstance", *, module: str, location: str) -> "RemoteRepository":
+    """A module's definitions as webserver and daemon see them. The public API gives no schedule or sensor its id."""
+    from dagster._core.remote_origin import InProcessCodeLocationOrigin
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    target = LoadableTargetOrigin(executable_path=sys.executable, module_name=module)
+    loaded = InProcessCodeLocationOrigin(target, location_name=location).create_location(instance)
+    return next(iter(loaded.get_repositories().values()))
+
+
+def ticks(after: datetime, cron: str, timezone: str) -> Iterator[datetime]:
+    """When a cron ticks from an instant on. The public API has no cron, and Dagster's reading of one is what counts."""
+    from dagster._utils.schedules import schedule_execution_time_iterator
+
+    return schedule_execution_time_iterator(after.timestamp(), cron, timezone)
+
+
+# --- code servers ------------------------------------------------------------------------------------------------------
+
+
+def code_server(run: "dg.DagsterRun") -> dict[str, Any]:
+    """The code server that started a run: its `host` (none: a socket); empty when none did. No public name for the run's tag."""
+    from dagster._core.storage.tags import GRPC_INFO_TAG
+
+    found: dict[str, Any] = json.loads(run.tags.get(GRPC_INFO_TAG, "{}"))
+    return found
+
+
+def ask_for_worker(
+    launcher: "DefaultRunLauncher", run_id: str, *, timeout: int
+) -> Literal["alive", "gone", "run over", "no answer"]:
+    """Whether the code server that started a run still has its process. No public launcher asks a code server this."""
+    from dagster._core.errors import DagsterUserCodeUnreachableError
+    from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+    from dagster._serdes import deserialize_value
+
+    client = launcher._get_grpc_client_for_termination(run_id)
+    if client is None:
+        return "run over"
+    try:
+        reply = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run_id), timeout=timeout)
+    except DagsterUserCodeUnreachableError:
+        return "no answer"
+    return "alive" if deserialize_value(reply, CanCancelExecutionResult).can_cancel else "gone"

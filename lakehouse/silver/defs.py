@@ -1,0 +1,10 @@
+"""What silver gives to the code location."""
+
+import dagster as dg
+
+from lakehouse.settings import Settings
+from lakehouse.silver.assets import silver_asset
+
+
+def build_defs(settings: Settings) -> dg.Definitions:
+    return dg.Definitions(assets=[silver_asset(spec) for spec in settings.tables])

@@ -1,0 +1,106 @@
+"""TableSpec: one record from which landing, bronze, silver, checks, freshness and the dbt source of a table follow.
+
+What belongs here: frozen records that validate themselves and say how to fix what they refuse.
+What does not: reading, writing, dagster, anything about one particular table.
+
+    TableSpec(
+        name="vendas", source=AirbyteStream("vendas"), key=("id",), order=("updated_at",),
+        columns=(Column("id", "bigint"), ..., Column("total", "decimal(18,4)", expression="quantidade * valor")),
+        rules=(not_null("pedido_id"), accepted_values("status", "paid", "deleted", action="warn"), min_rows(1)),
+    )
+"""
+
+from lakehouse.tables.spec.columns import EXTRA, EXTRACTED_AT, RECORD_DIGEST, Column, Form, Observed
+from lakehouse.tables.spec.dialect import Csv
+from lakehouse.tables.spec.policies import Health, Retention, Subject
+from lakehouse.tables.spec.rules import (
+    Action,
+    InRange,
+    OwnCheck,
+    References,
+    RowKind,
+    RowRule,
+    TableAction,
+    TableKind,
+    TableRule,
+    Unique,
+    accepted_values,
+    expression,
+    in_range,
+    matches,
+    min_rows,
+    not_null,
+    references,
+    unique,
+    volume_drop,
+)
+from lakehouse.tables.spec.sources import (
+    AirbyteConnector,
+    AirbyteServer,
+    AirbyteStream,
+    DeltaSource,
+    Feed,
+    PlainFiles,
+    Source,
+    SyncMode,
+    reads_same,
+)
+from lakehouse.tables.spec.table import (
+    Drift,
+    OnChange,
+    Sync,
+    TableSpec,
+    check_references,
+    check_subjects,
+    check_tables,
+    check_unique,
+)
+
+__all__ = [
+    "EXTRA",
+    "EXTRACTED_AT",
+    "RECORD_DIGEST",
+    "Action",
+    "AirbyteConnector",
+    "AirbyteServer",
+    "AirbyteStream",
+    "Column",
+    "Csv",
+    "DeltaSource",
+    "Drift",
+    "Feed",
+    "Form",
+    "Health",
+    "InRange",
+    "Observed",
+    "OnChange",
+    "OwnCheck",
+    "PlainFiles",
+    "References",
+    "Retention",
+    "RowKind",
+    "RowRule",
+    "Source",
+    "Subject",
+    "Sync",
+    "SyncMode",
+    "TableAction",
+    "TableKind",
+    "TableRule",
+    "TableSpec",
+    "Unique",
+    "accepted_values",
+    "check_references",
+    "check_subjects",
+    "check_tables",
+    "check_unique",
+    "expression",
+    "in_range",
+    "matches",
+    "min_rows",
+    "not_null",
+    "reads_same",
+    "references",
+    "unique",
+    "volume_drop",
+]

@@ -1,0 +1,37 @@
+"""`make doctor` on tables of other writers: what each has, and whether it is read."""
+
+from dataclasses import replace
+
+import pytest
+
+import lakehouse.tables
+from lakehouse.commands.doctor import sources
+from lakehouse.tables.spec import DeltaSource
+from lakehouse.tables.vendas import VENDAS
+from lakehouse_tests.foreign import Theirs
+
+
+@pytest.fixture
+def found(tmp_path, monkeypatch):
+    """What is found of a table that is made of another writer's in a folder."""
+
+    def ask(**how):
+        spec = replace(VENDAS, source=DeltaSource(str(tmp_path / "t"), "vendas_spark", **how))
+        monkeypatch.setattr(lakehouse.tables, "ALL", (spec,))
+        [finding] = sources()
+        return finding.state, finding.message
+
+    return ask
+
+
+def test_a_table_that_is_read_is_named_with_its_features(found, tmp_path):
+    Theirs(tmp_path / "t", {"id": "long"}, mapped=True, features=["deletionVectors"]).add({"id": [1, 2]}, deleted=[0])
+    assert found() == ("ok", f"vendas_spark {tmp_path}/t: version 1 with deletionVectors, columnMapping, 1 files")
+
+
+def test_one_that_is_not_read_is_a_fault_with_its_remedy(found, tmp_path):
+    assert found() == ("WRONG", f"vendas_spark: there is no Delta table in {tmp_path}/t. Look at its DeltaSource.")
+    theirs = Theirs(tmp_path / "t", {"id": "long", "at": "timestamp"}, partition_by=["at"])
+    theirs.add({"id": [1]}, partition={"at": "2021-09-08 11:11:11"})
+    assert found()[0] == "WRONG" and "has no time zone. Name the zone" in found()[1]
+    assert found(timezone="America/Sao_Paulo")[0] == "ok"
