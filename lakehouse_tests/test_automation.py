@@ -1,13 +1,11 @@
-"""What starts a run: jobs, schedules, the landing sensor and the commands, with what each says when it cannot."""
+"""What starts a run: jobs, schedules and the commands, with what each says when it cannot."""
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -17,7 +15,6 @@ from lakehouse import __main__
 from lakehouse.automation import JOBS, OWN_JOBS, TIMEZONE
 from lakehouse.commands import runs
 from lakehouse.definitions import build_defs
-from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings, project_folder
 
 ENVIRONMENTS = ("dev", "staging", "prod")
@@ -108,112 +105,6 @@ def test_schedules_and_the_sensor_start_by_themselves_only_where_that_is_declare
     assert {sensor.name for sensor in found.sensors} == {"landing_files", "watch", "deliver"}
     assert {sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in found.sensors} == {env != "dev"}
     assert ("medallion_etl_daily" in running, "bronze_to_silver_daily" in running) == (env != "dev", env == "prod")
-
-
-# --- the landing sensor ----------------------------------------------------------------------------------------------
-
-
-class Landing:
-    """A landing folder, the sensor over it, and the cursor between its ticks."""
-
-    def __init__(self, root: Path) -> None:
-        self.settings = Settings(root=str(root))
-        self.folder = root / "landing" / "raw" / "vendas"
-        self.cursor: str | None = None
-
-    def land(self, name: str, text: str = "{}\n") -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / name
-        path.write_text(text)
-        return path
-
-    def tick(self, instance: dg.DagsterInstance) -> dg.RunRequest | dg.SkipReason:
-        with dg.build_sensor_context(instance=instance, cursor=self.cursor) as context:
-            (outcome,) = landing_sensor(self.settings)(context)
-            self.cursor = context.cursor
-        return outcome
-
-
-@pytest.fixture
-def landing(tmp_path):
-    return Landing(tmp_path)
-
-
-@pytest.fixture
-def instance():
-    with dg.DagsterInstance.ephemeral() as found:
-        yield found
-
-
-def test_nothing_landed_is_no_run(landing, instance):
-    outcome = landing.tick(instance)
-    assert isinstance(outcome, dg.SkipReason)
-    assert landing.settings.landing in outcome.skip_message
-    assert landing.cursor is None
-
-
-def test_new_files_are_one_run_and_the_same_listing_is_none(landing, instance):
-    landing.land("2024_01_01_1_0.jsonl")
-    landing.land("2024_01_01_1_1.jsonl")
-    first = landing.tick(instance)
-    assert isinstance(first, dg.RunRequest)
-    assert json.loads(landing.cursor)["files"] == 2
-    assert isinstance(landing.tick(instance), dg.SkipReason)
-    landing.land("2024_01_02_1_0.jsonl")
-    second = landing.tick(instance)
-    assert isinstance(second, dg.RunRequest)
-    assert second.run_key != first.run_key
-
-
-def test_a_file_delivered_again_under_its_name_is_a_run(landing, instance):
-    path = landing.land("2024_01_01_1_0.jsonl", "{}\n")
-    assert isinstance(landing.tick(instance), dg.RunRequest)
-    path.write_text("{} \n")
-    assert isinstance(landing.tick(instance), dg.RunRequest)
-
-
-def test_files_that_are_not_data_or_of_no_declared_stream_are_no_run(landing, instance):
-    landing.land("_SUCCESS")
-    landing.land(".part")
-    landing.land("empty.jsonl", "")
-    other = landing.folder.parent / "undeclared"
-    other.mkdir()
-    (other / "a.jsonl").write_text("{}\n")
-    assert isinstance(landing.tick(instance), dg.SkipReason)
-
-
-@pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED])
-def test_while_a_run_is_on_its_way_the_cursor_stays_so_that_nothing_is_missed(landing, instance, status):
-    landing.land("2024_01_01_1_0.jsonl")
-    landing.tick(instance)
-    before = landing.cursor
-    run = instance.create_run_for_job(dg.job(name="medallion_etl")(lambda: None), status=status)
-    landing.land("2024_01_02_1_0.jsonl")
-    assert "on its way" in landing.tick(instance).skip_message
-    assert landing.cursor == before
-    instance.report_run_failed(run)
-    assert isinstance(landing.tick(instance), dg.RunRequest)
-    assert landing.cursor != before
-
-
-def test_a_run_of_another_job_delays_nothing(landing, instance):
-    instance.create_run_for_job(dg.job(name="other")(lambda: None), status=dg.DagsterRunStatus.STARTED)
-    landing.land("2024_01_01_1_0.jsonl")
-    assert isinstance(landing.tick(instance), dg.RunRequest)
-
-
-def test_a_tick_reads_no_landed_file_and_leaves_all_as_they_are(landing, instance):
-    path = landing.land("2024_01_01_1_0.jsonl")
-    os.utime(path, ns=(1, path.stat().st_mtime_ns))
-    before = path.stat()
-    landing.tick(instance)
-    after = path.stat()
-    assert (after.st_mtime_ns, after.st_ino, after.st_size) == (before.st_mtime_ns, before.st_ino, before.st_size)
-    assert list(landing.folder.rglob("*")) == [path]
-
-
-def test_the_sensor_requests_the_job_that_takes_in_what_landed(landing):
-    assert [target.job_name for target in landing_sensor(landing.settings).targets] == ["medallion_etl"]
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

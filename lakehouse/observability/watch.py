@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,7 @@ from lakehouse.observability import eventlog, outbox
 from lakehouse.observability.alerts import ALERTS_TABLE, Alert, Kind, raise_alerts
 from lakehouse.observability.eventlog import Entry
 from lakehouse.observability.events import Event, publish_all
+from lakehouse.runtime.steps import ATTEMPT_TAG
 
 _WATCHED = (
     dg.DagsterEventType.RUN_START,
@@ -36,6 +37,9 @@ _WATCHED = (
 _AT_ONCE = 2000
 #: A first tick looks back so far; what failed before is history.
 _LOOK_BACK = timedelta(hours=1)
+#: So many failures of runs that the landing sensor requested are an alert of their own.
+_OFTEN = 3
+_NOT_TAKEN = "not_taken"
 _GONE = ("UNEXPECTED_TERMINATION", "RUN_WORKER_RESTART", "START_TIMEOUT")
 _WRAPPERS = ("Dagster", "RetryRequested")
 _STEP_OF_LINK = "/runs/{}?selection={}"
@@ -145,13 +149,17 @@ def _alerts(instance: dg.DagsterInstance, entry: Entry, *, ui: str) -> list[Aler
     if kind == dg.DagsterEventType.RUN_SUCCESS:
         job = entry.entry.job_name or ""
         at, run = _at(entry), entry.entry.run_id
-        kinds: tuple[Kind, ...] = ("run_failure", "run_worker_gone")
+        ends: tuple[tuple[Kind, str], ...] = (
+            ("run_failure", "run_failure"),
+            ("run_worker_gone", "run_worker_gone"),
+            ("automation", _NOT_TAKEN),
+        )
         return [
             Alert(
-                what, "info", f"{job} succeeded", "", f"{what}:{job}", run, job,
+                what, "info", f"{job} succeeded", "", f"{name}:{job}", run, job,
                 link=_link(ui, run), state="resolved", occurred_at=at,
             )
-            for what in kinds
+            for what, name in ends
         ]  # fmt: skip
     if kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
         return [_check(entry, ui=ui)]
@@ -178,7 +186,8 @@ def _run_failed(instance: dg.DagsterInstance, entry: Entry, *, ui: str) -> list[
     what = f"Step {step} of {job}" if step else job
     explained = explain(error) if error is not None else one_line(message) or "no reason was recorded"
     at = _at(entry)
-    return [
+    attempt = int(run.tags.get(ATTEMPT_TAG, 0)) if run is not None else 0
+    failed = [
         Alert(
             "run_worker_gone" if gone else "run_failure",
             severity="error",
@@ -192,6 +201,20 @@ def _run_failed(instance: dg.DagsterInstance, entry: Entry, *, ui: str) -> list[
             occurred_at=at,
         )
     ]
+    return [*failed, _not_taken(failed[0], attempt)] if attempt >= _OFTEN else failed
+
+
+def _not_taken(failed: Alert, attempt: int) -> Alert:
+    """That files have landed and no run takes them in, although the landing sensor asks again and again."""
+    return replace(
+        failed,
+        kind="automation",
+        subject=f"{failed.job} has failed {attempt} times in a row: what landed is not taken in",
+        body=f"{failed.body} The sensor landing_files asks again, at least once an hour,"
+        f" and every run of {failed.job} counts: fix the cause, then type make trigger JOB={failed.job}.",
+        key=f"{_NOT_TAKEN}:{failed.job}",
+        id="",
+    )
 
 
 def _check(entry: Entry, *, ui: str) -> Alert:

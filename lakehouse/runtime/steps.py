@@ -32,6 +32,8 @@ ACTIVE = [
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
 ]
+#: A run's tag: how many runs in a row were asked for by the landing sensor, with this one, since the last that succeeded.
+ATTEMPT_TAG = "lakehouse/attempt"
 #: A conflict or a busy table is over in seconds; three tries within about half a minute.
 RETRY = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 

@@ -11,6 +11,7 @@ from lakehouse.observability import alerts, eventlog, events, outbox
 from lakehouse.observability.alerts import ALERTS_TABLE
 from lakehouse.observability.events import EVENTS_TABLE
 from lakehouse.observability.watch import JobSla, look
+from lakehouse.runtime.steps import ATTEMPT_TAG
 
 UI = "http://127.0.0.1:3000"
 
@@ -93,6 +94,19 @@ def test_a_run_that_succeeds_ends_the_failure_of_its_job_only(instance, storage)
     assert [(row["key"], row["state"]) for row in stored(storage)] == [
         ("run_failure:a", "raised"), ("run_failure:b", "raised"), ("run_failure:a", "resolved"),
     ]  # fmt: skip
+
+
+def test_the_third_failure_in_a_row_of_what_the_landing_sensor_asks_for_is_an_alert_of_its_own(instance, storage):
+    tries = [run(job="medallion_etl", outcome="failure", tags={ATTEMPT_TAG: str(n)}) for n in (1, 2, 3, 4)]
+    put(instance, tries)
+    cursor = look(instance, storage, cursor=None).cursor
+    told = [row for row in stored(storage) if row["kind"] == "automation"]
+    assert [row["run_id"] for row in told] == [one.run_id for one in tries[2:]]  # one incident, counted
+    assert told[0]["subject"] == "medallion_etl has failed 3 times in a row: what landed is not taken in"
+    assert "make trigger JOB=medallion_etl" in told[0]["body"]
+    put(instance, [run(job="medallion_etl")])
+    look(instance, storage, cursor=cursor)
+    assert ("not_taken:medallion_etl", "resolved") in [(row["key"], row["state"]) for row in stored(storage)]
 
 
 def test_a_success_before_a_failure_is_not_its_end(instance, storage):
