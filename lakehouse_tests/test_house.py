@@ -177,6 +177,12 @@ def test_pure_modules_import_without_dagster(room, tmp_path):
     _import_in_a_process(names, refused=refused, absent=["pyspark"], folder=tmp_path)
 
 
+def test_the_suite_is_collected_where_there_is_no_fuse():
+    """Its client loads the system's library when it is imported: only the process that mounts may do so."""
+    names = ["lakehouse_tests.faults.power.test_power"]
+    _import_in_a_process(names, refused=[], absent=["mfusepy"], folder=PROJECT)
+
+
 @pytest.mark.spark
 def test_the_modules_of_spark_import_without_dagster(tmp_path):
     assert set(_pure("core")) >= NEED_SPARK

@@ -100,20 +100,20 @@ def cast_lines(
             way = f"Correct explode={spec.explode!r}, declare path='$' for an element itself, or correct the source"
             yield f"{table} records have no array of {of_what} there{sample}. {way}."
             continue
-        values = "records have elements whose values" if column in spec.of_elements else "values"  # what is counted are records
+        of = "records have elements whose " if column in spec.of_elements else ""  # what is counted are records
         if column.steps and column.type == "string":
-            yield f"{table} {values} are no documents{sample}. Correct the path {column.path!r} or the source."
+            yield f"{table} {of}values are no documents{sample}. Correct the path {column.path!r} or the source."
             continue
         if spec.transform is not None and (made := _accepted(session, column, texts)):
             yield (
-                f"{table} {values} are no {column.type} after the transform {spec.transform!r}{shown(made, hidden=hidden)}: its "
-                "result is beyond the type, or has digits that it has no room for. Round it there, or widen the type."
+                f"{table} {of}values are no {column.type} after the transform {spec.transform!r}{shown(made, hidden=hidden)}: "
+                "its result is beyond the type, or has digits that it has no room for. Round it there, or widen the type."
             )
             continue
         found = hint(session, column, texts)
         again = f" Then make rebuild TABLE={spec.name}." if found.declare else ""
         yield (
-            f"{table} {values} are no {column.type}{sample}: {found.cause}. "
+            f"{table} {of}values are no {column.type}{sample}: {found.cause}. "
             f"{unnamed(column) if hidden and column.type == 'boolean' else found.way}{again}"
         )
 

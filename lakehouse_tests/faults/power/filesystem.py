@@ -18,10 +18,9 @@ from typing import Any, BinaryIO
 
 import mfusepy
 
-MARK = ".mark-"
+from lakehouse_tests.faults.power.states import MARK
+
 _SPILL = "/spill"
-#: What the journal holds: the operation and what it was given. Files are numbered, since names change.
-Operation = tuple[Any, ...]
 
 
 @dataclass

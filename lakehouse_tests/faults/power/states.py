@@ -12,9 +12,12 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from lakehouse_tests.faults.power.filesystem import Operation
-
+#: A folder with a name that begins so is a report: the rest of the name is what is reported.
+MARK = ".mark-"
+#: What the journal holds: the operation and what it was given. Files are numbered, since names change.
+Operation = tuple[Any, ...]
 _SUBSETS = 3
 
 

@@ -20,7 +20,7 @@ from lakehouse.core.table.transaction import Transaction, commit_staged, restore
 from lakehouse.maintenance.optimise import clean_log
 from lakehouse_tests.conftest import Lake
 from lakehouse_tests.faults.driver import ITENS
-from lakehouse_tests.faults.power.filesystem import MARK
+from lakehouse_tests.faults.power.states import MARK
 
 COLUMNS = {"a": "bigint", "dia": "string"}
 MORE = {**COLUMNS, "b": "string"}
