@@ -15,6 +15,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.dashboard.reading import Lake, Reader, Row
 from lakehouse.observability import channels, outbox, routing
+from lakehouse.observability.incidents import channel_of
 from lakehouse.observability.notifier import DELIVERIES, DELIVERIES_TABLE, INCIDENTS_TABLE, load
 from lakehouse.observability.routing import Routing
 from lakehouse.observability.table_health import targets
@@ -65,7 +66,7 @@ def read(lake: Lake) -> Alerts:
         standing=[row for row in incidents if row["state"] == "open"],
         past=[row for row in incidents if row["state"] != "open"],
         deliveries=deliveries[::-1],
-        configured=tuple(channels.of_settings(lake.settings)),
+        configured=tuple(dict.fromkeys(channel_of(target) for target in channels.of_settings(lake.settings))),
         routing=rules,
         wrong=wrong,
         document=routing.document(rules),

@@ -1,9 +1,12 @@
 """Channels: how one message leaves: Kafka, e-mail, Slack. Each sends with time-outs of its own, or raises.
 
-A channel that is not configured does not exist here. Heavy clients are imported when one is used.
+A channel that is not configured does not exist here. What a message goes to is a target: `kafka`, `slack`, or one recipient of a
+channel that has several (`email:ana@example.org`), so that what one refuses, or takes twice, is no other's. Heavy clients are
+imported when one is used.
 """
 
 import json
+import re
 import smtplib
 import ssl
 from collections.abc import Mapping
@@ -28,16 +31,18 @@ class DeliveryError(LakehouseError):
     """A message did not go out; it is tried again.
 
     Args:
-        pause: how long the channel wants to be left alone.
+        pause: how long the target wants to be left alone.
+        refused: there is no such recipient, and asking again changes nothing.
     """
 
-    def __init__(self, what: str, *, remedy: str, pause: timedelta | None = None) -> None:
+    def __init__(self, what: str, *, remedy: str, pause: timedelta | None = None, refused: bool = False) -> None:
         super().__init__(one_line(what), remedy=remedy)
         self.pause = pause
+        self.refused = refused
 
 
 class Sender(Protocol):
-    """One configured channel."""
+    """One target."""
 
     def send(self, message: Message) -> None:
         """Send one message; when this returns, the server has taken it.
@@ -71,10 +76,11 @@ class KafkaSender:
 
 @dataclass(frozen=True)
 class EmailSender:
-    """By SMTP, encrypted: STARTTLS for `smtp://`, TLS from the start for `smtps://`. A server that offers neither is refused."""
+    """By SMTP to one address, encrypted: STARTTLS for `smtp://`, TLS from the start for `smtps://`. A server that offers neither
+    is refused."""
 
     url: str = field(repr=False)
-    recipients: tuple[str, ...] = ()
+    recipient: str = ""
 
     def send(self, message: Message) -> None:
         server = urlsplit(self.url)
@@ -82,7 +88,7 @@ class EmailSender:
         mail = EmailMessage()
         mail["Subject"] = message.subject
         mail["From"] = user if "@" in user else f"lakehouse@{host}"
-        mail["To"] = ", ".join(self.recipients)
+        mail["To"] = self.recipient
         mail["Message-ID"] = f"<{message.id}@lakehouse>"
         mail["X-Lakehouse-Alert"] = f"{message.kind} {message.severity} {message.state}"
         mail.set_content(message.body)
@@ -97,16 +103,19 @@ class EmailSender:
                     client.starttls(context=context)
                 if user:
                     client.login(user, unquote(server.password or ""))
-                refused = client.send_message(mail)
+                client.send_message(mail)
+        except smtplib.SMTPRecipientsRefused as error:
+            code, reply = next(iter(error.recipients.values()))
+            raise DeliveryError(
+                f"The mail server {host} refused {self.recipient}: {_reason(smtplib.SMTPResponseException(code, reply))}.",
+                remedy="Check LAKEHOUSE_ALERT_EMAILS.",
+                refused=_is_final(code, reply),
+            ) from None
         except (smtplib.SMTPException, OSError) as error:
             raise DeliveryError(
                 f"The mail server {host} did not take the message: {_reason(error)}.",
                 remedy="Check that it runs and LAKEHOUSE_SMTP_URL; it is tried again.",
             ) from None
-        if refused:
-            raise DeliveryError(
-                f"The mail server {host} refused {', '.join(refused)}; others have it.", remedy="Check LAKEHOUSE_ALERT_EMAILS."
-            )
 
 
 @dataclass(frozen=True)
@@ -153,19 +162,19 @@ class SlackSender:
 def senders(
     *, kafka: str = "", smtp: str = "", emails: tuple[str, ...] = (), token: str = "", channel: str = "", slack_url: str = ""
 ) -> Mapping[str, Sender]:
-    """The configured channels by name."""
+    """The configured targets by name."""
     out: dict[str, Sender] = {}
     if kafka:
         out["kafka"] = KafkaSender(kafka)
     if smtp and emails:
-        out["email"] = EmailSender(smtp, emails)
+        out |= {f"email:{address}": EmailSender(smtp, address) for address in emails}
     if token and channel:
         out["slack"] = SlackSender(token, channel, slack_url)
     return out
 
 
 def of_settings(settings: Settings) -> Mapping[str, Sender]:
-    """The channels that these settings name."""
+    """The targets that these settings name."""
     return senders(
         kafka=settings.kafka_bootstrap,
         smtp=settings.smtp_url.get_secret_value(),
@@ -174,6 +183,13 @@ def of_settings(settings: Settings) -> Mapping[str, Sender]:
         channel=settings.slack_channel,
         slack_url=settings.slack_url,
     )
+
+
+def _is_final(code: int, reply: bytes) -> bool:
+    """Whether a server says that there is no such mailbox (RFC 5321, RFC 3463); 5.7 is about the sender, 5.2.2 a full one."""
+    if re.match(rb"[245]\.\d+\.\d+", reply):
+        return reply.startswith((b"5.1.", b"5.2.1"))
+    return code in (550, 551, 553)
 
 
 def _escaped(text: str) -> str:

@@ -26,6 +26,11 @@ class Mailbox:
     ca: Path
     mails: list[EmailMessage] = field(default_factory=list)
     answer: str = ""  # instead of taking the mail
+    refused: dict[str, str] = field(default_factory=dict)  # what is answered to an address instead of 250
+
+    def of(self, address: str) -> list[str]:
+        """The subjects of what an address got."""
+        return [str(mail["Subject"]) for mail in self.mails if mail["To"] == address]
 
     @property
     def subjects(self) -> list[str]:
@@ -49,6 +54,11 @@ def mail_server(folder: Path, *, starttls: bool = True, password: str = "s3cret-
     box = Mailbox("", ca)
 
     class Handler:
+        async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+            if address not in box.refused:
+                envelope.rcpt_tos.append(address)
+            return box.refused.get(address, "250 OK")
+
         async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
             if box.answer:
                 return box.answer

@@ -30,13 +30,13 @@ def play(alerts: list[dict], *, minutes: int, routing: Routing = EMAIL, up=lambd
         arrived = [a for a in waiting if a["raised_at"] <= now]
         waiting = waiting[len(arrived) :]
         incidents = take_in(incidents, arrived, routing=routing)
-        for message in due(incidents, routing=routing, channels=["email", "slack", "kafka"], now=now):
+        for message in due(incidents, routing=routing, targets=["email", "slack", "kafka"], now=now):
             n = next(n for n, incident in enumerate(incidents) if incident.number == message.incident)
             if up(now):
-                incidents[n] = delivered(incidents[n], message.channel, routing=routing, at=now)
+                incidents[n] = delivered(incidents[n], message.target, routing=routing, at=now)
                 sent.append((now, message))
             else:
-                incidents[n] = failed(incidents[n], message.channel, error="down", at=now)
+                incidents[n] = failed(incidents[n], message.target, error="down", at=now)
     return sent
 
 
@@ -141,13 +141,13 @@ def test_in_the_end_the_channel_knows_the_state_and_the_count_of_every_key(happe
 def test_only_what_is_over_told_and_old_is_forgotten():
     incidents = take_in([], [alert(1), alert(2, NOON, state="resolved"), alert(3, NOON, key="open")], routing=EMAIL)
     later = NOON + timedelta(days=8)
-    assert len(retained(incidents, routing=EMAIL, channels=["email"], now=later)) == 2  # nobody was told yet
+    assert len(retained(incidents, routing=EMAIL, targets=["email"], now=later)) == 2  # nobody was told yet
     notice = Alert("notice", "info", "1,234 orders loaded", occurred_at=NOON)
     (output,) = take_in([], [{**notice.row(), "number": 9}], routing=EMAIL)
-    assert retained([output], routing=EMAIL, channels=["email"], now=NOON) == [output]
-    assert retained([output], routing=EMAIL, channels=["email"], now=later) == []
+    assert retained([output], routing=EMAIL, targets=["email"], now=NOON) == [output]
+    assert retained([output], routing=EMAIL, targets=["email"], now=later) == []
     told = [delivered(incident, "email", routing=EMAIL, at=NOON) for incident in incidents]
-    assert [incident.key for incident in retained(told, routing=EMAIL, channels=["email"], now=later)] == ["open"]
+    assert [incident.key for incident in retained(told, routing=EMAIL, targets=["email"], now=later)] == ["open"]
 
 
 # --- the file --------------------------------------------------------------------------------------------------------

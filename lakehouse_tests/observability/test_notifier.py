@@ -145,16 +145,16 @@ def test_mail_goes_to_no_server_without_starttls_and_to_none_whose_certificate_i
     (incident,) = take_in([], [{**failed().row(), "number": 1}], routing=ALL)
     (tmp_path / "plain").mkdir()
     with mail_server(tmp_path / "plain", starttls=False) as plain, pytest.raises(DeliveryError, match="STARTTLS"):
-        EmailSender(plain.url, ("a@b.c",)).send(message(incident, "email"))
+        EmailSender(plain.url, "a@b.c").send(message(incident, "email"))
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(DeliveryError, match="certificate"):
-        EmailSender(mail.url, ("a@b.c",)).send(message(incident, "email"))
+        EmailSender(mail.url, "a@b.c").send(message(incident, "email"))
     assert mail.mails == plain.mails == []
 
 
 def test_a_wrong_password_is_reported_without_the_password(mail):
     (incident,) = take_in([], [{**failed().row(), "number": 1}], routing=ALL)
-    sender = EmailSender(mail.url.replace("s3cret-mail", "wr0ng-mail"), ("a@b.c",))
+    sender = EmailSender(mail.url.replace("s3cret-mail", "wr0ng-mail"), "a@b.c")
     with pytest.raises(DeliveryError, match="refused user and password") as caught:
         sender.send(message(incident, "email"))
     assert "wr0ng" not in str(caught.value) + repr(sender)
@@ -192,9 +192,91 @@ def test_without_a_channel_alerts_are_stored_and_a_later_channel_reports_the_ope
     assert "[ERROR] pedidos failed" in mail.subjects
 
 
+ANA, BIA, CAIO = "ana@example.org", "bia@example.org", "caio@example.org"
+NOBODY = "550 5.1.1 No such user here"
+
+
+@pytest.fixture
+def three(mail):
+    return senders(smtp=mail.url, emails=(ANA, BIA, CAIO))
+
+
+def play(storage, targets, *, minutes: int, begin: datetime) -> None:
+    """The notifier as its sensor calls it, four times a minute."""
+    for tick in range(minutes * 4):
+        notify(storage, targets, routing=ALL, now=begin + timedelta(seconds=15 * tick))
+
+
+def test_one_bad_address_of_three_costs_the_others_nothing_and_is_told_once(storage, three, mail):
+    mail.refused[BIA] = NOBODY
+    raise_alert(storage, failed())
+    play(storage, three, minutes=30, begin=datetime.now(UTC))
+    for address in (ANA, CAIO):
+        assert mail.of(address) == ["[ERROR] pedidos failed", "[ERROR] email:bia@example.org gets no alerts"]
+    assert mail.of(BIA) == []
+    assert list(notifier.refused(storage)) == [f"email:{BIA}"]
+    refused = [row for row in deliveries(storage) if row["channel"] == f"email:{BIA}"]
+    assert [(row["outcome"], "No such user" in row["error"]) for row in refused] == [("failed", True)]
+
+
+def test_an_address_that_exists_again_gets_what_stands_the_next_day(storage, three, mail):
+    mail.refused[BIA] = NOBODY
+    raise_alert(storage, failed())
+    begin = datetime.now(UTC)
+    play(storage, three, minutes=2, begin=begin)
+    mail.refused.clear()
+    play(storage, three, minutes=2, begin=begin + timedelta(hours=23))
+    assert mail.of(BIA) == []
+    play(storage, three, minutes=2, begin=begin + timedelta(hours=25))
+    assert "[ERROR] pedidos failed" in mail.of(BIA)
+    assert "[RESOLVED] email:bia@example.org gets no alerts" in mail.of(ANA)
+
+
+def test_an_address_that_is_taken_out_of_the_setting_is_no_trouble_any_more(storage, three, mail):
+    mail.refused[BIA] = NOBODY
+    raise_alert(storage, failed())
+    begin = datetime.now(UTC)
+    play(storage, three, minutes=2, begin=begin)
+    play(storage, senders(smtp=mail.url, emails=(ANA, CAIO)), minutes=2, begin=begin + timedelta(minutes=5))
+    assert "[RESOLVED] email:bia@example.org gets no alerts" in mail.of(ANA)
+    assert notifier.refused(storage) == {}
+
+
+@pytest.mark.parametrize("answer", ["450 4.2.1 Greylisted", "552 5.2.2 Mailbox full", "550 5.7.1 Relaying denied"])
+def test_a_refusal_that_may_pass_is_asked_again_for_that_address_alone(storage, three, mail, answer):
+    mail.refused[BIA] = answer
+    raise_alert(storage, failed())
+    begin = datetime.now(UTC)
+    play(storage, three, minutes=2, begin=begin)
+    mail.refused.clear()
+    play(storage, three, minutes=6, begin=begin + timedelta(minutes=6))
+    assert [mail.of(address) for address in (ANA, BIA, CAIO)] == [["[ERROR] pedidos failed"]] * 3
+
+
+def test_when_nobody_would_be_told_every_address_is_asked_again(storage, three, mail):
+    mail.refused |= dict.fromkeys((ANA, BIA, CAIO), NOBODY)
+    raise_alert(storage, failed())
+    begin = datetime.now(UTC)
+    play(storage, three, minutes=2, begin=begin)
+    mail.refused.clear()
+    play(storage, three, minutes=6, begin=begin + timedelta(minutes=6))
+    assert [mail.of(address) for address in (ANA, BIA, CAIO)] == [["[ERROR] pedidos failed"]] * 3
+
+
+def test_what_an_earlier_release_told_all_recipients_at_once_is_not_told_again(storage, three, mail):
+    raise_alert(storage, failed())
+    before = {"email": senders(smtp=mail.url, emails=(ANA,))[f"email:{ANA}"]}
+    assert notify(storage, before, routing=ALL).sent == 1
+    assert notify(storage, three, routing=ALL).sent == 0
+
+
 def test_the_settings_state_which_channels_there_are():
     assert set(senders()) == set()
-    assert set(senders(kafka="h:1", smtp="smtp://h", emails=("a@b.c",), token="t", channel="c")) == {"kafka", "email", "slack"}
+    assert set(senders(kafka="h:1", smtp="smtp://h", emails=("a@b.c",), token="t", channel="c")) == {
+        "kafka",
+        "email:a@b.c",
+        "slack",
+    }
     assert set(senders(smtp="smtp://h", token="t")) == set()  # to nobody, to no channel
     assert "pa55" not in repr(Settings(smtp_url="smtp://u:pa55@h:587", slack_token="xoxb-pa55"))
 

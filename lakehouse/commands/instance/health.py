@@ -1,7 +1,7 @@
 """`make health`: is all well? A line per part; the exit code is 1 when one is not.
 
     places (make doctor), services that are configured, the definitions, Dagster's daemons, schedules and sensors,
-    the last run of every job, how old the tables are
+    the last run of every job, recipients of alerts that do not exist, how old the tables are
 
 What nobody switched on does not have to be fresh: without a schedule or sensor that is on, old tables are a note.
 """
@@ -19,7 +19,7 @@ from lakehouse.commands.instance.schedules import Automation, declared, last_run
 from lakehouse.commands.instance.show import busy, local
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.text import one_line, span
-from lakehouse.observability import services
+from lakehouse.observability import notifier, services
 from lakehouse.observability.watch import explain
 from lakehouse.settings import Settings, dagster_home
 
@@ -64,6 +64,7 @@ def findings(settings: Settings, instance: dg.DagsterInstance, *, now: datetime 
     if on and not instance.get_daemon_heartbeats():
         yield Finding("WRONG", f"daemon: none works for the {on} schedules and sensors that are on. Run make start.")
     yield from _runs(instance, own)
+    yield from _refused(settings)
     yield from _ages(instance, own, automatic=bool(on), at=at)
 
 
@@ -107,6 +108,17 @@ def _runs(instance: dg.DagsterInstance, own: "RemoteRepository") -> Iterator[Fin
             yield Finding("note", f"{job}: last run {ended} was canceled")
         else:
             yield Finding("WRONG", f"{job}: last run {ended} failed: {_why(instance, run.run_id)} make logs RUN={run.run_id[:8]}")
+
+
+def _refused(settings: Settings) -> Iterator[Finding]:
+    """Recipients of alerts that do not exist."""
+    try:
+        refused = notifier.refused(settings.storage)
+    except LakehouseError as error:
+        yield Finding("WRONG", f"alerts: {one_line(str(error))}")
+        return
+    for target, reason in refused.items():
+        yield Finding("WRONG", f"alerts: {target} gets none. {one_line(reason)}")
 
 
 def _why(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -11,6 +11,10 @@ from dagster._daemon.types import DaemonHeartbeat
 from benchmarks.past_runs import PastRun, put
 from lakehouse.commands.instance import cli, location
 from lakehouse.commands.instance.health import findings
+from lakehouse.observability import notifier
+from lakehouse.observability.alerts import Alert, raise_alert
+from lakehouse.observability.channels import DeliveryError
+from lakehouse.observability.routing import Routing
 from lakehouse.settings import load_settings
 
 
@@ -49,6 +53,23 @@ def test_a_job_whose_last_run_failed_is_named_with_step_error_and_what_to_type(w
     assert "WRONG  pedidos: last run" in capsys.readouterr().err
     put(instance, [PastRun(datetime.now(UTC), 1.0, job="pedidos")])
     assert wrong() == ()
+
+
+def test_a_recipient_of_alerts_that_does_not_exist_is_named(wrong):
+    class Mailbox:
+        def __init__(self, refused: bool) -> None:
+            self.refused = refused
+
+        def send(self, message) -> None:
+            if self.refused:
+                raise DeliveryError("The mail server h refused it: 550 5.1.1 No such user.", remedy="", refused=True)
+
+    storage = load_settings().storage
+    raise_alert(storage, Alert("run_failure", "error", "pedidos failed"))
+    for _ in range(2):  # what is refused is an alert of its own, which the next call takes in
+        notifier.notify(storage, {"email:a@b.c": Mailbox(False), "email:x@b.c": Mailbox(True)}, routing=Routing())
+    (output,) = wrong()
+    assert output.startswith("alerts: email:x@b.c gets none. The mail server h refused it: 550 5.1.1 No such user")
 
 
 def test_schedules_that_are_on_without_a_daemon_and_a_daemon_that_is_silent_are_wrong(wrong, instance, capsys):
