@@ -32,7 +32,7 @@ from lakehouse.landing.readers.registry import owned
 from lakehouse.maintenance.removal import remove_rows, rewrite
 from lakehouse.observability.services import SERVICES_TABLE
 from lakehouse.observability.table_health import HEALTH_TABLE
-from lakehouse.observability.topics import KAFKA_TABLE
+from lakehouse.observability.topics import KAFKA_TABLE, LAG_TABLE
 from lakehouse.silver import baseline, elements, inputs
 from lakehouse.silver.inputs import ROW_ID, Feed
 from lakehouse.silver.merge import Merge, baseline_ref
@@ -48,7 +48,7 @@ LEFT_AT = "left_at"
 #: In a bronze table, under this application id: the instant (seconds since 1970) before which its records have expired.
 FLOOR = baseline.FLOOR
 #: Tables of measurements, which grow with every run of the monitoring.
-MEASURED = (HEALTH_TABLE, SERVICES_TABLE, KAFKA_TABLE)
+MEASURED = (HEALTH_TABLE, SERVICES_TABLE, KAFKA_TABLE, LAG_TABLE)
 #: What a commit says that removes rows of which no ledger tells.
 _ASIDE = Provenance(maintenance="retention", operation="expire")
 #: The same where the ledger counts it. It reports nothing of what the rows that stay came from.

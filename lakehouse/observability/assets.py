@@ -19,7 +19,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.observability.watch import JobSla
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, failures
-from lakehouse.settings import Settings, listed
+from lakehouse.settings import Settings
 from lakehouse.tables.spec import TableSpec
 
 GROUP = "ops"
@@ -33,7 +33,7 @@ _ARGUMENTS: dict[str, Any] = {
     "freshness_policy": dg.FreshnessPolicy.time_window(fail_window=timedelta(minutes=30)),
 }
 #: Topics of our own, looked at besides those that are configured.
-_OWN_TOPICS = (("lakehouse.events", ""), ("lakehouse.alerts", ""))
+_OWN_TOPICS = ("lakehouse.events", "lakehouse.alerts")
 _KAFKA_SECONDS = 10.0
 _ERROR = dg.AssetCheckSeverity.ERROR
 
@@ -103,27 +103,44 @@ def _kafka_health(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         key=["ops", "kafka_health"],
         description="Per topic and consumer group: offsets, lag, messages since the last look, age of the newest, leaders.",
-        check_specs=[dg.AssetCheckSpec("leaders", asset=["ops", "kafka_health"], description="Every partition has a leader.")],
+        check_specs=[
+            dg.AssetCheckSpec("leaders", asset=["ops", "kafka_health"], description="Every partition has a leader."),
+            dg.AssetCheckSpec(
+                "lag", asset=["ops", "kafka_health"], description="No group has more unread messages than its bound allows."
+            ),
+        ],
         **_ARGUMENTS,
     )
     def kafka_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
         from lakehouse.observability import outbox, topics
 
         at = datetime.now(UTC)
-        watched = [*_OWN_TOPICS, *(_pair(text) for text in listed(settings.kafka_topics))] if settings.kafka_bootstrap else []
+        wanted = [*map(topics.Watched, _OWN_TOPICS), *topics.watched(settings.kafka_topics, max_lag=settings.kafka_max_lag)]
         with failures():
-            rows = topics.look(
-                lake.storage, settings.kafka_bootstrap, watched, at=at, run_id=context.run.run_id, patience=_KAFKA_SECONDS
+            found = topics.look(
+                lake.storage,
+                settings.kafka_bootstrap,
+                wanted if settings.kafka_bootstrap else [],
+                at=at,
+                run_id=context.run.run_id,
+                patience=_KAFKA_SECONDS,
             )
-            version = outbox.record(lake.storage, topics.KAFKA_TABLE, columns=topics.COLUMNS, rows=rows)
-        lost = sorted({row["topic"] for row in rows if row["leaderless"] or row["error"]})
+            version = outbox.record(lake.storage, topics.KAFKA_TABLE, columns=topics.COLUMNS, rows=found.topics)
+            if found.lags:
+                outbox.record(lake.storage, topics.LAG_TABLE, columns=topics.LAG_COLUMNS, rows=found.lags)
+        lost = sorted({row["topic"] for row in found.topics if row["leaderless"] or row["error"]})
         led = dg.AssetCheckResult(
             check_name="leaders",
             passed=not lost,
             severity=_ERROR,
             description=f"Without a leader, or no answer: {', '.join(lost)}" if lost else None,
         )
-        return dg.MaterializeResult(metadata={"delta_version": version, "topics": len(rows)}, check_results=[led])
+        behind = found.behind
+        read = dg.AssetCheckResult(
+            check_name="lag", passed=not behind, severity=_ERROR, description=f"{'; '.join(behind)}." if behind else None
+        )
+        metadata = {"delta_version": version, "topics": len(found.topics)}
+        return dg.MaterializeResult(metadata=metadata, check_results=[led, read])
 
     return kafka_health
 
@@ -173,8 +190,3 @@ def _run_metrics(surroundings: Surroundings) -> dg.AssetsDefinition:
         return dg.MaterializeResult(metadata={"runs": taken})
 
     return run_metrics
-
-
-def _pair(text: str) -> tuple[str, str]:
-    topic, _, group = text.partition(":")
-    return topic, group

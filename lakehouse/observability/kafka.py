@@ -116,12 +116,32 @@ def arrived(bootstrap: str, topic: str, since: Mapping[int, int], *, timeout: fl
 
 
 @dataclass(frozen=True)
+class PartitionLag:
+    """How far a group is in one partition, whose kept messages have the offsets from `begin` to before `end`.
+
+    `committed` is None where the group never committed.
+    """
+
+    partition: int
+    begin: int
+    end: int
+    committed: int | None
+
+    @property
+    def lag(self) -> int:
+        """Messages that the group has not read. A position outside what is kept (the topic was made anew, or messages expired)
+        is none: a consumer begins again there, so all that is kept is unread."""
+        at = self.committed
+        return self.end - (at if at is not None and self.begin <= at <= self.end else self.begin)
+
+
+@dataclass(frozen=True)
 class TopicHealth:
-    """One topic, and one group that reads it (`group` is empty for none): as Kafka's consumer-groups tool counts.
+    """One topic, and one group that reads it (`group` is empty for none).
 
     Args:
         end_offset: sum of the partitions' ends; `messages` what is still kept.
-        committed, lag: of the group; partitions without a committed offset count whole, as the tool shows none for them.
+        committed: sum of the group's positions; `lag` of what it has not read, `parts` by partition.
         newest_ms: the newest message's instant, milliseconds since 1970; None where there is no message.
         leaderless: partitions without a leader.
     """
@@ -135,6 +155,7 @@ class TopicHealth:
     committed: int | None
     lag: int | None
     newest_ms: int | None
+    parts: tuple[PartitionLag, ...] = ()
 
 
 def topics(bootstrap: str, watched: Sequence[tuple[str, str]], *, timeout: float) -> list[TopicHealth]:
@@ -180,7 +201,7 @@ def _topic(admin: Any, bootstrap: str, found: Any, *, watched: tuple[str, str], 
         asked = client("ConsumerGroupTopicPartitions")(group, [partition(topic, number) for number in led])
         reply = admin.list_consumer_group_offsets([asked], request_timeout=timeout)[group].result(timeout)
         committed = {part.partition: part.offset for part in reply.topic_partitions if part.offset >= 0}
-    lag = sum(ends[number] - at for number, at in committed.items() if number in ends)
+    parts = [PartitionLag(number, begins[number], ends[number], committed.get(number)) for number in sorted(ends) if group]
     return TopicHealth(
         topic,
         group,
@@ -189,8 +210,9 @@ def _topic(admin: Any, bootstrap: str, found: Any, *, watched: tuple[str, str], 
         sum(ends.values()),
         sum(ends[number] - begins[number] for number in ends),
         sum(committed.values()) if group else None,
-        lag if group else None,
+        sum(part.lag for part in parts) if group else None,
         newest,
+        tuple(parts),
     )
 
 

@@ -1,6 +1,7 @@
 """Metrics as Prometheus text: `make metrics` prints them, and `python -m lakehouse metrics --port 9464` serves them.
 
-    gold/slo_jobs, gold/slo_assets, ops/table_health, ops/kafka_health, ops/service_health, ops/incidents ─▶ text
+    gold/slo_jobs, gold/slo_assets, ops/table_health, ops/kafka_health, ops/kafka_lag, ops/service_health,
+    ops/incidents ─▶ text
 
 Read from the lake's own tables as they are now; nothing is measured here. A table that does not exist yet has no lines. The
 formats and their negotiation are the library's (prometheus_client), which is imported when it is used: it reads /proc then.
@@ -52,6 +53,7 @@ _KAFKA = {
     "leaderless": "Partitions without a leader.",
     "newest_age_seconds": "Seconds since its newest message, when it was measured.",
 }
+_PARTITION = {"lag": "Messages of the partition that the group has not read."}
 _SERVICE = {"healthy": "1 when it answered.", "milliseconds": "How long it took."}
 _INCIDENT = {"open": "How often what is still wrong has occurred."}
 #: A scrape asks as often as it likes; the tables change every five minutes.
@@ -94,6 +96,7 @@ _GROUPS = (
     _Group("lakehouse_asset", ("asset", "time_window"), _SLO, _all(TableRef("gold", "slo_assets"))),
     _Group("lakehouse_table", ("layer", "table"), _TABLE, _newest(table_health.HEALTH_TABLE)),
     _Group("lakehouse_kafka", ("topic", "group"), _KAFKA, _newest(topics.KAFKA_TABLE)),
+    _Group("lakehouse_kafka_partition", ("topic", "group", "partition"), _PARTITION, _newest(topics.LAG_TABLE)),
     _Group("lakehouse_service", ("service",), _SERVICE, _newest(services.SERVICES_TABLE)),
     _Group("lakehouse_incident", ("key", "severity"), _INCIDENT, _open_incidents),
 )

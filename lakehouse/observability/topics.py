@@ -1,6 +1,8 @@
-"""Topics: rows of `ops/kafka_health`, with what has come since the last look. The brokers are asked in `kafka.py`."""
+"""Topics: rows of `ops/kafka_health`, with what has come since the last look, and of `ops/kafka_lag`, a row per partition that a
+group reads. The brokers are asked in `kafka.py`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +13,7 @@ from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.text import one_line
 from lakehouse.observability import kafka, outbox
 from lakehouse.observability.deadline import within
+from lakehouse.settings import listed
 
 KAFKA_TABLE = TableRef("ops", "kafka_health")
 COLUMNS = {
@@ -29,28 +32,96 @@ COLUMNS = {
     "newest_age_seconds": "double",
     "error": "string",
 }
+LAG_TABLE = TableRef("ops", "kafka_lag")
+LAG_COLUMNS = {
+    "measured_at": "timestamp",
+    "run_id": "string",
+    "topic": "string",
+    "group": "string",
+    "partition": "bigint",
+    "begin_offset": "bigint",
+    "end_offset": "bigint",
+    "committed": "bigint",
+    "lag": "bigint",
+    "max_lag": "bigint",
+}
 _RECENT = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A topic that is looked at, with a group that reads it, or `""`; more than `max_lag` messages unread is an alert."""
+
+    topic: str
+    group: str = ""
+    max_lag: int | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """Rows of `ops/kafka_health` and of `ops/kafka_lag`."""
+
+    topics: list[dict[str, Any]]
+    lags: list[dict[str, Any]]
+
+    @property
+    def behind(self) -> list[str]:
+        """What is behind by more than its bound, in words."""
+        bounds = {(row["topic"], row["group"]): row["max_lag"] for row in self.lags}
+        return [
+            f"{row['group']} has not read {row['lag']:,} messages of {row['topic']} (at most {bound:,})"
+            for row in self.topics
+            if (bound := bounds.get((row["topic"], row["group"]))) is not None and row["lag"] > bound
+        ]
+
+
+def watched(text: str, *, max_lag: int) -> list[Watched]:
+    """What a setting `topic:group:bound,...` names; without a bound of its own a group has `max_lag`."""
+    out = []
+    for each in listed(text):
+        topic, group, bound, *_ = [*each.split(":"), "", ""]
+        out.append(Watched(topic, group, (int(bound) if bound else max_lag) if group else None))
+    return out
 
 
 def look(
     storage: Storage,
     bootstrap: str,
-    watched: Sequence[tuple[str, str]],
+    wanted: Sequence[Watched],
     *,
     at: datetime,
     run_id: str,
     patience: float,
-) -> list[dict[str, Any]]:
+) -> Look:
     """A row per topic and group. Brokers that do not answer within `patience` seconds give rows that say so."""
-    if not watched:
-        return []
+    if not wanted:
+        return Look([], [])
     base = {"measured_at": at, "run_id": run_id}
+    pairs = [(each.topic, each.group) for each in wanted]
     try:
-        found = within(patience, lambda: kafka.topics(bootstrap, watched, timeout=patience / 2), what="topics")
+        found = within(patience, lambda: kafka.topics(bootstrap, pairs, timeout=patience / 2), what="topics")
     except LakehouseError as error:
         reported = one_line(error.what)
-        return [{**base, "topic": topic, "group": group, "leaderless": None, "error": reported} for topic, group in watched]
+        return Look(
+            [{**base, "topic": topic, "group": group, "leaderless": None, "error": reported} for topic, group in pairs], []
+        )
     before = _ends(storage, at)
+    bounds = {(each.topic, each.group): each.max_lag for each in wanted}
+    lags = [
+        {
+            **base,
+            "topic": health.topic,
+            "group": health.group,
+            "partition": part.partition,
+            "begin_offset": part.begin,
+            "end_offset": part.end,
+            "committed": part.committed,
+            "lag": part.lag,
+            "max_lag": bounds[health.topic, health.group],
+        }
+        for health in found
+        for part in health.parts
+    ]
     out = []
     for health in found:
         newest = datetime.fromtimestamp(health.newest_ms / 1000, tz=UTC) if health.newest_ms is not None else None
@@ -66,7 +137,7 @@ def look(
                 "error": "",
             }
         )
-    return out
+    return Look(out, lags)
 
 
 def _ends(storage: Storage, at: datetime) -> dict[tuple[str, str], int]:

@@ -138,8 +138,8 @@ def _servers(value: str) -> str:
 
 
 def _topics(value: str) -> str:
-    if wrong := [t for t in listed(value) if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}(:[A-Za-z0-9._-]{1,249})?", t)]:
-        raise ValueError(f"write topic or topic:group, separated by commas ({wrong[0]!r} is none)")
+    if wrong := [t for t in listed(value) if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}(:[A-Za-z0-9._-]{1,249}(:\d{1,15})?)?", t)]:
+        raise ValueError(f"write topic, topic:group or topic:group:bound, separated by commas ({wrong[0]!r} is none)")
     return value
 
 
@@ -181,6 +181,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     kafka_bootstrap: Annotated[str, AfterValidator(_servers)] = ""
     kafka_topics: Annotated[str, AfterValidator(_topics)] = ""
+    kafka_max_lag: Annotated[int, Field(ge=0)] = 10_000
     smtp_url: Annotated[SecretStr, AfterValidator(_smtp)] = SecretStr("")
     alert_emails: Annotated[str, AfterValidator(_emails)] = ""
     slack_token: SecretStr = SecretStr("")

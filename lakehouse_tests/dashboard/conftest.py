@@ -12,7 +12,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.transaction import commit_staged
 from lakehouse.dashboard import reading
-from lakehouse.observability import metrics, notifier, outbox, services, table_health
+from lakehouse.observability import metrics, notifier, outbox, services, table_health, topics
 from lakehouse.observability.alerts import Alert, raise_alerts
 from lakehouse.observability.routing import Routing
 from lakehouse.runtime.steps import finalise, standings
@@ -119,6 +119,11 @@ def _watched(lake: Lake) -> None:
         outbox.record(storage, table_health.HEALTH_TABLE, columns=table_health.COLUMNS, rows=rows)
     down = services.Outcome("kafka", "127.0.0.1:9092", False, 12.0, "no broker answers")
     outbox.record(storage, services.SERVICES_TABLE, columns=services.COLUMNS, rows=[down.row(at=NOW, run_id="run")])
+    measured = {"measured_at": NOW, "run_id": "run", "topic": "orders", "group": "loader"}
+    sums = {"partitions": 1, "leaderless": 0, "end_offset": 12_500, "messages": 12_000, "since_last": 20, "committed": 0}
+    put(storage, "ops", "kafka_health", topics.COLUMNS, [{**measured, **sums, "lag": 12_000, "newest_at": NOW, "error": ""}])
+    part = {"partition": 0, "begin_offset": 500, "end_offset": 12_500, "committed": None, "lag": 12_000, "max_lag": 10_000}
+    put(storage, "ops", "kafka_lag", topics.LAG_COLUMNS, [{**measured, **part}])
     raised = [
         Alert("run_failure", "error", "pedidos failed", HOSTILE, "run_failure:pedidos", "run-0001", "pedidos"),
         Alert("check_failed", "warning", f"silver/vendas: {HOSTILE}", key="check:silver/vendas:x", run_id="r"),

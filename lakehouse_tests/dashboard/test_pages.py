@@ -25,6 +25,7 @@ SHOWN = {
     "vendas": ["63,00", "Receita por dia", "Receita por país", "Produtos de maior receita"],
     "brt": ["Onde está a frota", "2 em movimento", "simulados"],
     "modelos": ["versão 4", "Previsão da receita diária", "Erro por origem, 7 dias", "melhor"],
+    "filas": ["orders", "loader", "nunca leu", "12.000", "10.000", "1 fora do limite"],
     "alertas": ["run_failure:pedidos", "pedidos failed", "[RESOLVED] mlops is late", "Entregas"],
 }
 
@@ -89,7 +90,7 @@ def test_a_table_that_is_broken_is_named_and_the_page_shows_it_when_it_is_fixed(
 
 def test_the_app_begins_with_the_overview_and_lists_every_page():
     assert [title for _, title, *_ in PAGES] == [
-        "Visão geral", "Execuções", "Qualidade", "Tabelas", "Vendas", "BRT", "Modelos", "Alertas",
+        "Visão geral", "Execuções", "Qualidade", "Tabelas", "Vendas", "BRT", "Modelos", "Filas", "Alertas",
     ]  # fmt: skip
     assert [path for *_, path in PAGES].count("") == 1
 

@@ -176,6 +176,14 @@ def test_lag_and_offsets_are_those_of_kafkas_own_tool(kafka: str) -> None:
     assert (health.end_offset, health.lag, health.leaderless) == (100, 100 - sum(part.offset for part in read_to), 0)
     assert health.newest_ms is not None
     assert before.timestamp() * 1000 - 1000 <= health.newest_ms <= time.time() * 1000 + 1000
+    strange, fresh = f"strange-{uuid.uuid4().hex[:8]}", f"fresh-{uuid.uuid4().hex[:8]}"
+    astray = client.Consumer({"bootstrap.servers": kafka, "group.id": strange, "enable.auto.commit": False})
+    astray.commit(offsets=[client.TopicPartition(topic, number, ends[number] + 430) for number in ends], asynchronous=False)
+    astray.close()
+    for group_of_all in (strange, fresh):  # a position beyond the end, and none at all: everything is unread
+        (health,) = brokers.topics(kafka, [(topic, group_of_all)], timeout=20)
+        assert health.lag == 100
+        assert {part.partition: part.lag for part in health.parts} == ends
     (nothing,) = brokers.topics(kafka, [("no-such-topic", "")], timeout=20)
     assert (nothing.partitions, nothing.lag) == (0, None)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from lakehouse.dashboard.pages import alertas, brt, execucoes, modelos, qualidade, tabelas, vendas, visao_geral
+from lakehouse.dashboard.pages import alertas, brt, execucoes, filas, modelos, qualidade, tabelas, vendas, visao_geral
 
 PAGES = (
     (visao_geral.body, "Visão geral", "dashboard", ""),
@@ -14,6 +14,7 @@ PAGES = (
     (vendas.body, "Vendas", "payments", "vendas"),
     (brt.body, "BRT", "directions_bus", "brt"),
     (modelos.body, "Modelos", "query_stats", "modelos"),
+    (filas.body, "Filas", "stacks", "filas"),
     (alertas.body, "Alertas", "notifications", "alertas"),
 )
 #: Of this package: the icon of a page would be fetched from elsewhere.
