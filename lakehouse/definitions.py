@@ -17,7 +17,7 @@ import dagster as dg
 
 from lakehouse import automation
 from lakehouse.resources import build_resources
-from lakehouse.runtime.dagster_private import PLAN_LOGGER
+from lakehouse.runtime.dagster_private import PLAN_LOGGER, end_what_cannot_go_on
 from lakehouse.runtime.freshness import with_freshness
 from lakehouse.runtime.logs import console_logger
 from lakehouse.settings import Settings, load_settings
@@ -28,6 +28,7 @@ for beta in (dg.BetaWarning, dg.PreviewWarning):
     warnings.filterwarnings("ignore", category=beta)
 # It warns of every blocking check of a step that was skipped: eight lines a minute for the captures between two exports.
 logging.getLogger(PLAN_LOGGER).setLevel(logging.ERROR)
+end_what_cannot_go_on()
 
 FLOW = ("landing", "bronze", "silver", "gold", "warehouse", "ml", "reports")
 #: Reads every layer; no layer reads it, but for the marts over `ops/run_metrics`.

@@ -62,6 +62,40 @@ def interrupt_again() -> None:
     interrupts._received_interrupt["received"] = True
 
 
+def end_what_cannot_go_on() -> None:
+    """Make every run of this process end. Dagster 1.13.27 looks for steps to skip, then for steps to abandon, each once: a step
+    with a skipped and an abandoned input becomes one to skip after that look, and where it is the last, the in-process executor
+    asks for it without end, deaf to ^C and SIGTERM. No setting or public hook reaches that loop.
+
+    Looked for are both until there is neither; and a run in which nothing is ready, waiting or under way is an error that names
+    the steps, whatever the reason.
+    """
+    from dagster import DagsterInvariantViolationError
+    from dagster._core.execution.plan.active import ActiveExecution
+
+    look, pause = ActiveExecution.plan_events_iterator, ActiveExecution.sleep_til_ready
+    if look.__module__ == __name__:
+        return
+
+    def plan_events_iterator(self: Any, job_context: Any) -> Iterator[Any]:
+        yield from look(self, job_context)
+        while self._pending_skip or self._pending_abandon:
+            yield from look(self, job_context)
+
+    def sleep_til_ready(self: Any) -> None:
+        claims = self._instance_concurrency_context
+        waits = self._waiting_to_retry or self._in_flight or self._executable or (claims and claims.has_pending_claims())
+        if not waits and not self.is_complete:
+            stuck, over = sorted([*self._pending, *self._pending_skip, *self._pending_abandon]), self._abandoned | self._failed
+            raise DagsterInvariantViolationError(
+                f"No step can go on: {', '.join(stuck)} wait for what failed or was not executed ({', '.join(sorted(over))})."
+            )
+        pause(self)
+
+    ActiveExecution.plan_events_iterator = plan_events_iterator  # type: ignore[method-assign]
+    ActiveExecution.sleep_til_ready = sleep_til_ready  # type: ignore[method-assign]
+
+
 # --- the instance's tables ---------------------------------------------------------------------------------------------
 
 

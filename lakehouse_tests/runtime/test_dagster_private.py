@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.storage.dagster_run import DagsterRunStatus
 from sqlalchemy import select
 
@@ -99,6 +100,51 @@ def test_an_interrupt_in_a_step_is_known_and_noted_again_ends_the_run():
     assert _steps_after_an_interrupt(note=True) == ["first"]
     assert private.is_interrupt(KeyboardInterrupt())
     assert not private.is_interrupt(RuntimeError())
+
+
+#: The last step has a skipped input and one that is not executed, and no step is left to run after it is known.
+_STUCK = """
+import sys
+import dagster as dg
+from lakehouse.runtime import dagster_private
+
+@dg.asset(output_required=False)
+def a_skipped():
+    yield from ()
+
+@dg.asset
+def broken():
+    raise ValueError
+
+@dg.asset(deps=[broken])
+def abandoned(): ...
+
+@dg.asset(deps=[a_skipped, abandoned])
+def last(): ...
+
+if "ends" in sys.argv:
+    dagster_private.end_what_cannot_go_on()
+done = dg.materialize([a_skipped, broken, abandoned, last], raise_on_error=False)
+print([event.step_key for event in done.all_events if event.event_type_value == "STEP_SKIPPED"])
+"""
+
+
+def test_a_run_ends_whose_last_step_has_a_skipped_and_an_abandoned_input():
+    done = subprocess.run([sys.executable, "-c", _STUCK, "ends"], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "['last']\n"
+    with pytest.raises(subprocess.TimeoutExpired):  # when Dagster ends it by itself, what stands in for that can go
+        subprocess.run([sys.executable, "-c", _STUCK], capture_output=True, check=False, timeout=10)
+
+
+def test_a_run_in_which_nothing_is_ready_or_waits_is_an_error_that_names_the_steps():
+    private.end_what_cannot_go_on()
+    waiting = SimpleNamespace(
+        _instance_concurrency_context=None, _waiting_to_retry={}, _in_flight=set(), _executable=[], is_complete=False,
+        _pending={"last": {"first"}}, _pending_skip=[], _pending_abandon=[], _abandoned={"first"}, _failed=set(),
+    )  # fmt: skip
+    with pytest.raises(dg.DagsterInvariantViolationError, match=r"No step can go on: last wait for .* \(first\)"):
+        ActiveExecution.sleep_til_ready(waiting)
+    assert hasattr(ActiveExecution, "sleep_interval")
 
 
 def test_the_logger_that_is_silenced_is_the_one_that_warns_of_blocking_checks_of_skipped_steps(caplog):
