@@ -9,9 +9,10 @@ from typing import Any
 import dagster as dg
 
 from lakehouse.automation import CONSOLE, JOBS
+from lakehouse.commands.instance import location
 from lakehouse.core.errors import DeclarationError
 from lakehouse.definitions import build_defs
-from lakehouse.runtime.dagster_private import ReconstructableJob
+from lakehouse.runtime.dagster_private import ReconstructableJob, runs_of
 from lakehouse.settings import load_settings
 
 
@@ -74,7 +75,7 @@ def execute(
     run_config = {**CONSOLE, **config}
     selected = list(keys) if keys is not None else None
     began = time.monotonic()
-    with dg.DagsterInstance.get() as instance:
+    with dg.DagsterInstance.get() as instance, runs_of(instance, module=location.MODULE, location=location.NAME):
         if isinstance(job, dg.JobDefinition):
             run_id, success, events = _finished(
                 job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False, asset_selection=selected)

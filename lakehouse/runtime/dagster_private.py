@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,12 +134,34 @@ def runs_table() -> Any:
 
 def repository(instance: "dg.DagsterInstance", *, module: str, location: str) -> "RemoteRepository":
     """A module's definitions as webserver and daemon see them. The public API gives no schedule or sensor its id."""
+    return next(iter(_origin(module, location).create_location(instance).get_repositories().values()))
+
+
+@contextmanager
+def runs_of(instance: "dg.DagsterInstance", *, module: str, location: str) -> Iterator[None]:
+    """Runs that an instance makes meanwhile belong to a code location, as those of webserver and daemon do. The runs of the
+    public `execute_in_process` and `execute_job` belong to none, so a job's page, the timeline and the bars of runs are empty."""
+    from dagster._core.definitions.repository_definition import SINGLETON_REPOSITORY_NAME
+    from dagster._core.remote_origin import RemoteRepositoryOrigin
+
+    origin, make = RemoteRepositoryOrigin(_origin(module, location), SINGLETON_REPOSITORY_NAME), instance.create_run_for_job
+
+    def create_run_for_job(job_def: Any, *arguments: Any, **named: Any) -> Any:
+        return make(job_def, *arguments, **{**named, "remote_job_origin": origin.get_job_origin(job_def.name)})
+
+    instance.create_run_for_job = create_run_for_job  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del instance.create_run_for_job  # the class's own again
+
+
+def _origin(module: str, location: str) -> Any:
     from dagster._core.remote_origin import InProcessCodeLocationOrigin
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
     target = LoadableTargetOrigin(executable_path=sys.executable, module_name=module)
-    loaded = InProcessCodeLocationOrigin(target, location_name=location).create_location(instance)
-    return next(iter(loaded.get_repositories().values()))
+    return InProcessCodeLocationOrigin(target, location_name=location)
 
 
 def ticks(after: datetime, cron: str, timezone: str) -> Iterator[datetime]:

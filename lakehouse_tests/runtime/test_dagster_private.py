@@ -259,6 +259,20 @@ def test_the_daemon_is_a_module_that_runs():
     assert "--workspace" in done.stdout
 
 
+def test_runs_of_a_location_are_those_that_its_pages_ask_for_and_no_others_are():
+    @dg.job
+    def work() -> None:
+        pass
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        with private.runs_of(instance, module="lakehouse.definitions", location="lakehouse"):
+            mine = work.execute_in_process(instance=instance).run_id
+        work.execute_in_process(instance=instance)
+        shown = instance.get_runs(dg.RunsFilter(job_name="work", tags={".dagster/repository": "__repository__@lakehouse"}))
+        assert [run.run_id for run in shown] == [mine]
+        assert shown[0].tags["dagster/code_location"] == "lakehouse"
+
+
 # --- code servers, storage, launcher, runs -----------------------------------------------------------------------------
 
 
