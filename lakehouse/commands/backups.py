@@ -63,7 +63,9 @@ def restore(table: AnyTable, at: At = "", force: Force = 0) -> int:
     settings, lake = settings_and_lake()
     with vault_of(settings, lake) as vault:
         found = vault.chosen(at)
-        return _restore(lake, vault, found, protect.table_of(table, [*found.tables]), force=bool(force))
+        return _restore(
+            lake, vault, found, protect.table_of(table, [*found.tables], where=f"backup {found.name}"), force=bool(force)
+        )
 
 
 @app.command()

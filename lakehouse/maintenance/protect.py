@@ -9,7 +9,7 @@
 Pure: no dagster. Where it cannot be known what models use, tables that models may use are not vacuumed at all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,7 @@ from lakehouse.core.table.staging import Write, stage_write
 from lakehouse.core.table.transaction import commit_staged, redo_on_conflict
 from lakehouse.ml.registry import Registry, versions_in_use
 from lakehouse.observability.outbox import small_session
+from lakehouse.tables import ALL
 
 PINS = TableRef("ops", "pins")
 COLUMNS = {
@@ -149,22 +150,37 @@ def _write(storage: Storage, rows: list[dict[str, Any]]) -> None:
     redo_on_conflict(once)
 
 
-def table_of(name: str, known: list[TableRef]) -> TableRef:
+def table_of(name: str, known: list[TableRef], *, where: str = "the lake") -> TableRef:
     """The table that a person names: `silver/vendas`, or a name that one silver table (else one table at all) has.
+
+    Args:
+        known: the tables that there are in `where`.
 
     Raises:
         DeclarationError: there is no such table, or several.
     """
-    if "/" in name:
-        found = [ref for ref in known if str(ref) == name]
+    found = _named(name, known)
+    if len(found) == 1:
+        return found[0]
+    declared = [ref for spec in ALL for ref in (*(part.bronze for part in spec.parts), spec.silver)]
+    if found:
+        what, remedy = f"{name!r} is the name of several tables.", f"Name layer and table: one of {_listed(found)}."
+    elif own := _named(name, declared):
+        what = f"{own[0]} is declared, and there is nothing of it in {where} yet."
+        remedy = f"make run writes it; {where} has {_listed(known)}."
     else:
-        found = [ref for ref in known if ref.table == name]
-        found = [ref for ref in found if ref.layer == "silver"] or found
-    if len(found) != 1:
-        listed = ", ".join(map(str, found or known))
-        what = f"There is no table {name[:80]!r}." if not found else f"{name!r} is the name of several tables."
-        raise DeclarationError(what, remedy=f"Name layer and table: one of {listed[:600]}.")
-    return found[0]
+        what = f"There is no table {name[:80]!r} in {where}."
+        remedy = f"Name layer and table: one of {_listed(known)}." if known else f"There is no table at all in {where}: make run."
+    raise DeclarationError(what, remedy=remedy)
+
+
+def _named(name: str, known: Iterable[TableRef]) -> list[TableRef]:
+    found = [ref for ref in known if name in (str(ref), ref.table)]
+    return [ref for ref in found if ref.layer == "silver"] or found
+
+
+def _listed(known: Iterable[TableRef]) -> str:
+    return ", ".join(map(str, known))[:600] or "no table"
 
 
 def readable(uri: str, version: int) -> int:

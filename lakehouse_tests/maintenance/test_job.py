@@ -114,6 +114,21 @@ def test_a_name_that_several_tables_have_is_asked_about() -> None:
             protect.table_of(name, known)
 
 
+@pytest.mark.parametrize(
+    ("known", "name", "told"),
+    [
+        ([], "vendas", "silver/vendas is declared, and there is nothing of it in backup B yet. make run writes it"),
+        ([], "nada", "There is no table 'nada' in backup B. There is no table at all in backup B: make run."),
+        ([TableRef("gold", "a")], "nada", "There is no table 'nada' in backup B. Name layer and table: one of gold/a."),
+        ([TableRef("gold", "a")], "vendas", "yet. make run writes it; backup B has gold/a."),
+    ],
+)
+def test_a_table_that_is_not_there_is_told_from_one_that_nobody_declares(known, name, told) -> None:
+    with pytest.raises(protect.DeclarationError) as refused:
+        protect.table_of(name, known, where="backup B")
+    assert told in str(refused.value)
+
+
 def test_the_audit_finds_what_batches_cannot(sales: Lake, make_lake: Callable[[], Lake]) -> None:
     """A row that was put in from outside, an orphan, a column that the spec has not, a forged ledger."""
     import os
