@@ -114,10 +114,18 @@ def send(
 
 
 def heartbeat(settings: Settings) -> str:
-    """Call the heartbeat's URL; what came of it. Its failure is somebody else's alarm."""
+    """Call the heartbeat's URL; what came of it. Whoever waits for it is alarmed by its silence; that it could not be sent is an
+    alert of our own, over the channels that work."""
+    from lakehouse.observability.alerts import Alert, raise_alert
+    from lakehouse.observability.watch import open_keys
+
+    key = "automation:heartbeat"
     try:
         http(settings.heartbeat_url.get_secret_value(), shown="The URL of LAKEHOUSE_HEARTBEAT_URL")
     except ProbeError as error:
-        _LOG.warning("%s", error.what)
+        remedy = "Whoever waits for it takes the lakehouse for dead: check LAKEHOUSE_HEARTBEAT_URL and the network."
+        raise_alert(settings.storage, Alert("automation", "error", "The heartbeat cannot be sent", f"{error.what} {remedy}", key))
         return f"The heartbeat failed. {error.what}"
+    if key in open_keys(settings.storage):
+        raise_alert(settings.storage, Alert("automation", "info", "The heartbeat is sent again", key=key, state="resolved"))
     return "The heartbeat was sent."

@@ -211,11 +211,12 @@ def test_the_heartbeat_is_called_after_a_good_monitoring_run_only(instance, tmp_
     from lakehouse.settings import Settings
 
     called: list[str] = []
+    answers = [200, 500, 500, 200, 200]
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             called.append(self.path)
-            self.send_response(200)
+            self.send_response(answers.pop(0))
             self.end_headers()
 
         def log_message(self, *_args):
@@ -237,6 +238,14 @@ def test_the_heartbeat_is_called_after_a_good_monitoring_run_only(instance, tmp_
     output, cursor = tick(cursor)
     assert called == ["/ping/s3cret"]
     assert output.endswith("The heartbeat was sent.")
+    storage = Settings(root=str(tmp_path)).storage
+    assert stored(storage)[-1]["key"] == "run_failure:monitoring"
+    for _ in answers[:]:
+        put(instance, [run(job="monitoring")])
+        output, cursor = tick(cursor)
+    told = [(row["state"], row["subject"]) for row in stored(storage) if row["key"] == "automation:heartbeat"]
+    assert told == [("raised", "The heartbeat cannot be sent")] * 2 + [("resolved", "The heartbeat is sent again")]
+    assert not any("s3cret" in row["body"] for row in stored(storage))
     server.shutdown()
     server.server_close()
     put(instance, [run(job="monitoring")])
