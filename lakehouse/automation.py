@@ -15,7 +15,7 @@ import dagster as dg
 from lakehouse.core.clock import TIMEZONE
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
-from lakehouse.landing.assets.brt import is_busy
+from lakehouse.landing.assets.brt import due, is_busy
 from lakehouse.landing.assets.connectors import connector_checks
 from lakehouse.runtime.steps import ACTIVE
 from lakehouse.settings import Settings
@@ -55,6 +55,7 @@ class Job:
         starts_in: environments in which that schedule starts by itself; elsewhere it is there, stopped.
         alone: says of a run that has died that it is over (True) when its schedule finds one under way; a job with this
             never overlaps itself.
+        part: the assets that its schedule's next run is for; None for all of them. What has nothing to do writes no events.
         tags: without value, for the run queue's limits and for finding runs.
         executor: how its steps are run.
     """
@@ -68,6 +69,7 @@ class Job:
     every: str = "daily"
     starts_in: tuple[Environment, ...] = ()
     alone: Callable[[Settings], bool] | None = None
+    part: Callable[[Settings], list[dg.AssetKey] | None] | None = None
     tags: tuple[str, ...] = ()
     owners: tuple[str, ...] = ("team:dados",)
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -145,6 +147,7 @@ JOBS = (
         every="minutely",
         starts_in=("staging", "prod"),
         alone=lambda settings: not is_busy(settings.landing),
+        part=lambda settings: due(settings.landing, buffer=settings.brt_buffer),
     ),
     Job(
         name="pedidos",
@@ -235,4 +238,4 @@ def _unless_under_way(job: Job, settings: Settings, context: dg.ScheduleEvaluati
     for found in context.instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=ACTIVE), limit=5):
         if found.create_timestamp > since or (job.alone is not None and not job.alone(settings)):
             return dg.SkipReason(f"Run {found.dagster_run.run_id[:8]} of {job.name} is under way.")
-    return dg.RunRequest()
+    return dg.RunRequest(asset_selection=job.part(settings) if job.part is not None else None)

@@ -77,6 +77,11 @@ def is_busy(landing: str) -> bool:
         return True
 
 
+def due(landing: str, *, buffer: int) -> list[dg.AssetKey] | None:
+    """The assets that the next capture has something to do for: itself, or None for all when a CSV is full with it."""
+    return [CAPTURE] if len(_captures(landing).pending()) + 1 < buffer else None
+
+
 def _captures(landing: str) -> Captures:
     return Captures(landing=landing, source="brt", stream="brt_gps", field="veiculos")
 

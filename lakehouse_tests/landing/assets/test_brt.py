@@ -19,7 +19,7 @@ from deltalake import DeltaTable
 from lakehouse.automation import JOBS, _unless_under_way
 from lakehouse.core.store.storage import lock
 from lakehouse.definitions import build_defs
-from lakehouse.landing.assets.brt import brt_captura, brt_csv, is_busy
+from lakehouse.landing.assets.brt import CAPTURE, brt_captura, brt_csv, is_busy
 from lakehouse.landing.sources.captures import Captures
 from lakehouse.resources import build_resources
 from lakehouse.sample.brt import serve
@@ -312,6 +312,19 @@ def test_the_schedule_leaves_a_minute_out_while_a_run_is_under_way_and_only_then
         assert isinstance(_unless_under_way(job, settings, context), dg.SkipReason)
         instance.delete_run(run.run_id)
         assert isinstance(_unless_under_way(job, settings, context), dg.RunRequest)
+
+
+def test_the_schedule_asks_for_the_capture_alone_until_a_csv_is_full_with_it(tmp_path):
+    settings = Settings(root=str(tmp_path), brt_buffer=3)
+    (job,) = [job for job in JOBS if job.name == "brt_capture"]
+    pending = Path(settings.landing, "captures", "brt", "pending")
+    pending.mkdir(parents=True)
+    with dg.DagsterInstance.ephemeral() as instance, dg.build_schedule_context(instance=instance) as context:
+        for waiting, expected in enumerate(([CAPTURE], [CAPTURE], None, None)):
+            assert len(Captures(landing=settings.landing, source="brt", stream="brt_gps", field="veiculos").pending()) == waiting
+            request = _unless_under_way(job, settings, context)
+            assert isinstance(request, dg.RunRequest) and request.asset_selection == expected
+            (pending / f"{1_700_000_000_000 + waiting}.json.gz").write_bytes(b"")
 
 
 def test_a_run_that_was_killed_does_not_delay_those_of_the_next_minutes(tmp_path, monkeypatch):
