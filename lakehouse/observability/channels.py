@@ -186,7 +186,7 @@ def of_settings(settings: Settings) -> Mapping[str, Sender]:
 
 
 def _is_final(code: int, reply: bytes) -> bool:
-    """Whether a server says that there is no such mailbox (RFC 5321, RFC 3463); 5.7 is about the sender, 5.2.2 a full one."""
+    """Whether a server says that the mailbox does not exist (RFC 5321, RFC 3463); 5.7 is about the sender, 5.2.2 a full one."""
     if re.match(rb"[245]\.\d+\.\d+", reply):
         return reply.startswith((b"5.1.", b"5.2.1"))
     return code in (550, 551, 553)

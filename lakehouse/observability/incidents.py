@@ -9,7 +9,7 @@ incident as it is now, whenever what it was told last is no longer enough:
     told `limit` times within a window    ─▶ later
 
 So a target that was down for an hour gets one message per incident, the count in it is right, and nothing is lost. One that
-says that there is no such recipient is left alone for a day.
+reports that the recipient does not exist is left alone for a day.
 """
 
 import hashlib
@@ -132,7 +132,7 @@ def _wanted(incident: Incident, routing: Routing, targets: Iterable[str]) -> lis
 
 
 def refusing(incidents: Iterable[Incident], *, now: datetime) -> set[str]:
-    """The targets that are left alone, since they said that there is no such recipient."""
+    """The targets that are left alone, since they reported that the recipient does not exist."""
     marks = [(target, told) for incident in incidents for target, told in incident.told.items()]
     return {target for target, told in marks if told.refused and told.not_before is not None and told.not_before > now}
 

@@ -319,7 +319,7 @@ def test_the_schedule_asks_for_the_capture_alone_until_a_csv_is_full_with_it(tmp
     (job,) = [job for job in JOBS if job.name == "brt_capture"]
     pending = Path(settings.landing, "captures", "brt", "pending")
     pending.mkdir(parents=True)
-    with dg.DagsterInstance.ephemeral() as instance, dg.build_schedule_context(instance=instance) as context:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance, dg.build_schedule_context(instance=instance) as context:
         for waiting, expected in enumerate(([CAPTURE], [CAPTURE], None, None)):
             assert len(Captures(landing=settings.landing, source="brt", stream="brt_gps", field="veiculos").pending()) == waiting
             request = _unless_under_way(job, settings, context)
