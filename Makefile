@@ -102,6 +102,9 @@ metrics: setup ## Runs, tables, topics, services as Prometheus text: [PORT=9464]
 table: setup ## From anyone's file to a silver table: FROM=vendas.csv [NAME=vendas_loja] [SHEET=Plan1] [YES=1]
 	@$(BIN)/python -m lakehouse table "$$FROM" $(if $(NAME),--name "$$NAME") $(if $(SHEET),--sheet "$$SHEET") $(if $(YES),--yes "$$YES")
 
+adopt: setup ## The Delta tables of another lake, and a silver table of each chosen one: FROM=s3://lake/silver [TABLE=vendas,clientes] [NAME=vendas_antiga] [TIMEZONE=America/Sao_Paulo] [YES=1]
+	@$(BIN)/python -m lakehouse adopt "$$FROM" $(if $(TABLE),--table "$$TABLE") $(if $(NAME),--name "$$NAME") $(if $(TIMEZONE),--timezone "$$TIMEZONE") $(if $(YES),--yes "$$YES")
+
 rebuild: setup ## Compute a silver table again from all of bronze: TABLE=vendas
 	@$(BIN)/python -m lakehouse rebuild "$$TABLE" $(if $(REASON),--reason "$$REASON") $(if $(ACTION),--action "$$ACTION")
 

@@ -9,7 +9,20 @@ import sys
 
 import typer
 
-from lakehouse.commands import backups, compare, connectors, doctor, maintenance, metrics, models, runs, sync, table, tables
+from lakehouse.commands import (
+    adopt,
+    backups,
+    compare,
+    connectors,
+    doctor,
+    maintenance,
+    metrics,
+    models,
+    runs,
+    sync,
+    table,
+    tables,
+)
 from lakehouse.commands.impact import command as impact
 from lakehouse.commands.instance import cli as instance
 from lakehouse.core.errors import LakehouseError
@@ -21,7 +34,7 @@ from lakehouse.settings import load_env_file
 COMMANDS = {
     "Set-up": (doctor, connectors),
     "Use": (runs, dashboard, metrics),
-    "Tables": (table, tables, compare),
+    "Tables": (table, adopt, tables, compare),
     "Maintenance": (maintenance, backups, models),
     "Dagster": (instance,),
     "Develop": (sync, impact),

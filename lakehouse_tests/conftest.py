@@ -152,6 +152,12 @@ class Lake:
         target.write_bytes(content if isinstance(content, bytes) else content.encode())
         return target
 
+    def of_delta(self, spec: TableSpec, lines: str) -> TableSpec:
+        """A table whose source is another writer's, with records (lines of JSON) as that table."""
+        from lakehouse.profile.invent import as_delta
+
+        return as_delta(spec, lines, self.folder / "theirs")
+
     def land(self, stream: str, name: str, rows: Sequence[Row], form: str = "v2-jsonl", *, at: int = EXTRACTED) -> Path:
         """Land rows under `<name>.<format>`."""
         suffix = form.split("-")[1]

@@ -6,6 +6,7 @@ Nothing is written before the answer. What fails after it takes back what was wr
 """
 
 import keyword
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -46,13 +47,15 @@ def table(
     found = origin_of(origin, settings.storage)
     own = check_name(name or found.name, "table name")
     refuse_taken(own, found, settings)
-    with tempfile.TemporaryDirectory(dir=_spill(settings)) as folder:
-        proposal, dialect, scratch = profiled(found, own, settings, Path(folder), sheet=sheet)
-        show(proposal, dialect, found)
-        if not yes and not _agreed(own):
+    with tempfile.TemporaryDirectory(dir=spill(settings)) as folder:
+        proposal, _, scratch = profiled(found, own, settings, Path(folder), sheet=sheet)
+        show(proposal, found)
+        if not yes and not agreed(own):
             print("Nothing was written.")
             return 1
-        return _make(proposal, found, settings, scratch)
+        make(proposal, found, settings, scratch)
+    report(proposal, settings, found)
+    return 0
 
 
 def profiled(
@@ -74,7 +77,7 @@ def profiled(
         looked = [file for file in landed if packing(file.path)[0].endswith(tuple(written)) or file.path.endswith(".zip")]
         own = found.database is None and bool(looked)  # PostgreSQL writes CSV as Airbyte does
         dialect = dialect_of(session, Path(scratch.landing, looked[0].path), sheet=sheet) if own else Dialect()
-        tried = trial.read(session, scratch, name, dialect, folder=stream)
+        tried = trial.read(session, scratch, name, dialect, folder=stream, delta=found.delta)
         if found.database is not None:  # whose types are in the hints; in its files all is text
             tried = replace(tried, types={})
         made = propose.propose(session, tried, dialect, origin=found.label, folder=folder / "invented", hints=hints)
@@ -93,7 +96,9 @@ def refuse_taken(name: str, found: "Origin", settings: Settings) -> None:
         if name in (spec.name, spec.silver_name, *(part.name for part in spec.parts)):
             raise DeclarationError(
                 f"The table {name!r} is declared already.",
-                remedy="Give another NAME=; or land the file in that table's stream, and run make trigger JOB=medallion_etl.",
+                remedy="Give another NAME=."
+                if found.delta is not None
+                else "Give another NAME=; or land the file in that table's stream, and run make trigger JOB=medallion_etl.",
             )
         streams = [getattr(part.origin, "folder", "") for part in spec.parts]
         if found.stream and found.stream in streams:
@@ -110,7 +115,13 @@ def refuse_taken(name: str, found: "Origin", settings: Settings) -> None:
         raise DeclarationError(
             f"The lake has a table {there[0]} that nothing declares.", remedy="Give NAME= another name, or remove that table."
         )
-    if not found.stream and settings.storage.landed(name):
+    if found.delta is not None:
+        readers = [spec.name for spec in package.ALL for part in spec.parts if getattr(part.origin, "uri", "") == found.delta.uri]
+        if readers:
+            raise DeclarationError(
+                f"{found.delta.uri} is read by the table {readers[0]!r} already.", remedy="Change that table's declaration."
+            )
+    elif not found.stream and settings.storage.landed(name):
         raise DeclarationError(
             f"There are files in landing's raw/{name} already.", remedy=f"Give FROM=raw/{name} to take them, or another NAME=."
         )
@@ -119,12 +130,12 @@ def refuse_taken(name: str, found: "Origin", settings: Settings) -> None:
 # --- what is shown -----------------------------------------------------------------------------------------------------
 
 
-def show(proposal: "Proposal", dialect: "Dialect", found: "Origin") -> None:
+def show(proposal: "Proposal", found: "Origin") -> None:
     """Print what was found: the columns, five rows, and what would be refused. Nothing personal is shown but for its shape."""
     trial, declared = proposal.trial, proposal.declaration
     columns = declared.columns
     print(f"{found.label}: {trial.rows:,} records, {len(columns)} columns")
-    for line in dialect.evidence:
+    for line in declared.about:
         print(f"  {line}")
     if found.ignored:
         print(f"  not read, no reader knows their names: {', '.join(found.ignored[:5])}")
@@ -160,7 +171,8 @@ def _show_refused(proposal: "Proposal") -> None:
             print(f"  {one.name}: {trial.rows - one.filled:,} have no key")
 
 
-def _agreed(name: str) -> bool:
+def agreed(name: str) -> bool:
+    """Whether a person wants the table that was shown; no where nobody answers."""
     try:
         answer = input(f"\nDeclare the table {name}, and fill it? [y/N] ")
     except EOFError:
@@ -214,7 +226,12 @@ def undone(name: str) -> Iterator[Writes]:
         raise
 
 
-def _make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "Storage") -> int:
+def make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "Storage") -> None:
+    """Land what the trial read, declare the table, and fill bronze and silver with it.
+
+    Raises:
+        BrokenTableError: they were not filled; the declaration was taken back.
+    """
     from lakehouse.commands.sync import GOLDEN
     from lakehouse.gold.sources import sources_path
     from lakehouse.profile.render import registered
@@ -229,7 +246,7 @@ def _make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "S
             remedy="Make it import the modules and call check_unique(*module.TABLES, ...), as in the repository.",
         ) from error
     with undone(name) as writes:
-        if not found.stream:
+        if not found.stream and found.delta is None:
             _land(scratch, settings, name, writes)
         for derived in (sources_path(), project / GOLDEN):
             writes.note(derived)
@@ -244,9 +261,8 @@ def _make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "S
             left = f" Its table bronze/{name} stays in the lake: remove it, or give NAME= another name." if there else ""
             raise BrokenTableError(
                 f"{name} was not filled: the run above ended with exit code {done.returncode}.",
-                remedy=f"See what it reports, and run make table again.{left}",
+                remedy=f"See what it reports, and run it again.{left}",
             )
-    return _report(proposal, settings, found)
 
 
 def _land(scratch: "Storage", settings: Settings, name: str, writes: Writes) -> None:
@@ -272,7 +288,8 @@ def take_in(name: str) -> int:
     return foreground.materialize(keys)
 
 
-def _report(proposal: "Proposal", settings: Settings, found: "Origin") -> int:
+def report(proposal: "Proposal", settings: Settings, found: "Origin") -> None:
+    """Print what is there now, and what to type next."""
     from lakehouse.core.table.snapshot import open_existing
 
     name = proposal.declaration.name
@@ -288,11 +305,15 @@ def _report(proposal: "Proposal", settings: Settings, found: "Origin") -> int:
     print("Next:")
     print(f"  {'look at the guesses:':22}{_PACKAGE}/{name}.py, then make sync and make rebuild TABLE={name}")
     print(f"  {'see what is refused:':22}make quarantine TABLE={name}")
-    print(f"  {'the next files:':22}land them in raw/{proposal.declaration.folder}/, then make trigger JOB=medallion_etl")
+    if found.delta is None:
+        print(f"  {'the next files:':22}land them in raw/{proposal.declaration.folder}/, then make trigger JOB=medallion_etl")
+    else:
+        print(f"  {'the next versions:':22}make trigger JOB=medallion_etl")
+        print(f"  {'the same rows?':22}make compare TABLE={name} WITH={shlex.quote(found.delta.uri)}")
     print(f"  {'the graph:':22}make dev; what the change does to it: make impact")
-    return 0
 
 
-def _spill(settings: Settings) -> str:
+def spill(settings: Settings) -> str:
+    """The folder for what does not fit in memory, made where it is not there."""
     Path(settings.spill).mkdir(parents=True, exist_ok=True)
     return settings.spill

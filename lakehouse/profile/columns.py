@@ -5,7 +5,7 @@ trial ─▶ fields, and the values within JSON documents ─▶ a sample of tex
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,22 +59,26 @@ class Measured:
         return self.guess.column.name
 
 
-def measured(session: DuckDBSession, trial: Trial, *, comma: bool, known: Mapping[str, str]) -> tuple[list[Measured], int]:
+def measured(
+    session: DuckDBSession, trial: Trial, *, comma: bool, known: Mapping[str, str], exact: Mapping[str, str] | None = None
+) -> tuple[list[Measured], int]:
     """The columns of a trial, and how many of its records have a value that is refused.
 
     Args:
         comma: whether numbers that do not tell have a decimal comma.
         known: types of fields that the source itself has, in the words of the specs.
+        exact: of fields whose every value is of the known type, what the source calls that. They stay one column each.
     """
+    exact = exact or {}
     fields = {**trial.fields, **_extra_fields(session, trial)}
-    columns = list(_expanded(session, trial, list(fields.values())))
+    columns = list(_expanded(session, trial, list(fields.values()), exact))
     some = sample(session, text_frame(session, trial, columns), trial.rows, most=_SAMPLE)
     guesser = Guesser(session, comma=comma)
     types = {**{name: kind for name, kind in map(_of_arrow, trial.types.items()) if kind}, **known}
     guesses = {}
     for column in columns:
         own = types.get(column.field, "") if not column.steps else ""
-        guesses[column.name] = guesser.guess(column, _distinct(some, column.name), known=own)
+        guesses[column.name] = guesser.guess(column, _distinct(some, column.name), known=own, exact=exact.get(column.field, ""))
     found, refused = _measure(session, trial, guesses)
     # What the sample did not have is looked at too, once.
     for one in found:
@@ -82,7 +86,7 @@ def measured(session: DuckDBSession, trial: Trial, *, comma: bool, known: Mappin
             texts = _distinct(some, one.name) + _refused_texts(session, trial, one.guess, _DISTINCT)
             column = next(column for column in columns if column.name == one.name)
             own = types.get(column.field, "") if not column.steps else ""
-            guesses[one.name] = guesser.guess(column, texts, known=own)
+            guesses[one.name] = guesser.guess(column, texts, known=own, exact=exact.get(column.field, ""))
     if any(guesses[one.name] != one.guess for one in found):
         found, refused = _measure(session, trial, guesses)
     return [_with_values(session, trial, one) for one in found], refused
@@ -105,13 +109,14 @@ def _extra_fields(session: DuckDBSession, trial: Trial) -> dict[str, Column]:
 # --- documents ---------------------------------------------------------------------------------------------------------
 
 
-def _expanded(session: DuckDBSession, trial: Trial, columns: Sequence[Column]) -> Iterator[Column]:
+def _expanded(session: DuckDBSession, trial: Trial, columns: Sequence[Column], whole: Collection[str]) -> Iterator[Column]:
     """The columns; instead of one with JSON objects those of the values within."""
     some = session.persist(text_frame(session, trial, columns).head(_BEGINNING)).to_native()
     taken = [column.name for column in columns]
     for column in columns:
         texts = [text for text, _ in _distinct(some, column.name) if text.strip()]
-        paths = _paths(texts) if texts and all(text.lstrip().startswith("{") for text in texts) else []
+        objects = bool(texts) and column.field not in whole
+        paths = _paths(texts) if objects and all(text.lstrip().startswith("{") for text in texts) else []
         if not paths:
             yield column
         for steps in paths:

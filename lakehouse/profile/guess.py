@@ -61,16 +61,23 @@ class Guesser:
     def __init__(self, session: DuckDBSession, *, comma: bool = False) -> None:
         self.session, self.comma = session, comma
 
-    def guess(self, column: Column, texts: Texts, *, known: str = "") -> Guess:
+    def guess(self, column: Column, texts: Texts, *, known: str = "", exact: str = "") -> Guess:
         """What a text column is.
 
         Args:
             texts: its distinct texts, each with how often it occurs, the most frequent first.
             known: the type that its file or database has for it, in the words of the specs.
+            exact: how a source with types that every value has calls it: nothing is guessed but what is personal.
         """
-        found = self._guess(column, texts, known)
+        found = self._exact(column, texts, known, exact) if exact else self._guess(column, texts, known)
         usual = next((text for text, _ in texts if text.strip(BLANKS) and text not in found.column.nulls), "")
         return replace(found, shape=masked(usual))
+
+    @staticmethod
+    def _exact(column: Column, texts: Texts, known: str, exact: str) -> Guess:
+        about = personal(column.source or column.name, [text for text, _ in texts if text.strip(BLANKS)])
+        notes = (f"personal: {about.evidence}",) if about.kind else ()
+        return Guess(replace(column, type=known, personal=bool(about.kind)), (*notes, f"there it is {exact}"), about)
 
     def _guess(self, column: Column, texts: Texts, known: str) -> Guess:
         filled = [(text, n) for text, n in texts if text.strip(BLANKS)]

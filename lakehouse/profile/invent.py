@@ -7,13 +7,15 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from lakehouse.core.engines.casts import CURRENCY
 from lakehouse.profile.columns import Measured
 from lakehouse.profile.keys import Key
-from lakehouse.tables.spec import Column, Csv
+from lakehouse.tables.spec import Column, Csv, DeltaSource, TableSpec
 
 ROWS = 3
 _BEGIN = datetime(2024, 3, 14, 9, 30, tzinfo=UTC)
@@ -52,8 +54,22 @@ def csv_text(rows: Sequence[Mapping[str, Any]], dialect: Csv) -> str:
     return out.getvalue()
 
 
+def as_delta(spec: TableSpec, lines: str, folder: Path) -> TableSpec:
+    """The table with a Delta table of these records (lines of JSON) in a folder for its source."""
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    records = [{name: _flat(value) for name, value in json.loads(line).items()} for line in lines.splitlines()]
+    write_deltalake(str(folder), pa.Table.from_pylist(records))
+    return replace(spec, source=DeltaSource(str(folder), spec.origin.asset))
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
 def _cell(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
+    return str(_flat(value))
 
 
 def _value(one: Measured, number: int, *, unique: bool) -> Any:

@@ -109,7 +109,7 @@ def _pairs(named: Sequence[Measured]) -> list[tuple[str, str]]:
 
 def _may(one: Measured) -> bool:
     """Whether a column of its type can be a key: numbers that are measured cannot."""
-    return one.column.type in ("string", "bigint", "date", "timestamp") and one.guess.about.kind not in (
+    return one.column.type in ("string", "bigint", "int", "date", "timestamp") and one.guess.about.kind not in (
         "text",
         "name",
         "address",

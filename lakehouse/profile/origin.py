@@ -20,8 +20,10 @@ from lakehouse.core.store.storage import Storage
 from lakehouse.landing.readers.files.packing import packing
 from lakehouse.landing.readers.files.prepare import ENDINGS
 from lakehouse.landing.sources.database import Database, extract
+from lakehouse.profile.delta import delta_hints
 from lakehouse.profile.propose import Hints
 from lakehouse.profile.trial import plain_name
+from lakehouse.tables.spec import DeltaSource
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -40,6 +42,7 @@ class Origin:
         files: what would land, by path below the stream's folder; empty for what has landed, and for a database.
         stream: the folder below `raw/` of what has landed.
         database: the table of a database.
+        delta: the Delta table of another writer.
         ignored: names of files that no reader knows.
     """
 
@@ -48,6 +51,7 @@ class Origin:
     files: Mapping[str, Path] = field(default_factory=dict)
     stream: str = ""
     database: Database | None = None
+    delta: DeltaSource | None = None
     ignored: tuple[str, ...] = ()
 
 
@@ -99,6 +103,8 @@ def landed_here(origin: Origin, name: str, storage: Storage, folder: Path) -> tu
     """
     scratch = Storage(root=str(folder / "lake"), landing=str(folder / "landing"))
     target = folder / "landing" / "raw" / name
+    if origin.delta is not None:
+        return scratch, name, delta_hints(origin.delta)
     if origin.stream:
         files = storage.landed(origin.stream)
         here = storage.landed_here(files, str(folder / "landing"))
@@ -121,6 +127,12 @@ def landed_here(origin: Origin, name: str, storage: Storage, folder: Path) -> tu
 def _of_folder(path: Path) -> Origin:
     found = [file for file in sorted(path.rglob("*")) if file.is_file()]
     hidden = [file for file in found if any(part.startswith((".", "_")) for part in file.relative_to(path).parts)]
+    logs = [file.parent for file in hidden if file.parent.name == "_delta_log"]
+    if logs:  # its files alone are not its rows
+        raise DeclarationError(
+            f"{logs[0].parent.name} is a Delta table: its files are not read as they are.",
+            remedy=f"Adopt it: make adopt FROM={path}",
+        )
     readable = [file for file in found if file not in hidden and _kind(file.name) is not None]
     if not readable:
         raise DeclarationError(

@@ -17,7 +17,18 @@ from lakehouse.profile.dialect import Dialect
 from lakehouse.profile.keys import Key, is_named, key_of
 from lakehouse.profile.personal import masked, shown
 from lakehouse.profile.trial import Trial, silver_rows, storage_of
-from lakehouse.tables.spec import AirbyteStream, Csv, RowRule, TableRule, accepted_values, in_range, matches, min_rows, not_null
+from lakehouse.tables.spec import (
+    AirbyteStream,
+    Csv,
+    DeltaSource,
+    RowRule,
+    TableRule,
+    accepted_values,
+    in_range,
+    matches,
+    min_rows,
+    not_null,
+)
 
 _ROWS = 5
 #: A rule's name is the column's with its kind before it, and has at most 63 letters.
@@ -30,10 +41,19 @@ _SHAPES = {
 
 @dataclass(frozen=True)
 class Hints:
-    """What a source itself says of its fields: types in the words of the specs by field, and the columns of its key."""
+    """What a source itself knows of its fields.
+
+    Args:
+        types: in the words of the specs, by field.
+        key: the columns of its key.
+        exact: what the source calls those types of which every value is one.
+        about: what was found of the source as a whole.
+    """
 
     types: Mapping[str, str] = field(default_factory=dict)
     key: tuple[str, ...] = ()
+    exact: Mapping[str, str] = field(default_factory=dict)
+    about: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,7 +85,7 @@ def propose(
     """
     hints = hints or Hints()
     comma = dialect.csv is not None and dialect.csv.delimiter == ";"
-    columns, refused = measured(session, trial, comma=comma, known=hints.types)
+    columns, refused = measured(session, trial, comma=comma, known=hints.types, exact=hints.exact)
     key = key_of(session, trial, columns, known=hints.key)
     declaration = render.Declaration(
         name=trial.name,
@@ -75,7 +95,7 @@ def propose(
         key=key,
         rules=tuple(_rules(columns, key, trial.rows)),
         rows=trial.rows,
-        about=dialect.evidence,
+        about=(*dialect.evidence, *hints.about),
     )
     test = _test(session, trial, declaration, folder, like_csv=dialect.kind == "csv")
     return Proposal(trial, declaration, refused, _first(session, trial, columns), render.module(declaration), test)
@@ -102,7 +122,7 @@ def _rules(columns: Sequence[Measured], key: Key, rows: int) -> Iterator[RowRule
 
 
 def _of_text(one: Measured) -> Iterator[RowRule | str]:
-    if one.values:
+    if one.values and not one.guess.shape.startswith(("[", "{")):
         yield f"`{one.name}`: {len(one.values)} different values in {one.filled:,} records"
         yield accepted_values(one.name, *one.values, action="warn")
     pattern, _ = _SHAPES.get(one.guess.about.kind, ("", ""))
@@ -136,6 +156,8 @@ def _shown(one: Measured, value: Any) -> str:
 def _test(session: DuckDBSession, trial: Trial, declaration: render.Declaration, folder: Path, *, like_csv: bool) -> str:
     """The test, with what its records really become in a scratch lake."""
     source = declaration.source
+    if isinstance(source, DeltaSource):
+        return _delta_test(session, declaration, folder)
     rows = invent.records([one for one in declaration.columns if one.name not in trial.hive], declaration.key)
     hive = {one.name: one.values[0] if one.values else "1" for one in declaration.columns if one.name in trial.hive}
     below = "".join(f"{name}={value}/" for name, value in hive.items())
@@ -152,11 +174,22 @@ def _test(session: DuckDBSession, trial: Trial, declaration: render.Declaration,
     target.parent.mkdir(parents=True)
     target.write_bytes(landed.encode(encoding or "utf-8"))
     spec = render.spec_of(declaration)
-    expected = silver_rows(session, storage, spec)
+    expected = _texts(silver_rows(session, storage, spec))
     content = f"LANDED.encode({render.quoted(encoding)})" if encoding not in ("", "utf-8") else "LANDED"
     put = [render.quoted(position), render.quoted(below + name), content]
-    texts = [{column: _plain(value) for column, value in row.items()} for row in expected]
-    return render.test_module(declaration, landed=landed, put=put, expected=texts)
+    return render.test_module(declaration, landed=landed, put=put, expected=expected)
+
+
+def _delta_test(session: DuckDBSession, declaration: render.Declaration, folder: Path) -> str:
+    """The same of a table of another writer: its invented records are a Delta table."""
+    landed = _lines(invent.records(declaration.columns, declaration.key))
+    spec = invent.as_delta(render.spec_of(declaration), landed, folder / "delta")
+    expected = silver_rows(session, storage_of(folder), spec)
+    return render.test_module(declaration, landed=landed, put=(), expected=_texts(expected))
+
+
+def _texts(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{column: _plain(value) for column, value in row.items()} for row in rows]
 
 
 _ENVELOPE = {"_airbyte_extracted_at": 1710408600000, "_airbyte_meta": {"changes": []}, "_airbyte_generation_id": 1}

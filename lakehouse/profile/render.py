@@ -8,7 +8,7 @@ from typing import Any
 
 from lakehouse.profile.columns import Measured
 from lakehouse.profile.keys import Key
-from lakehouse.tables.spec import Column, Csv, RowRule, Source, TableRule, TableSpec
+from lakehouse.tables.spec import Column, Csv, DeltaSource, RowRule, Source, TableRule, TableSpec
 
 WIDTH = 130
 #: What declares a rule of each kind that is proposed.
@@ -47,6 +47,10 @@ class Declaration:
         return self.name.upper()
 
     @property
+    def is_delta(self) -> bool:
+        return isinstance(self.source, DeltaSource)
+
+    @property
     def folder(self) -> str:
         """Where below `raw/` its files land."""
         return str(getattr(self.source, "folder", self.name))
@@ -62,12 +66,13 @@ def module(of: Declaration) -> str:
     }
     used |= {"Csv"} if getattr(of.source, "csv", None) is not None else set()
     names = sorted(used, key=lambda name: (not name[0].isupper(), name))
-    flow = f"    landing/raw/{of.folder}/ ─▶ bronze/{of.name} ─▶ silver/{of.name}"
+    source, command = (_ascii(of.origin), "adopt") if of.is_delta else (f"landing/raw/{of.folder}/", "table")
+    flow = f"    {source} ─▶ bronze/{of.name} ─▶ silver/{of.name}"
     lines = [
         *_docstring(
-            f"{of.name}: made by `make table` of {_ascii(of.origin)}.",
+            f"{of.name}: made by `make {command}` of {_ascii(of.origin)}.",
             "Each guess has its evidence beside it: change what is wrong, then `make sync`.",
-            flow if len(flow) <= WIDTH else f"    landing/raw/{of.folder}/ ─▶ bronze ─▶ silver",
+            flow if len(flow) <= WIDTH else f"    {source[: WIDTH // 2]} ─▶ bronze ─▶ silver",
         ),
         "",
         *_wrapped("from lakehouse.tables.spec import ", names, "", close=("(", ")"), bare=True),
@@ -103,7 +108,7 @@ def test_module(of: Declaration, *, landed: str, put: Sequence[str], expected: S
 
     Args:
         landed: the invented records: a CSV text, or lines of JSON.
-        put: the arguments of the call that lands `LANDED`.
+        put: the arguments of the call that lands `LANDED`; none where it is a Delta table.
     """
     wide = "  # noqa: E501" if any(len(line) > WIDTH for line in _in_block(landed).splitlines()) else ""
     lines = [
@@ -118,7 +123,7 @@ def test_module(of: Declaration, *, landed: str, put: Sequence[str], expected: S
         "",
         "def test_three_records_become_three_rows(lake: Lake) -> None:",
         "    (spec,) = TABLES",
-        *_statement("lake.put", put, 4),
+        *(_statement("lake.put", put, 4) if put else ["    spec = lake.of_delta(spec, LANDED)"]),
         "    refresh = lake.run(spec)",
         "    assert refresh.entry is not None and refresh.entry.balanced and not lake.quarantined(spec)",
         "    rows = [plain(row) for row in lake.rows(spec.silver, *EXPECTED[0])]",
@@ -147,6 +152,7 @@ def source_arguments(source: Source) -> list[str]:
     """What is declared of a source: its name, and what is not the default."""
     named = [(field.name, getattr(source, field.name)) for field in fields(source)]  # type: ignore[arg-type]
     first = named[0][1]
+    defaults = {field.name: field.default for field in fields(source)}  # type: ignore[arg-type]
     out = [quoted(first)]
     for name, value in named[1:]:
         if isinstance(value, Csv):
@@ -154,7 +160,7 @@ def source_arguments(source: Source) -> list[str]:
                 (part.name, getattr(value, part.name)) for part in fields(value) if getattr(value, part.name) != part.default
             ]
             out.append(f"{name}=Csv({', '.join(f'{key}={literal(one)}' for key, one in given)})")
-        elif value and not (name == "folder" and value == first):
+        elif value and value != defaults[name] and not (name == "folder" and value == first):
             out.append(f"{name}={literal(value)}")
     return out
 

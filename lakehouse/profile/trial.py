@@ -28,7 +28,7 @@ from lakehouse.profile.personal import WITHIN, masked
 from lakehouse.silver.inputs import bronze_columns, delivered
 from lakehouse.silver.refresh import stage_refresh
 from lakehouse.silver.validate import text_of, texts
-from lakehouse.tables.spec import AirbyteStream, Column, PlainFiles, Source, TableSpec
+from lakehouse.tables.spec import AirbyteStream, Column, DeltaSource, PlainFiles, Source, TableSpec
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -67,17 +67,21 @@ def storage_of(folder: Path) -> Storage:
     return Storage(root=str(folder / "lake"), landing=str(folder / "landing"))
 
 
-def read(session: DuckDBSession, storage: Storage, name: str, dialect: Dialect, *, folder: str = "") -> Trial:
-    """Take the files that landed in the scratch lake into its bronze.
+def read(
+    session: DuckDBSession, storage: Storage, name: str, dialect: Dialect, *, folder: str = "", delta: DeltaSource | None = None
+) -> Trial:
+    """Take the files that landed in the scratch lake, or the rows of a Delta table, into its bronze.
 
     Args:
         folder: below `raw/`, when that is not the name.
+        delta: the table of another writer that is read instead.
 
     Raises:
         UnreadableFileError: not one record can be read.
     """
-    source = PlainFiles(name, folder=folder or name, csv=dialect.csv, sheet=dialect.sheet)
-    parts = {part for file in storage.landed(source.folder) for part in file.path.split("/")[:-1] if "=" in part}
+    files = PlainFiles(name, folder=folder or name, csv=dialect.csv, sheet=dialect.sheet)
+    source = delta or files
+    parts = {part for file in storage.landed(files.folder) for part in file.path.split("/")[:-1] if "=" in part}
     names = {column for part in parts if (column := column_name(part.partition("=")[0])) is not None}
     hive = tuple(Column(column, "string") for column in sorted(names))
     probe = TableSpec(name=name, source=source, columns=hive, sync="append")
@@ -89,10 +93,12 @@ def read(session: DuckDBSession, storage: Storage, name: str, dialect: Dialect, 
     if bronze is None or not bronze.rows:
         why = f" {reasons[0]}" if reasons else ""
         raise UnreadableFileError(
-            f"Not one record of {name} can be read.{why}", remedy="Give another file, or see docs/tables.md."
+            f"Not one record of {name} can be read.{why}", remedy="Give another one, or see docs/tables.md."
         )
     types = {} if batch.transaction is None else _types(batch.transaction.provenance.facts)
-    declared = AirbyteStream(name, folder=folder or name, csv=dialect.csv) if _has_envelope(session, bronze) else source
+    declared: Source = source
+    if delta is None and _has_envelope(session, bronze):
+        declared = AirbyteStream(name, folder=folder or name, csv=dialect.csv)
     own = tuple(column.name for column in hive)
     return Trial(name, declared, bronze, _columns(bronze), types, bronze.rows, own, refused, reasons)
 

@@ -91,8 +91,12 @@ class ForeignTable:
     @cached_property
     def paths(self) -> list[str]:
         """The live data files as the log has them."""
+        return [str(path) for path in self.actions().column("path").to_pylist()]
+
+    def actions(self) -> Any:
+        """A row for each live data file, as delta-rs gives it: `path`, `size_bytes`, `num_records` and other statistics."""
         with _explained(self.uri, self.version, called=self.called):
-            return [str(path) for path in self.table.get_add_actions(flatten=True).column("path").to_pylist()]
+            return self.table.get_add_actions(flatten=True)
 
     def check(self, files: Sequence[str] | None = None) -> None:
         """Look that files are there, and that no value in them would be read as another.
