@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION AT BASE FORCE FORM FROM HEAD JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE VERSION WITH YES
+GIVEN := ACTION AT BASE FORCE FORM FROM HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -117,8 +117,8 @@ redrive: setup ## Validate that again, after a rule or a file was corrected: TAB
 release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...' [ACTION=accept]
 	@$(BIN)/python -m lakehouse release "$$TABLE" "$$REASON" $(if $(ACTION),--action "$$ACTION")
 
-compare: setup ## Does another Delta table have the same rows as silver? TABLE=vendas WITH=s3://silver/vendas_processed [TIMEZONE=America/Sao_Paulo]
-	@$(BIN)/python -m lakehouse compare "$$TABLE" "$$WITH" $(if $(TIMEZONE),--timezone "$$TIMEZONE")
+compare: setup ## Does another Delta table, or every one of another lake, have the same rows as silver? [TABLE=vendas] WITH=s3://silver [TIMEZONE=America/Sao_Paulo] [JSON=parity.json] [HTML=parity.html]
+	@$(BIN)/python -m lakehouse compare $(if $(TABLE),"$$TABLE") "$$WITH" $(if $(TIMEZONE),--timezone "$$TIMEZONE") $(if $(JSON),--json "$$JSON") $(if $(HTML),--html "$$HTML")
 
 # --- maintenance (docs/operations.md) ---------------------------------------------------------------------------------
 vacuum: setup ## What the next maintenance would remove, and what it keeps and why: [TABLE=vendas]

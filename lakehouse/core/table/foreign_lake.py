@@ -49,16 +49,14 @@ def location_of(text: str, *, setting: str) -> str:
     """A folder or a prefix of a bucket, without a slash at its end.
 
     Raises:
-        DeclarationError: it is neither, or there is no such folder.
+        DeclarationError: it is neither.
     """
     if is_remote(text):
         location = text.replace("s3a://", "s3://").rstrip("/")
         if _BUCKET.fullmatch(location):
             return location
     elif text.strip() and (path := Path(text).expanduser()).is_absolute():
-        if not path.is_dir():
-            raise DeclarationError(f"There is no folder {text!r:.200}.", remedy=f"Give {setting}= the folder of a Delta lake.")
-        return str(path).rstrip("/") or "/"
+        return str(path)
     raise DeclarationError(
         f"{text!r:.200} is not an absolute folder.", remedy=f"Give {setting}=/path/to/lake or {setting}=s3://bucket/path."
     )
