@@ -14,7 +14,7 @@ from lakehouse.core.clock import zone
 from lakehouse.reports import page
 
 _OUTCOMES = {"equal": "igual", "differs": "difere", "refused": "não comparada"}
-_BY = {"source": "feita dela", "name": "mesmo nome", "": ""}
+_BY = {"source": "(feita dela)", "name": "", "": ""}
 _WHAT = {
     "rows are only here": "linhas só aqui",
     "rows are only there": "linhas só lá",
@@ -45,7 +45,7 @@ def _totals(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     compared = [entry["comparison"] for entry in report["tables"] if entry["comparison"] is not None]
     rows = sum(found["both"] for found in compared)
     return [
-        ("Tabelas iguais", page.number(counts["equal"]), f"de {page.number(len(report['tables']))} comparadas"),
+        ("Tabelas iguais", page.number(counts["equal"]), f"de {page.number(len(report['tables']))} que há nos dois"),
         ("Com diferença", page.number(counts["differs"]), f"{page.number(counts['refused'])} não comparadas"),
         ("Só no outro lake", page.number(there), f"só aqui: {page.number(len(report['only_here']))}"),
         ("Linhas nos dois", page.number(rows), ""),
@@ -57,20 +57,20 @@ def _summary(tables: Sequence[Mapping[str, Any]]) -> page.Table:
     for entry in tables:
         found = entry["comparison"]
         counts = [page.DASH] * 3 if found is None else [found["here"]["rows"], found["there"]["rows"], found["both"]]
-        by = _BY[entry["by"]]
+        there = " ".join(part for part in (page.text(entry["path"]), _BY[entry["by"]]) if part)
+        name = page.text(entry["table"])
         rows.append(
             (
-                page.text(entry["table"]),
-                page.text(entry["path"]) + (f" ({by})" if by else ""),
+                name if entry["path"] == entry["table"] else f"{name} ← {there}",
                 *(count if isinstance(count, str) else page.number(count) for count in counts),
                 _OUTCOMES[entry["outcome"]],
             )
         )
     return page.Table(
         title="Tabela por tabela",
-        columns=("Aqui", "Lá", "Linhas aqui", "Linhas lá", "Nos dois", "Resultado"),
+        columns=("Tabela", "Aqui", "Lá", "Nos dois", "Resultado"),
         rows=rows,
-        numeric=frozenset({2, 3, 4}),
+        numeric=frozenset({1, 2, 3}),
         alarm=frozenset(number for number, entry in enumerate(tables) if entry["outcome"] != "equal"),
     )
 
@@ -99,7 +99,7 @@ def _rows(difference: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     column = difference["column"]
     what = f"coluna {page.text(column)}" if column else _WHAT.get(difference["what"], page.text(difference["what"]))
     for number, example in enumerate(difference["examples"] or [None]):
-        first = (what, page.number(difference["rows"])) if number == 0 else ("", "")
+        first = (what, page.number(difference["rows"]) if number == 0 else "")
         if example is None:
             yield *first, page.DASH, page.DASH, page.DASH
         else:
@@ -125,6 +125,14 @@ def _only_there(pairs: Sequence[Mapping[str, Any]]) -> page.Table:
     return page.Table(
         title="Só no outro lake",
         columns=("Tabela", "Nota"),
-        rows=[(page.text(pair["path"]), page.text(pair["why"] or None)) for pair in pairs],
+        rows=[(page.text(pair["path"]), _why(pair)) for pair in pairs],
         numeric=frozenset(),
     )
+
+
+def _why(pair: Mapping[str, Any]) -> str:
+    """Why a table of the other lake is compared with none of ours."""
+    if not pair["namesake"]:
+        return "não existe aqui"
+    namesake = page.text(pair["namesake"])
+    return f"{namesake} é comparada com {page.text(pair['instead'])}" if pair["instead"] else f"várias se chamam como {namesake}"

@@ -21,7 +21,8 @@ class Pair:
 
     Args:
         path: below the location of the other lake.
-        spec: None where none of ours is meant; then `why` tells what is.
+        spec: None where none of ours is meant.
+        namesake: ours of the same name that is compared with `instead`, another path; where none is, several have the name.
         by: whether it is what ours is made of, or has its name.
         timezone: that is declared of instants in its partition values.
     """
@@ -31,7 +32,15 @@ class Pair:
     spec: TableSpec | None = None
     by: Match = "name"
     timezone: str = ""
-    why: str = ""
+    namesake: str = ""
+    instead: str = ""
+
+    @property
+    def why(self) -> str:
+        """Why it is compared with none of ours; empty where ours has no such table."""
+        if not self.namesake:
+            return ""
+        return f"{self.namesake} is compared with {self.instead}" if self.instead else f"several are called like {self.namesake}"
 
 
 def pairs(uris: Sequence[str], specs: Sequence[TableSpec], *, location: str) -> Iterator[Pair]:
@@ -51,15 +60,15 @@ def pairs(uris: Sequence[str], specs: Sequence[TableSpec], *, location: str) -> 
         elif spec is None:
             yield Pair(uri, path)
         elif spec.silver in taken:
-            yield Pair(uri, path, why=f"{spec.silver} is compared with {taken[spec.silver]}, which it is made of")
+            yield Pair(uri, path, namesake=str(spec.silver), instead=taken[spec.silver])
         else:
             same = [other for other in uris if other not in made and _name(other) == spec.silver_name]
             chosen = [other for other in same if _SILVER in path_of(other, location).split("/")[:-1]] if len(same) > 1 else same
             if chosen == [uri]:
                 yield Pair(uri, path, spec)
             else:
-                other = path_of(chosen[0], location) if len(chosen) == 1 else f"none of {len(same)} tables of this name"
-                yield Pair(uri, path, why=f"{spec.silver} is compared with {other}; make compare TABLE={spec.name} WITH={uri}")
+                instead = path_of(chosen[0], location) if len(chosen) == 1 else ""
+                yield Pair(uri, path, namesake=str(spec.silver), instead=instead)
 
 
 def _name(uri: str) -> str:

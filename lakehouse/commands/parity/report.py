@@ -97,7 +97,9 @@ def document(report: Report, *, at: datetime) -> dict[str, Any]:
         "counts": dict(report.counts),
         "tables": [_table(entry) for entry in report.entries],
         "only_here": [*report.only_here],
-        "only_there": [{"path": pair.path, "uri": pair.uri, "why": pair.why} for pair in report.only_there],
+        "only_there": [
+            {"path": pair.path, "uri": pair.uri, "namesake": pair.namesake, "instead": pair.instead} for pair in report.only_there
+        ],
     }
 
 

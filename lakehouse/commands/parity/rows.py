@@ -198,7 +198,7 @@ class _Found:
         odd = {name: self.written(name) for name in self.names if self.written(name) != _THERE + name}
         texts = {f"_odd_{name}": nw.when(nw.col(_THERE + name).is_null()).then(nw.col(text)) for name, text in odd.items()}
         theirs = there.select(*[nw.col(_THERE + name).alias(name) for name in self.names], **texts)
-        ours = self.here.with_columns(**{name: nw.lit(None, dtype=nw.String()) for name in texts}).select(*self.names, *texts)
+        ours = self.here.select(*self.names, **{name: nw.lit(None, dtype=nw.String()) for name in texts})
         only = [self.session.persist(self.session.without(one, other)) for one, other in ((ours, theirs), (theirs, ours))]
         columns = [*self.names]
         found = [
