@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,11 +20,11 @@ from lakehouse.core.errors import DeclarationError, LakehouseError, UnreadableFi
 from lakehouse.core.names import TableRef, check_name, check_timezone
 from lakehouse.core.table.foreign import ForeignTable, require_foreign
 from lakehouse.core.table.foreign_lake import Found, location_of, look, path_of, tables_below
-from lakehouse.profile.delta import odd_columns
-from lakehouse.profile.origin import Origin
-from lakehouse.profile.trial import plain_name
 from lakehouse.settings import Settings, load_settings
 from lakehouse.tables.spec import DeltaSource
+
+if TYPE_CHECKING:
+    from lakehouse.profile.origin import Origin
 
 app = typer.Typer()
 _ALL = ("*", "all")
@@ -109,6 +109,8 @@ def chosen_of(found: Sequence[Found], *, every: bool, name: str, settings: Setti
 
 def own_name(uri: str) -> str:
     """What a table is called here: as its folder, in letters that a name may have."""
+    from lakehouse.profile.trial import plain_name
+
     return plain_name(uri.rpartition("/")[2], ())
 
 
@@ -142,6 +144,8 @@ def _refuse_own(location: str, settings: Settings) -> None:
 
 
 def _lines(found: Found) -> Iterator[str]:
+    from lakehouse.profile.delta import odd_columns
+
     if found.table is None:
         yield f"{found.path}: refused{f' ({found.feature})' if found.feature else ''}. {found.refusal}"
         return
@@ -179,7 +183,9 @@ def _empty(uri: str) -> UnreadableFileError:
     )
 
 
-def _origin(found: Found, source: DeltaSource) -> Origin:
+def _origin(found: Found, source: DeltaSource) -> "Origin":
+    from lakehouse.profile.origin import Origin
+
     return Origin(f"the Delta table {found.path}", source.name, delta=source)
 
 

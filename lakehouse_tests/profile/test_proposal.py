@@ -52,11 +52,10 @@ def test_a_brazilian_shops_csv(profile: Profile, lake: Lake) -> None:
 
 def test_nothing_personal_is_in_the_texts_or_on_the_screen(profile: Profile, capsys: pytest.CaptureFixture[str]) -> None:
     from lakehouse.commands.table import show
-    from lakehouse.profile.dialect import Dialect
     from lakehouse.profile.origin import Origin
 
     found = profile("vendas.csv", shop.export(240))
-    show(found, Dialect(), Origin("vendas.csv", "vendas"))
+    show(found, Origin("vendas.csv", "vendas"))
     for text in (found.module, found.test, capsys.readouterr().out):
         assert len(text) > 500 and [secret for secret in shop.SECRETS if secret in text] == []
 
@@ -185,13 +184,12 @@ def test_a_table_of_a_database(profile: Profile, tmp_path: Path) -> None:
 
 def test_what_would_be_refused_is_counted_and_shown_by_its_shape(profile: Profile, capsys: pytest.CaptureFixture[str]) -> None:
     from lakehouse.commands.table import show
-    from lakehouse.profile.dialect import Dialect
     from lakehouse.profile.origin import Origin
 
     lines = [f"{n},{n},1990-01-{1 + n % 28:02}" for n in range(1, 60)]
     text = "\n".join(["id,qtd,nascimento", *lines, "60,muitos,1990-01-01", "61,1,5 de maio"]) + "\n"
     found = profile("p.csv", text)
-    show(found, Dialect(), Origin("p.csv", "p"))
+    show(found, Origin("p.csv", "p"))
     out = capsys.readouterr().out
     assert found.refused == 2 and "2 of 61 records would be refused:\n" in out
     assert "  qtd: 1 are no bigint ('muitos')\n" in out and "  nascimento: 1 are no date ('9 xx xxxx')\n" in out

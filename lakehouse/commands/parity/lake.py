@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lakehouse.core.table.foreign_lake import path_of
-from lakehouse.profile.trial import plain_name
 from lakehouse.tables.spec import DeltaSource, TableSpec
 
 Match = Literal["source", "name"]
@@ -72,4 +71,6 @@ def pairs(uris: Sequence[str], specs: Sequence[TableSpec], *, location: str) -> 
 
 
 def _name(uri: str) -> str:
+    from lakehouse.profile.trial import plain_name
+
     return plain_name(uri.rpartition("/")[2], ())
