@@ -49,7 +49,7 @@ def adopt(
     found = []
     for uri in tables_below(below) if every else _named(below, table):
         found.append(look(uri, location=below, timezone=timezone))
-        print("\n".join(_lines(found[-1])), flush=True)
+        print("\n".join(_lines(found[-1], settings)), flush=True)
     if not found:
         print(f"There is no Delta table in {below} or below it.")
         return 1
@@ -83,7 +83,7 @@ def chosen_of(found: Sequence[Found], *, every: bool, name: str, settings: Setti
         raise DeclarationError(f"NAME={name} names one table, and there are {len(found)}.", remedy="Adopt that table alone.")
     names = {one.uri: check_name(name or own_name(one.uri), "table name") for one in found}
     times = Counter(names[one.uri] for one in found if one.refusal is None)
-    adopted = {uri for _, uri in _declared()} if every else set()
+    adopted = {uri for _, uri in _declared(settings)} if every else set()
     chosen, left = {}, []
     for one in (one for one in found if one.uri not in adopted):
         own = names[one.uri]
@@ -143,7 +143,7 @@ def _refuse_own(location: str, settings: Settings) -> None:
 # --- what is there ---------------------------------------------------------------------------------------------------
 
 
-def _lines(found: Found) -> Iterator[str]:
+def _lines(found: Found, settings: Settings) -> Iterator[str]:
     from lakehouse.profile.delta import odd_columns
 
     if found.table is None:
@@ -151,17 +151,15 @@ def _lines(found: Found) -> Iterator[str]:
         return
     rows = "rows not counted" if found.rows is None else f"{found.rows:,} rows"
     features = f", with {', '.join(found.table.features)}" if found.table.features else ""
-    adopted = [name for name, uri in _declared() if uri == found.uri]
+    adopted = [name for name, uri in _declared(settings) if uri == found.uri]
     already = f"; adopted as {', '.join(adopted)}" if adopted else ""
     yield f"{found.path}: version {found.table.version}, {rows}, {_size(found.size)}{features}: read exactly{already}"
     yield from (f"    {line}" for line in odd_columns(found.table))
 
 
-def _declared() -> Iterator[tuple[str, str]]:
+def _declared(settings: Settings) -> Iterator[tuple[str, str]]:
     """Tables that are made of Delta tables, each with the URI of one."""
-    from lakehouse.tables import ALL
-
-    for spec in ALL:
+    for spec in settings.tables:
         yield from ((spec.name, part.origin.uri) for part in spec.parts if isinstance(part.origin, DeltaSource))
 
 

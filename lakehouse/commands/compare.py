@@ -71,13 +71,12 @@ def _of_table(spec: TableSpec, location: str, settings: Settings, timezone: str)
 
 def _of_lake(location: str, settings: Settings, timezone: str) -> Report:
     """Every table of the other lake beside ours, one after the other."""
-    from lakehouse.tables import ALL
-
-    found = [*pairs([*tables_below(location)], ALL, location=location)]
+    specs = settings.tables
+    found = [*pairs([*tables_below(location)], specs, location=location)]
     if not found:
         raise BrokenTableError(f"There is no Delta table in {location} or below it.", remedy="Look at WITH.")
     entries = [_entry(pair, pair.spec, settings, timezone) for pair in found if pair.spec is not None]
-    here = {spec.silver for spec in ALL} - {pair.spec.silver for pair in found if pair.spec is not None}
+    here = {spec.silver for spec in specs} - {pair.spec.silver for pair in found if pair.spec is not None}
     report = Report(
         settings.storage.root,
         location,

@@ -46,7 +46,7 @@ def pairs(uris: Sequence[str], specs: Sequence[TableSpec], *, location: str) -> 
     """Each table of the other lake, in its order. Of several with the name of ours the one in a folder `silver` counts."""
     made = {
         part.origin.uri: (spec, part.origin.timezone)
-        for spec in specs
+        for spec in reversed(specs)  # the first of several counts
         for part in spec.parts
         if isinstance(part.origin, DeltaSource)
     }
