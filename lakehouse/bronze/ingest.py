@@ -291,7 +291,7 @@ def _frozen(spec: TableSpec, drifted: Sequence[Reject], *, validated: int) -> Fi
 
 
 def landing_of(storage: Storage, spec: TableSpec) -> Storage:
-    """The same places, and landing where the table's files come from: another writer's table, when it is one."""
+    """The places of a lake, for reading the files of a table."""
     return landing(spec.origin, storage).storage
 
 

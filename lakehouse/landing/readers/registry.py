@@ -6,7 +6,7 @@ Here: one function a kind of source. Not here: what the files hold (`files/`), o
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, singledispatch
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ class Landing:
 
     Args:
         name: what the source is called where it is looked for.
-        storage: the lake's, with `landing` where the files are: their paths are relative to it.
+        storage: the lake's; paths of files that landed are relative to its `landing`.
         location: what a person looks at: a folder, a prefix of a bucket, a table.
         description: of the landing asset; `kinds` are the technologies that the UI shows.
         landed: the files that count now, in path order, given those that were planned before: `{path: checksum}`.
@@ -113,7 +113,7 @@ def _plain(source: PlainFiles, storage: Storage) -> Landing:
 def _delta(source: DeltaSource, storage: Storage) -> Landing:
     return Landing(
         name=source.uri,
-        storage=replace(storage, landing=source.uri),
+        storage=storage,
         location=source.uri,
         description=f"The Delta table {source.asset} of another writer.",
         kinds=frozenset({"deltalake"}),
