@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Action = dict[str, Any]
-_Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
+Z85 = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
 
 
 @dataclass
@@ -146,4 +146,4 @@ def deletion_vector(rows: Sequence[int], folder: Path | None = None) -> dict[str
 
 def _z85(content: bytes) -> str:
     words = struct.unpack(f">{len(content) // 4}I", content)
-    return "".join(_Z85[word // 85**power % 85] for word in words for power in (4, 3, 2, 1, 0))
+    return "".join(Z85[word // 85**power % 85] for word in words for power in (4, 3, 2, 1, 0))

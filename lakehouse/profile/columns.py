@@ -196,13 +196,14 @@ def _measure(session: DuckDBSession, trial: Trial, guesses: Mapping[str, Guess])
     out = []
     for position, guess in enumerate(guesses.values()):
         filled, refused, distinct, low, high, about = row[6 * position : 6 * position + 6]
+        filled, refused = filled or 0, refused or 0  # of a column without a value DuckDB counts null
         found = guess
         if about:  # beyond the sample
             note = f"personal: {about:,} values have a CPF, CNPJ, e-mail or telephone in them"
             found = replace(guess, column=replace(guess.column, personal=True), evidence=(*guess.evidence, note))
         texts = _refused_texts(session, trial, guess, _REFUSED) if refused else []
         samples = tuple(shown(text, hidden=found.column.personal) for text, _ in texts)
-        out.append(Measured(found, filled, refused, min(distinct, filled), low, high, samples=samples))
+        out.append(Measured(found, filled, refused, min(distinct or 0, filled), low, high, samples=samples))
     return out, int(row[-1])
 
 

@@ -111,8 +111,8 @@ def _instant(column: Column, number: int, shape: str) -> Any:
 
 
 def _amount(column: Column, number: int, shape: str) -> Any:
-    scale = int(column.type.rpartition(",")[2].rstrip(")"))
-    amount = (1_234.5, 7.25, 0.5)[number]
+    digits, scale = (int(part) for part in re.findall(r"\d+", column.type))
+    amount = (1_234.5, 7.25, 0.5)[number] % 10 ** (digits - scale)
     plain = f"{amount:.{min(scale, 2)}f}"
     if not column.decimal:
         return float(plain)

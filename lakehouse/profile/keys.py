@@ -38,11 +38,14 @@ class Key:
     order_evidence: str = ""
 
 
-def key_of(session: DuckDBSession, trial: Trial, columns: Sequence[Measured], *, known: Sequence[str] = ()) -> Key:
+def key_of(
+    session: DuckDBSession, trial: Trial, columns: Sequence[Measured], *, known: Sequence[str] = (), rows: bool = False
+) -> Key:
     """The key of a trial's records.
 
     Args:
         known: the columns of the source's own primary key.
+        rows: each record is a row, and none is a version of another: no value of the key repeats.
     """
     order = _order(columns, trial.rows)
     found = _Counted(session, trial, columns)
@@ -58,7 +61,7 @@ def key_of(session: DuckDBSession, trial: Trial, columns: Sequence[Measured], *,
         if found.distinct(one.name) == trial.rows and (rank < _WEAK or trial.rows >= _FROM_ROWS):
             why = f"{trial.rows:,} of {trial.rows:,} values differ, none is null"
             return _made((one.name,), order, (why,))
-    for one in (one for one in named[:_TRIED] if _rank(one.name, trial.name) < 3):
+    for one in (one for one in named[:_TRIED] if _rank(one.name, trial.name) < 3 and not rows):
         if (again := _repeated(found, one, order, trial)) is not None:
             return _made((one.name,), order, (again,))
     for two in _pairs(named):

@@ -86,7 +86,7 @@ def propose(
     hints = hints or Hints()
     comma = dialect.csv is not None and dialect.csv.delimiter == ";"
     columns, refused = measured(session, trial, comma=comma, known=hints.types, exact=hints.exact)
-    key = key_of(session, trial, columns, known=hints.key)
+    key = key_of(session, trial, columns, known=hints.key, rows=bool(hints.exact))
     declaration = render.Declaration(
         name=trial.name,
         origin=origin,

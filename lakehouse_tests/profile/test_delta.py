@@ -42,10 +42,10 @@ ALL_TYPES = {
 }
 
 
-def proposed(uri: str, folder: Path) -> Proposal:
+def proposed(uri: str, folder: Path, *, timezone: str = "") -> Proposal:
     folder.mkdir()
     settings = Settings(root=str(folder / "lake"))
-    origin = Origin("the Delta table t", "t", delta=DeltaSource(uri, "t"))
+    origin = Origin("the Delta table t", "t", delta=DeltaSource(uri, "t", timezone=timezone))
     return profiled(origin, "t", settings, folder)[0]
 
 
@@ -111,3 +111,12 @@ def test_the_files_of_a_delta_table_are_not_read_as_anyones_files(tmp_path: Path
 def test_a_type_of_delta_is_one_of_a_column_or_told(kind: str, expected: str) -> None:
     assert type_of(kind) == expected
     assert bool(odd_of(kind)) == (kind in ("variant", "void", "geometry"))
+
+
+def test_rows_that_are_the_same_are_rows_and_small_decimals_are_invented_small(tmp_path: Path, lake: Lake) -> None:
+    theirs = Theirs(tmp_path / "old", {"id": "long", "taxa": "decimal(4,4)", "nada": "long"})
+    rows = {"id": [n % 100 for n in range(150)], "taxa": pa.array([Decimal("0.1234")] * 150, pa.decimal128(4, 4))}
+    theirs.add(pa.table({**rows, "nada": pa.nulls(150, pa.int64())}))
+    spec = spec_of(proposed(str(tmp_path / "old"), tmp_path / "scratch").declaration)
+    lake.run(spec)
+    assert (spec.key, len(lake.rows(spec.silver))) == ((), 150)
