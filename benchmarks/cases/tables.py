@@ -1,4 +1,4 @@
-"""Cases over generated tables: `full`, `increment`, `spread`, `gold`, `elt`, `append`, `upkeep`, `profile`."""
+"""Cases over generated tables: `full`, `increment`, `spread`, `gold`, `elt`, `append`, `upkeep`, `profile`, `parity`."""
 
 import os
 import shutil
@@ -16,6 +16,7 @@ ELT_RATIO = 1.1
 #: With ids that rise with time; with random ones every older file may hold one.
 APPEND_SHARE = 0.05
 PROFILE_RATIO = 10
+PARITY_LIMIT = "1500MB"
 _PROFILED = 1_000_000
 _CHANGED = 10_000
 _BATCH = 11
@@ -219,3 +220,22 @@ def profile(bench: Bench) -> Iterator[Figure]:
     if found["ours"].output["rows"] != found["bare"].output["rows"]:
         raise BenchmarkError(f"The profile has {found['ours'].output['rows']} rows, DuckDB {found['bare'].output['rows']}.")
     yield from work_figures("profile", found, ratio=PROFILE_RATIO, peak=FULL_PEAK)
+
+
+def parity(bench: Bench) -> Iterator[Figure]:
+    """A silver table beside another writer's of as many rows, with prices and instants as texts there: `make compare`."""
+    folder, rows = str(bench.fresh("parity")), str(bench.rows)
+    limit = {"LAKEHOUSE_MEMORY_LIMIT": PARITY_LIMIT}
+    run(["-m", "benchmarks.parity", "make", folder, rows], env=limit)
+
+    def ours() -> Run:
+        return run(["-m", "benchmarks.parity", "compare", folder, rows], env=limit)
+
+    found = bench.persist("parity", alternate({"ours": ours}, rounds=bench.rounds))["ours"]
+    expected = {"rows are only here": 10, "rows differ in valor": 10}
+    if (found.output["both"], found.output["differences"]) != (bench.rows - 10, expected):
+        raise BenchmarkError(f"The comparison found {found.output}.")
+    yield Figure("parity", "comparing the two tables", found.seconds)
+    yield Figure("parity", "CPU of the process", found.cpu)
+    peak = FULL_PEAK / GB
+    yield Figure("parity", "peak memory", found.peak / GB, unit="GB", limit=peak, bound=f"<= {peak} GB")
