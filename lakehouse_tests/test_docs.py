@@ -160,7 +160,7 @@ def test_every_job_table_and_selection_in_a_command_exists(page):
         values = dict(word.split("=", 1) for word in shlex.split(line) if re.match(r"[A-Z]+=", word))
         if "JOB" in values and "…" not in values["JOB"]:
             assert values["JOB"] in {job.name for job in jobs()}, line
-        for name in ("TABLE", "SOURCE", "TARGET"):
+        for name in ("TABLE", "SOURCE", "TARGET") if "make adopt" not in line else ():  # which names tables of another lake
             assert "<" in values.get(name, "<") or values[name] in names | tables or name == "TARGET", line
         selections = [values["SELECT"]] if "SELECT" in values else re.findall(r"--select '([^']*)'", line)
         for selection in selections:

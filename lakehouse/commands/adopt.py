@@ -61,7 +61,7 @@ def adopt(
     chosen, left = chosen_of(found, every=every, name=name, settings=settings)
     for line in left:
         print(line, file=sys.stderr)
-    sources = {own: DeltaSource(one.uri, own, timezone=timezone) for own, one in chosen.items()}
+    sources = {own: source_of(one.uri, own, timezone=timezone) for own, one in chosen.items()}
     done = [
         _adopted(own, source, chosen[own], settings, yes=bool(yes), alone=len(chosen) == 1) for own, source in sources.items()
     ]
@@ -97,7 +97,7 @@ def chosen_of(found: Sequence[Found], *, every: bool, name: str, settings: Setti
                 raise DeclarationError(
                     f"Two tables would be called {own!r}: {paths}.", remedy="Adopt each alone, one with NAME=."
                 )
-            made.refuse_taken(own, _origin(one, DeltaSource(one.uri, own)), settings)
+            made.refuse_taken(own, _origin(one, source_of(one.uri, own)), settings)
         except LakehouseError as error:
             if not every:
                 raise
@@ -105,6 +105,11 @@ def chosen_of(found: Sequence[Found], *, every: bool, name: str, settings: Setti
         else:
             chosen[own] = one
     return chosen, left
+
+
+def source_of(uri: str, name: str, *, timezone: str = "") -> DeltaSource:
+    """How the source of an adopted table is declared; what is declared of each belongs here."""
+    return DeltaSource(uri, name, timezone=timezone)
 
 
 def own_name(uri: str) -> str:
