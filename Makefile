@@ -206,7 +206,7 @@ test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 test-faults: setup $(VENV)/.dev ## 200 kills, full disks, read errors: what is lost and doubled (10 minutes)
 	@$(BIN)/python -m pytest -m faults lakehouse_tests/faults
 
-test-power: setup $(VENV)/.dev ## Power cuts at every moment: what is lost, doubled or stuck (15 minutes; Linux with FUSE)
+test-power: setup $(VENV)/.dev ## Power cuts at every moment, writers in every order: what is lost, doubled or stuck (15 minutes; Linux with FUSE)
 	@command -v fusermount >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq fuse3 libfuse2 >/dev/null; } || \
 		{ echo 'Install FUSE first: apt-get install fuse3 libfuse2 (as root).' >&2; exit 1; }

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -114,12 +114,24 @@ def sync_log(uri: str) -> int | None:
     """
     if is_remote(uri):
         return None
-    log = f"{uri}/{_LOG}"
-    # Not what a writer is about to link to a commit's name, or has left: `<version>.json#1`.
-    names = sorted(name for name in os.listdir(log) if _OF_VERSION.fullmatch(name))  # noqa: PTH208 - names alone are wanted
+    log, names = f"{uri}/{_LOG}", _log_names(uri)
     newest = max((name[:20] for name in names if ".checkpoint" in name), default="")
     _sync_names(uri)
     sync(f"{log}/{name}" for name in [*(name for name in names if name[:20] >= newest), *([_POINTER] if newest else [])])
+    return _newest(names)
+
+
+def newest_version(uri: str) -> int | None:
+    """The newest version of the log of a table on this machine, on the disk or not; None where there is none."""
+    return _newest(_log_names(uri))
+
+
+def _log_names(uri: str) -> list[str]:
+    """Not what a writer is about to link to a commit's name, or has left: `<version>.json#1`."""
+    return sorted(name for name in os.listdir(f"{uri}/{_LOG}") if _OF_VERSION.fullmatch(name))  # noqa: PTH208 - names are wanted
+
+
+def _newest(names: Sequence[str]) -> int | None:
     return int(names[-1][:20]) if names else None
 
 

@@ -39,10 +39,13 @@ def create_mark(uri: str) -> None:
 
 
 def report(uri: str) -> None:
-    """See that the log is on the disk, as far as this process's writes are to be, and mark its newest commit as reported."""
+    """See that the log is on the disk, as far as this process's writes are to be, and mark its newest commit as reported.
+
+    Another writer may have marked a newer one meanwhile, which must not be taken back: so it is looked again."""
     newest = durability.sync_log(uri)
-    if newest is not None:
+    while newest is not None:
         durability.put(f"{uri}/{_MARK}", str(newest).encode(), named=False)
+        newest = durability.sync_log(uri) if durability.newest_version(uri) != newest else None
 
 
 def prepare(uri: str) -> None:
