@@ -4,19 +4,32 @@ Here: the checks that every bronze table has, and what the console gets of them.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from lakehouse.bronze.changes import Changed
+from lakehouse.core.ledger import withdrawn_app
 from lakehouse.core.names import column_name
 from lakehouse.core.rules import Finding
+from lakehouse.core.store.storage import LandedFile
 from lakehouse.core.table.provenance import Entry
+from lakehouse.core.table.snapshot import Snapshot
 from lakehouse.landing.readers.files.forms import Reject
 from lakehouse.landing.readers.files.stage import Staged
-from lakehouse.tables.spec import TableSpec
+from lakehouse.landing.readers.here import Here
+from lakehouse.tables.spec import DeltaSource, TableSpec
 
 #: Rules that every bronze table has; each is an asset check.
 READABLE_FILES, READABLE_RECORDS, DRIFT, BALANCE = "readable_files", "readable_records", "schema_drift", "ledger"
 CHANGES, COLLISIONS = "changed_by_airbyte", "field_collisions"
 _SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Withdrawals:
+    """How many rows have left a table of another writer with a batch, and what the console says of those that stay here."""
+
+    rows: int = 0
+    lines: tuple[str, ...] = ()
 
 
 def findings(
@@ -28,6 +41,7 @@ def findings(
     types: dict[str, str],
     changed: Sequence[Changed],
     grown: Sequence[str],
+    withdrawn: Withdrawals,
 ) -> list[Finding]:
     declared = {column.bronze_name for column in spec.of_record} - set(spec.values)
     bad_files = [r for r in staged.rejects if r.record is None and r.rule != "schema_drift"]
@@ -68,8 +82,30 @@ def findings(
         ),
         _collisions(spec, staged),
         _by_airbyte(spec, staged, entry, changed),
-        Finding(BALANCE, entry.balanced, "fail", 0 if entry.balanced else 1, entry.records_in, vars(entry)),
+        Finding(
+            BALANCE,
+            entry.balanced,
+            "fail",
+            0 if entry.balanced else 1,
+            entry.records_in,
+            dict(vars(entry)) | ({"withdrawn": withdrawn.rows} if withdrawn.rows else {}),
+            withdrawn.lines,
+        ),
     ]
+
+
+def withdrawals(spec: TableSpec, table: Snapshot, here: Here, taken: Sequence[LandedFile]) -> Withdrawals:
+    """What has left a table of another writer; with a line the first time that rows stay without being declared to."""
+    rows = sum(here.withdrawn.get(file.path, 0) for file in taken)
+    origin = spec.origin
+    known = table.watermark(withdrawn_app(spec.bronze))
+    if not rows or known or not isinstance(origin, DeltaSource) or origin.withdrawals is not None:
+        return Withdrawals(rows)
+    line = (
+        f"{spec.bronze}: {rows:,} rows have left the Delta table {origin.uri}, deleted or replaced by its writer, and stay here. "
+        "To have them leave silver too, declare DeltaSource(..., withdrawals='delete'); withdrawals='keep' says that they stay."
+    )
+    return Withdrawals(rows, (line,))
 
 
 def _file_lines(spec: TableSpec, refused: Sequence[Reject]) -> tuple[str, ...]:

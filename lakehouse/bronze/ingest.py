@@ -17,7 +17,7 @@ import narwhals as nw
 
 from lakehouse.bronze import changed as changed_files
 from lakehouse.bronze.changes import changes
-from lakehouse.bronze.findings import DRIFT
+from lakehouse.bronze.findings import DRIFT, Withdrawals, withdrawals
 from lakehouse.bronze.findings import findings as collect
 from lakehouse.core import ledger, quarantine
 from lakehouse.core.engines.duckdb import DuckDBSession
@@ -33,6 +33,7 @@ from lakehouse.landing.readers.files.fields import ENVELOPE
 from lakehouse.landing.readers.files.forms import Reject
 from lakehouse.landing.readers.files.reading import reading
 from lakehouse.landing.readers.files.stage import Staged, stage
+from lakehouse.landing.readers.here import Here
 from lakehouse.landing.readers.registry import Landing, landing
 from lakehouse.tables.spec import TableSpec
 
@@ -74,22 +75,21 @@ def stage_batch(
     done = table.watermark(app)
     spoken_for = {file.path: file.checksum for _, file in known}
     origin = landing(spec.origin, storage)
-    source = origin.storage
     # Asked before the files are listed: what is whole now is in the list.
     completed = origin.completed() if spec.sync == "overwrite" else 0
     listed = origin.anew if origin.anew is not None and release is not None else origin.landed
     landed = {file.path: file for file in listed(spoken_for)}
     batch, files = done + 1, [file for number, file in known if number == done + 1]
     if planned == done:
-        files = new_files(source, list(landed.values()), [file for _, file in known])
+        files = new_files(origin.storage, list(landed.values()), [file for _, file in known])
         if not files:
             return _nothing_landed(table, _whole(spec, completed))
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
             raise ConflictError(f"Another run took batch {batch} of {spec.bronze}.", remedy="Run it again.")
-    present, vanished = _still_there(source, files, landed)
+    present, vanished = _still_there(origin.storage, files, landed)
     before = [(number, file) for number, file in known if number <= done]
     frozen = _frozen_columns(spec, table, release)
-    staged, grown = _read(session, storage, spec, table, present, origin=origin, batch=batch, before=before, frozen=frozen)
+    staged, grown, here = _read(session, storage, spec, table, present, origin=origin, batch=batch, before=before, frozen=frozen)
     drifted = [reject for reject in staged.rejects if reject.rule == DRIFT]
     if drifted and spec.drift == "freeze" and release is None:
         discard(table.uri, staged.files)
@@ -97,9 +97,11 @@ def stage_batch(
     try:
         _check_unchanged(origin, spec, present)
         changed = changes(session, table.uri, staged.files, spec) if staged.changed else []
-        whole = _whole(spec, completed or origin.generation(_taken(present, staged)))
+        taken = _taken(present, staged)
+        withdrawn = withdrawals(spec, table, here, taken)
+        whole = _whole(spec, completed or origin.generation(taken)) | _noted(spec, here, taken, withdrawn, batch=batch)
         staged.rejects += [*vanished, *grown.refused]
-        stored = _quarantine(session, storage, spec, batch=batch, staged=staged, run_id=run_id)
+        refused = _quarantine(session, storage, spec, batch=batch, staged=staged, run_id=run_id) - len(staged.rejects)
         have = table.columns
         added = {name: kind for name, kind in staged.fields.items() if name not in have}
         own = {name: kind for name, kind in ENVELOPE.items() if name not in have}
@@ -109,12 +111,11 @@ def stage_batch(
         raise
     absent = sorted({file.path for file in files} - {file.path for file in present})
     watermarks = {app: batch, **whole, **({ledger.absent_app(spec.bronze): batch} if absent else {})}
-    refused = stored - len(staged.rejects)
     types: dict[str, str] = json.loads(table.provenance.facts.get("types", "{}"))
     transaction, entry = _ready(
         table, staged, watermarks, batch=batch, landed=len(present), refused=refused, absent=absent, types=types, release=release
     )
-    findings = collect(spec, staged, entry, added=added, types=types, changed=changed, grown=grown.notes)
+    findings = collect(spec, staged, entry, added=added, types=types, changed=changed, grown=grown.notes, withdrawn=withdrawn)
     return Batch(table.version, transaction, entry, findings, len(files), changed=grown.notes)
 
 
@@ -129,17 +130,18 @@ def _read(
     batch: int,
     before: Sequence[tuple[int, PlannedFile]],
     frozen: frozenset[str] | None,
-) -> tuple[Staged, changed_files.Changed]:
-    """The batch's files as staged data files, and what became of those that were read before with other content."""
+) -> tuple[Staged, changed_files.Changed, Here]:
+    """The batch's files as staged data files, what became of those that were read before with other content, and where all are
+    on this machine."""
     refused = _refused_whole(session, storage, spec) if origin.copied is not None else ()
     read = [file.path for number, file in before if (number, file.path) not in refused]
     here = origin.here(session, files, sync=spec.sync, known=read)
     before = [] if origin.fixed else before
-    grown = _changed_files(session, storage, spec, files, before=before, landing=here)
+    grown = _changed_files(session, storage, spec, files, before=before, landing=here.folder)
     staged = stage(
         session,
         grown.to_read(files),
-        landing=here,
+        landing=here.folder,
         folder=table.uri,
         batch=batch,
         ingested_at=datetime.now(UTC),
@@ -148,7 +150,7 @@ def _read(
         reading=reading(spec),
         instead=grown.tails,
     )
-    return staged, grown
+    return staged, grown, here
 
 
 def _changed_files(
@@ -235,6 +237,13 @@ def _taken(files: Sequence[LandedFile], staged: Staged) -> list[LandedFile]:
 def _whole(spec: TableSpec, generation: int) -> dict[str, int]:
     """The watermark of the newest generation that is in bronze as a whole; none where nothing new is known of it."""
     return {ledger.complete_app(spec.bronze): generation} if spec.sync == "overwrite" and generation else {}
+
+
+def _noted(spec: TableSpec, here: Here, taken: Sequence[LandedFile], withdrawn: Withdrawals, *, batch: int) -> dict[str, int]:
+    """The watermarks of the first batch that counts, when this one holds all rows of a table whose withdrawals are followed, and
+    of the one with which it was warned of rows that stay."""
+    begun = {ledger.begin_app(spec.bronze): batch} if here.whole & {file.path for file in taken} else {}
+    return begun | ({ledger.withdrawn_app(spec.bronze): batch} if withdrawn.lines else {})
 
 
 def _nothing_landed(table: Snapshot, whole: Mapping[str, int]) -> Batch:

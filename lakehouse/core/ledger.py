@@ -88,6 +88,17 @@ def complete_app(table: TableRef) -> str:
     return f"complete:{table}"
 
 
+def begin_app(table: TableRef) -> str:
+    """The application id under which a bronze table knows its first batch that counts: with it a table of another writer was
+    taken in whole, and what came before is no longer in that."""
+    return f"begin:{table}"
+
+
+def withdrawn_app(table: TableRef) -> str:
+    """The application id under which a bronze table knows the batch with which it was warned of withdrawn rows that stay."""
+    return f"withdrawn:{table}"
+
+
 @dataclass(frozen=True)
 class PlannedFile:
     """One file of a batch, as it was when the batch was planned."""

@@ -38,6 +38,7 @@ def declared(spec: TableSpec) -> dict[str, str]:
         "deleted": _digest(words(spec.deleted) if spec.deleted is not None else None),
         "transform": _digest(_transform(spec)),
         **({"explode": _digest(spec.explode)} if spec.explode else {}),
+        **({"withdrawals": _digest([p.name for p in spec.parts if p.withdraws])} if spec.withdraws else {}),
     }
 
 
@@ -52,7 +53,8 @@ def changed(spec: TableSpec, made: Provenance) -> list[str]:
     A part that is new, as a column that was added, has changed nothing that was there.
     """
     stated: dict[str, str] = json.loads(made.facts.get(FORMS, "{}"))
-    records = {"explode": _digest("")}  # what is not stated of rows that are records
+    # What is not stated of rows that are records, and of those that stay.
+    records = {"explode": _digest(""), "withdrawals": _digest("")}
     known = records | stated if stated else {}
     return [part for part, digest in (records | declared(spec)).items() if known.get(part, digest) != digest]
 

@@ -16,6 +16,7 @@ import narwhals as nw
 from lakehouse.core.engines.casts import BLANKS, EPOCHS, INTEGERS
 from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import DeclarationError
+from lakehouse.core.rules import Finding
 from lakehouse.silver.checks import TYPES
 from lakehouse.silver.validate import DELETED, TEXT, cast_of
 from lakehouse.tables.spec import Column, TableSpec
@@ -65,6 +66,24 @@ def hint(session: Session, column: Column, texts: Sequence[str]) -> Hint:
     else:
         otherwise = f"Correct the source, or declare {column.name!r} as it is written"
     return Hint("none of the known ways to write one", "", otherwise)
+
+
+def told(
+    session: Session,
+    spec: TableSpec,
+    finding: Finding,
+    refused: "nw.LazyFrame[Any]",
+    counts: Mapping[str, int],
+    *,
+    validated: int,
+) -> Finding:
+    """The finding about casts with a line for each column that it is about.
+
+    Args:
+        counts: refused records by rule.
+    """
+    failed = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if n and name.startswith(f"{TYPES}_")}
+    return replace(finding, lines=tuple(cast_lines(session, spec, refused, failed, validated=validated)))
 
 
 def cast_lines(

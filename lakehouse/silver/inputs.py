@@ -17,7 +17,7 @@ from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import column_name
 from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
-from lakehouse.landing.readers.files.fields import ENVELOPE
+from lakehouse.landing.readers.files.fields import ENVELOPE, WITHDRAWN
 from lakehouse.tables.spec import EXTRA, TableSpec
 
 ROW_ID = ("_file", "_position")
@@ -36,6 +36,8 @@ class Feed:
     bronze: Snapshot
     seen: int = 0
     newest: int = 0
+    #: The first batch that counts; 0 where all do.
+    begin: int = 0
     #: The one generation that is read, where only that counts.
     generation: int | None = None
 
@@ -62,17 +64,30 @@ def open_feeds(storage: Storage, spec: TableSpec) -> list[Feed]:
         if bronze is None:
             what = f"{spec.silver} needs {part.bronze}, which does not exist."
             raise BrokenTableError(what, remedy=part.bronze.how_to_make)
-        feed = Feed(part, number, not spec.feeds, bronze, newest=bronze.watermark(ledger.ingest_app(part.bronze)))
+        newest, begin = (bronze.watermark(app(part.bronze)) for app in (ledger.ingest_app, ledger.begin_app))
+        feed = Feed(part, number, not spec.feeds, bronze, newest=newest, begin=begin)
         if spec.sync == "overwrite":
             feed.generation = bronze.watermark(ledger.complete_app(part.bronze))
         feeds.append(feed)
     return feeds
 
 
-def records(session: Session, feeds: Sequence[Feed]) -> "nw.LazyFrame[Any]":
-    """The new records of all feeds as they are in bronze: envelope, delivered fields and `ROW_ID`."""
-    frames = [_batches(session, feed, feed.seen, feed.newest) for feed in feeds]
+def records(session: Session, feeds: Sequence[Feed], *, anew: bool = False) -> "nw.LazyFrame[Any]":
+    """The new records of all feeds as they are in bronze, or (`anew`) all: envelope, delivered fields and `ROW_ID`."""
+    frames = [_batches(session, feed, 0 if anew else feed.seen, feed.newest) for feed in feeds]
     return frames[0] if len(frames) == 1 else nw.concat(frames, how="vertical")
+
+
+def not_read(session: Session, feeds: Sequence[Feed]) -> int:
+    """How many records of bronze no longer count: what came before a table of another writer was taken in whole, and, where
+    withdrawals were followed once, the marks of those."""
+    return sum(_not_read(session, feed) for feed in feeds if feed.begin > 1 or (feed.begin and not feed.part.withdraws))
+
+
+def _not_read(session: Session, feed: Feed) -> int:
+    frame = session.read(feed.bronze.paths(), {"_batch_id": "bigint", "_airbyte_meta": "string"})
+    before, marked = nw.col("_batch_id") < feed.begin, (nw.col("_airbyte_meta") == WITHDRAWN).fill_null(False)
+    return session.count(frame.filter(before if feed.part.withdraws else before | marked))
 
 
 def delivers(feed: Feed) -> bool:
@@ -180,7 +195,7 @@ def _sources_of(field: str, names: Mapping[str, Sequence[str]], declared: Set[st
 
 
 def _batches(session: Session, feed: Feed, after: int, until: int) -> "nw.LazyFrame[Any]":
-    part, bronze = feed.part, feed.bronze
+    part, bronze, after = feed.part, feed.bronze, max(after, feed.begin - 1)
     files = [f for f in bronze.files if f.upper.get("_batch_id") is None or f.upper["_batch_id"] > after]
     if feed.generation is not None:
         files = [file for file in files if _may_contain(file, feed.generation)]
@@ -189,6 +204,8 @@ def _batches(session: Session, feed: Feed, after: int, until: int) -> "nw.LazyFr
     frame = frame.filter((nw.col("_batch_id") > after) & (nw.col("_batch_id") <= until))
     if feed.generation is not None:
         frame = frame.filter(nw.col(_GENERATION) == feed.generation)
+    elif feed.begin and not part.withdraws:  # they were followed once, and no longer are
+        frame = frame.filter((nw.col("_airbyte_meta") != WITHDRAWN).fill_null(True))
     frame = delivered(session, part, bronze, frame, *ENVELOPE, *ROW_ID)
     if feed.alone:
         return frame

@@ -27,13 +27,13 @@ from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.provenance import Entry, Provenance
 from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
 from lakehouse.core.table.transaction import Transaction
-from lakehouse.silver import baseline, elements, forms, hints, inputs
+from lakehouse.silver import baseline, elements, forms, inputs, withdrawn
 from lakehouse.silver.checks import BALANCE, COMPLETE, CONFLICTS, TIES, TYPES
 from lakehouse.silver.inputs import ROW_ID
 from lakehouse.silver.merge import IDENTITY, Change, Merge, delete_columns, silver_columns, tombstones_ref
-from lakehouse.silver.release import how_to_release, nothing_to_release
+from lakehouse.silver.release import nothing_to_release, reported
 from lakehouse.silver.repeats import content_lines, repeats
-from lakehouse.silver.validate import DELETED, EXPIRED, ROUNDED, Validator, Violations
+from lakehouse.silver.validate import DELETED, EXPIRED, Validator, Violations
 from lakehouse.tables.spec import TableSpec
 
 LEDGER = ledger.LEDGER_TABLE
@@ -112,7 +112,8 @@ class _Work:
         self.session, self.storage, self.spec, self.target = session, storage, spec, target
         self.run_id, self.mode, self.release = run_id, mode, release
         self.notes: list[str] = []
-        self.columns, self.repeated, self.contents = silver_columns(spec), 0, 0
+        self.columns, self.repeated, self.contents, self.withdrawn = silver_columns(spec), 0, 0, 0
+        self.again: withdrawn.Again | None = None
         inputs.open_feeds(storage, spec)  # one that is not there is named before anything is made
         partition_by = [spec.partition] if spec.partition else []
         self.silver = open_table(storage.uri(target), self.columns, partition_by=partition_by)
@@ -127,6 +128,11 @@ class _Work:
     def seen(self) -> int:
         """Batches that silver has read, of all feeds; 0 when it reads them from their beginning."""
         return sum(feed.seen for feed in self.feeds)
+
+    @property
+    def _reads_all(self) -> bool:
+        """Whether a record that was refused can be taken in with all of bronze only: it replaces no row, or was taken back."""
+        return self.spec.sync != "dedup" or self.spec.withdraws
 
     # --- what is new ---------------------------------------------------------------------------------------------
 
@@ -144,7 +150,9 @@ class _Work:
                 return Refresh(self.silver.version)
         else:
             records = inputs.records(self.session, self.feeds)
-            if self.spec.sync == "append":
+            if self.spec.withdraws:
+                records = self._followed(records)
+            elif self.spec.sync == "append":
                 records = self._without_repeats(records)
         validated, violations = self.validator.validated(records)
         change = self._change(records, validated)
@@ -162,13 +170,32 @@ class _Work:
         self.repeated = self.session.count(found)
         return records.join(found, on=list(ROW_ID), how="anti")
 
+    def _followed(self, records: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+        """The records that were not taken back by one that is marked as withdrawn."""
+        session, every = self.session, self.spec.deleted is not None  # a delete may be taken back, and be a tombstone already
+        if self.seen and not every and not withdrawn.has_any(session, records):
+            return records
+        if self.seen and not self.spec.key:
+            self._start_over("evolve")
+        everything = inputs.records(session, self.feeds, anew=True)
+        if not self.seen:
+            found = withdrawn.followed(session, self.feeds, everything)
+        else:
+            keyed, columns = self.merge.keyed(everything, self.validator.validated(everything)[0])
+            keys = dict(zip(columns, self.spec.record_key, strict=True))
+            found = withdrawn.followed_by_key(
+                session, self.feeds, everything, keyed=keyed, keys=keys, accepted=self.validator.accepted, every=every
+            )
+        self.repeated, self.withdrawn, self.again = found.repeated, found.withdrawn, found.again
+        return found.records
+
     def _change(self, records: "nw.LazyFrame[Any]", validated: "nw.LazyFrame[Any]") -> Change:
         base = None if self.seen else baseline.open_baseline(self.storage, self.spec, [feed.bronze for feed in self.feeds])
         rows, ended = baseline.frames(self.session, self.spec, base) if base is not None else (None, None)
         if not self.spec.key:
             return self.merge.append(validated, anew=not self.seen, rows=rows)
         if self.seen:
-            return self.merge.increment(validated)
+            return self.merge.increment(validated, again=self.again)
         return (
             self.merge.rebuild(records, validated)
             if rows is None or ended is None
@@ -186,7 +213,7 @@ class _Work:
                 return False
             if self.seen and not as_declared:
                 self._evolve(changed)
-            elif self.mode == "redrive" and self.spec.sync != "dedup":
+            elif (self.mode == "redrive" and self._reads_all) or any(0 < feed.seen < feed.begin for feed in self.feeds):
                 self._start_over("evolve")
         if self.spec.sync == "overwrite":
             self._start_over("rebuild" if self.mode == "rebuild" else "overwrite")
@@ -268,7 +295,7 @@ class _Work:
         refused = arrived - change.accepted - expired
         # Of a table that is overwritten, records of other generations are read by nobody.
         others = sum(feed.bronze.rows for feed in self.feeds) - arrived if self.spec.sync == "overwrite" else 0
-        passed_over = others + self.repeated
+        passed_over = others + self.repeated + (0 if self.seen else inputs.not_read(session, self.feeds))
         counts = dict.fromkeys(violations, 0)
         bad = None
         if refused:  # only then is it worth reading the batch for them
@@ -277,13 +304,8 @@ class _Work:
             counts = dict(zip(violations, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
         if validator.relaxed:
             counts |= rules.count_violations(session, validated.filter(~nw.col(DELETED)), validator.relaxed)[1]
-        findings = self._findings(change, counts, validated=arrived, rounded=self._rounded(validated))
-        if bad is not None:
-            findings = [
-                self._told(finding, bad, counts, validated=arrived) if finding.rule == TYPES else finding for finding in findings
-            ]
-        uncast = any(not finding.passed for finding in findings if finding.rule == TYPES)
-        findings = [self._explained(finding, bad, uncast=uncast) if finding.stops else finding for finding in findings]
+        findings = self._findings(change, counts, validated=arrived, rounded=validator.rounded(validated))
+        findings = reported(session, self.spec, findings, bad, counts, mode=self.mode, validated=arrived)
         released = [f.rule for f in findings if not f.passed and f.action != validator.declared.get(f.rule, f.action)]
         if self.release is not None and not released and not any(finding.stops for finding in findings):
             change.transaction.abandon()
@@ -300,10 +322,10 @@ class _Work:
         entry = Entry(
             batch_from=self.seen,
             batch_to=sum(feed.newest for feed in self.feeds),
-            records_in=arrived + passed_over,
+            records_in=arrived + passed_over + self.withdrawn,
             written=change.written,
             deduplicated=change.accepted - change.written - change.deleted + passed_over,
-            deleted=change.deleted + expired,
+            deleted=change.deleted + expired + self.withdrawn,
             quarantined=stored,
             rows_after=change.transaction.rows,
         )
@@ -364,21 +386,12 @@ class _Work:
             for feed in self.feeds
         )
 
-    def _rounded(self, validated: "nw.LazyFrame[Any]") -> dict[str, int]:
-        """How many values of each column were rounded, by `rounded_<column>`."""
-        names = [column.name for column in self.spec.delivered if column.rounding]
-        if not names:
-            return {}
-        counts = self.session.rows(
-            validated.select(*[nw.col(ROUNDED + name).cast(nw.Int64).sum().alias(name) for name in names])
-        )[0]
-        return {f"rounded_{name}": int(count or 0) for name, count in zip(names, counts, strict=True) if count}
-
     def _findings(
         self, change: Change, counts: Mapping[str, int], *, validated: int, rounded: Mapping[str, int]
     ) -> list[Finding]:
         spec, actions, candidate = self.spec, self.validator.actions, change.transaction
-        if not validated and self.mode == "increment":  # an empty increment changes nothing that a rule could check
+        # An empty increment changes nothing that a rule could check.
+        if not (validated or self.withdrawn) and self.mode == "increment":
             names = [*(rule.name for rule in spec.row_rules), *(rule.name for rule in spec.table_rules)]
             own = [*([CONFLICTS] if spec.observed else []), *([TIES] if spec.key else [])]
             return [Finding(name, True, "warn") for name in (TYPES, *names, *own)]
@@ -417,21 +430,6 @@ class _Work:
             found = rules.count_violations(self.session, frame, {rule.name: condition})[1] if paths else {rule.name: 0}
             counts.update(found)
         return counts, sum(file.rows for file in files)
-
-    def _told(self, finding: Finding, bad: "nw.LazyFrame[Any]", counts: Mapping[str, int], *, validated: int) -> Finding:
-        """The finding about casts with a line for each column that it is about."""
-        failed = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if n and name.startswith(f"{TYPES}_")}
-        return replace(finding, lines=tuple(hints.cast_lines(self.session, self.spec, bad, failed, validated=validated)))
-
-    def _explained(self, finding: Finding, bad: "nw.LazyFrame[Any] | None", *, uncast: bool) -> Finding:
-        """A finding that stops the batch, with some of its records and what to type."""
-        detail = dict(finding.detail)
-        if bad is not None and f"_is_{finding.rule}" in bad.collect_schema().names():
-            some = bad.filter(nw.col(f"_is_{finding.rule}")).select("source_file", "raw_id").head(5)
-            detail["examples"] = [f"{file} {raw_id}" for file, raw_id in self.session.rows(some)]
-        return replace(
-            finding, detail={**detail, "what_to_do": how_to_release(self.spec, finding.rule, self.mode, uncast=uncast)}
-        )
 
     def _accounts(self, entry: Entry) -> list[Finding]:
         """The ledger's two promises: this batch adds up, and so does everything that was ever read."""

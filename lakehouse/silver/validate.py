@@ -152,6 +152,15 @@ class Validator:
         flags = {c.name: ~nw.col(c.name).is_null() & nw.col(f"_exact_{c.name}").is_null() for c in rounding}
         return frame.with_columns(**{f"{ROUNDED}{name}": flag for name, flag in flags.items()}).drop(*exact)
 
+    def rounded(self, validated: "nw.LazyFrame[Any]") -> dict[str, int]:
+        """How many values of each column were rounded, by `rounded_<column>`."""
+        names = [column.name for column in self._spec.delivered if column.rounding]
+        if not names:
+            return {}
+        flags = [nw.col(ROUNDED + name).cast(nw.Int64).sum().alias(name) for name in names]
+        counts = self._session.rows(validated.select(*flags))[0]
+        return {f"rounded_{name}": int(count or 0) for name, count in zip(names, counts, strict=True) if count}
+
     def accepted(self, records: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
         """Those that no rule refuses."""
         return self._session.filter_true(self.validated(records)[0], ACCEPTED)

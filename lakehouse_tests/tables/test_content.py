@@ -15,6 +15,7 @@ from lakehouse.tables.spec import (
     AirbyteStream,
     Column,
     Csv,
+    DeltaSource,
     Feed,
     Health,
     PlainFiles,
@@ -42,6 +43,9 @@ CHANGES: dict[str, tuple[TableSpec, dict[str, Any], str]] = {
     "source: folder": (SPEC, {"source": AirbyteStream("itens", folder="outros")}, "bronze"),
     "source: csv": (SPEC, {"source": AirbyteStream("itens", csv=Csv(skip=1))}, "bronze"),
     "source: kind": (SPEC, {"source": PlainFiles("itens")}, "bronze"),
+    "source: withdrawals": (
+        replace(SPEC, source=DeltaSource("/x", "x")), {"source": DeltaSource("/x", "x", withdrawals="delete")}, "bronze silver",
+    ),
     "feeds: values": (FEEDS, {"feeds": (Feed("um", AirbyteStream("um"), {"n": "1"}),)}, "silver"),
     "feeds: another": (FEEDS, {"feeds": (*FEEDS.feeds, Feed("dois", AirbyteStream("dois")))}, "silver"),
     "values": (SPEC, {"values": {"n": "7"}}, "bronze silver"),
@@ -106,6 +110,13 @@ def test_what_decides_a_value_is_in_both_the_code_version_and_the_digests_of_a_c
         found = forms.changed(replace(spec, **change), Provenance(operation="merge", facts=forms.fact(spec)))
         silent = case.split(":")[0] in ("rules", "partition", "retention") or case in ("columns: type", "feeds: another")
         assert bool(found) is not silent, case
+
+
+def test_a_source_that_states_nothing_of_withdrawals_is_written_as_before_it_could() -> None:
+    assert repr(DeltaSource("/x", "x")) == "DeltaSource(uri='/x', name='x', timezone='')"
+    retained, followed = (replace(SPEC, source=DeltaSource("/x", "x", withdrawals=how)) for how in ("keep", "delete"))
+    assert forms.declared(retained) == forms.declared(SPEC) and "withdrawals" in forms.declared(followed)
+    assert versions(retained)["silver"] == versions(SPEC)["silver"]
 
 
 def test_the_code_of_a_transform_is_read_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

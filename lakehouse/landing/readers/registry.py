@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.store.storage import LandedFile, Storage
 from lakehouse.landing.readers import versions
+from lakehouse.landing.readers.here import Here
 from lakehouse.tables.spec import AirbyteStream, DeltaSource, PlainFiles, Source, Sync
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Landing:
         version: what changes whenever something lands, empty when nothing is there; for a source that can tell it without a
             listing of its files.
         anew: the same as `landed` where somebody allowed that what is there now is not what was read before.
-        copied: makes these files in a folder of this machine, and returns it; for a source that has none.
+        copied: makes these files in a folder of this machine; for a source that has none.
         generation: of files that are taken in, for a source whose files have one by their name.
     """
 
@@ -48,18 +49,18 @@ class Landing:
     fixed: bool = False
     version: Callable[[], str] | None = None
     anew: Callable[[Mapping[str, str]], list[LandedFile]] | None = None
-    copied: Callable[..., str] | None = None
+    copied: Callable[..., Here] | None = None
     generation: Callable[[Sequence[LandedFile]], int] = lambda files: 0
 
-    def here(self, session: "DuckDBSession", files: Sequence[LandedFile], *, sync: Sync, known: Collection[str]) -> str:
-        """The folder of this machine that holds these files under their paths.
+    def here(self, session: "DuckDBSession", files: Sequence[LandedFile], *, sync: Sync, known: Collection[str]) -> Here:
+        """These files on this machine.
 
         Args:
             known: paths that were read before.
         """
         folder = f"{session.folder}/landing"
         if self.copied is None:
-            return self.storage.landed_here(files, folder)
+            return Here(self.storage.landed_here(files, folder))
         return self.copied(session, files=files, folder=folder, sync=sync, known=known)
 
     def listing(self) -> tuple[list[str], int]:

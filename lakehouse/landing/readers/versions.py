@@ -4,8 +4,9 @@
 
 The first holds all rows of the table, each later one the rows that are new since the one before: what commits have added, and of
 a commit that wrote files again (UPDATE, DELETE, MERGE, an overwrite, RESTORE) the rows that are in the new files and not in the
-old ones. OPTIMIZE delivers nothing. Rows that the writer deletes stay: bronze is what was delivered. With `sync="overwrite"` each
-version holds all rows, and is a generation: silver shows the newest.
+old ones. OPTIMIZE delivers nothing. With `sync="overwrite"` each version holds all rows, and is a generation: silver shows the
+newest. With `withdrawals="delete"` a version also has the rows that are gone since, marked as withdrawn; where it cannot be known
+what is new or gone, it holds all rows, and what came before no longer counts. The first one of a lake is `….whole.parquet`.
 
 A version is named in the plan before it is read, so who continues after a kill reads the same one. Earlier releases planned data
 files by their paths: such a lake goes on from the newest version of which every live file was read.
@@ -13,8 +14,8 @@ files by their paths: such a lake goes on from the newest version of which every
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ from lakehouse.core.store import files as stored
 from lakehouse.core.store.storage import LandedFile
 from lakehouse.core.table.foreign import NESTED, ForeignTable, open_foreign, require_foreign
 from lakehouse.core.table.foreign_changes import Changes, changes, file_actions, table_of
+from lakehouse.landing.readers.files.fields import WITHDRAWN
+from lakehouse.landing.readers.here import Here
 from lakehouse.tables.spec import DeltaSource, Sync
 
 if TYPE_CHECKING:
@@ -32,8 +35,8 @@ if TYPE_CHECKING:
 
     from lakehouse.core.engines.duckdb import DuckDBSession
 
-_NAME = re.compile(r"([\w-]+)@(\d{20})\.parquet")
-_GENERATION = "_airbyte_generation_id"
+_NAME = re.compile(r"([\w-]+)@(\d{20})(\.whole)?\.parquet")
+_GENERATION, _META = "_airbyte_generation_id", "_airbyte_meta"
 #: Something was read, and which version it was cannot be known.
 _UNKNOWN = -1
 
@@ -46,7 +49,7 @@ def state(source: DeltaSource) -> str:
         ForeignTableError: it has something that is not read here.
     """
     table = open_foreign(source.uri)
-    return "" if table is None else json.dumps([table.id, table.version])
+    return "" if table is None else json.dumps([table.id, table.version, *(["delete"] if _follows(source) else [])])
 
 
 def landed(source: DeltaSource, *, known: Mapping[str, str], anew: bool = False) -> list[LandedFile]:
@@ -67,11 +70,14 @@ def landed(source: DeltaSource, *, known: Mapping[str, str], anew: bool = False)
     if others and not read and not anew:
         raise BrokenTableError(
             f"The Delta table {source.uri} was made again since it was read: its id is another.",
-            remedy="To take its rows in beside those that are there: make release TABLE=... REASON='...'. To begin without them: "
-            "declare it under another name.",
+            remedy=f"To take its rows in {'instead of' if _follows(source) else 'beside'} those that are there: make release "
+            "TABLE=... REASON='...'. To begin without them: declare it under another name.",
         )
     last = _since(source, known, table, table.version + 1)
-    files = [_named(table, last)] if read and last is not None else []
+    files = [_named(table, last, whole=whole) for whole in _wholes(known, table.id, last)] if last is not None else []
+    if _follows(source) and not any(found[3] for path in known if (found := _NAME.fullmatch(path))):
+        # What was withdrawn before this was declared is not known: silver begins with all rows.
+        return [*(file for file in files if _is_readable(source, last)), _named(table, whole=True)]
     if last is not None and last != _UNKNOWN and not _delivers(source.uri, last, table.version, read=_followed(known)):
         return files
     return [*(file for file in files if _is_readable(source, last)), _named(table)]
@@ -90,8 +96,8 @@ def copied(
     folder: str,
     sync: Sync,
     known: Collection[str],
-) -> str:
-    """The folder that holds what these versions deliver as Parquet files of their names. Streaming.
+) -> Here:
+    """What these versions deliver as Parquet files of their names. Streaming.
 
     Args:
         known: paths that were read before.
@@ -100,6 +106,7 @@ def copied(
         BrokenTableError: a version can no longer be read; with `append` also: what is new in it cannot be known.
         ForeignTableError: it has something that is not read here.
     """
+    whole, withdrawn = set[str](), dict[str, int]()
     for file in files:
         found = _NAME.fullmatch(file.path)
         if found is None:  # planned by an earlier release, and not read
@@ -107,10 +114,16 @@ def copied(
         version, path = int(found[2]), Path(folder, file.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         delivery = _Delivery(session, source, _required(source, version=version), sync, f"{folder}/logs", _followed(known))
-        since = None if sync == "overwrite" else _since(source, known, delivery.table, version)
-        with delivery.rows(since) as frame:
-            session.copy(delivery.stamped(frame), path)
-    return folder
+        if sync == "overwrite":
+            delivery.copy_generation(path, again=version in _read(known, delivery.table.id))
+            continue
+        since = None if found[3] else _since(source, known, delivery.table, version)
+        gone = delivery.copy(since, path)
+        if gone is None and _follows(source):
+            whole.add(file.path)
+        elif gone:
+            withdrawn[file.path] = gone
+    return Here(folder, frozenset(whole), withdrawn)
 
 
 @dataclass(frozen=True)
@@ -128,44 +141,80 @@ class _Delivery:
     folder: str
     followed: frozenset[str]
 
-    def stamped(self, frame: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+    def copy_generation(self, path: Path, *, again: bool) -> None:
+        """Write all rows of the version as a generation; none of them `again`, when it was read under another name."""
         import narwhals as nw
 
-        if self.sync != "overwrite":
-            return frame
-        return frame.with_columns(nw.lit(self.table.version + 1).cast(nw.Int64).alias(_GENERATION))
-
-    @contextmanager
-    def rows(self, since: int | None) -> "Iterator[nw.LazyFrame[Any]]":
-        """The rows that are new since a version, all where None was read; a frame that can be computed once."""
-        new = None if since is None else self._new(since)
-        if new is not None:
-            yield new
-            return
-        if since is not None and self.sync == "append":
-            raise self._unknown(since)
         with self.table.reading([*self.table.kinds]) as stream:
-            yield self._frame(self.table, stream)
+            frame = self._frame(self.table, stream)
+            frame = frame.with_columns(nw.lit(self.table.version + 1).cast(nw.Int64).alias(_GENERATION))
+            self.session.copy(frame.head(0) if again else frame, path)
 
-    def _new(self, since: int) -> "nw.LazyFrame[Any] | None":
-        """The rows that are in this version and not in an older one; None where that cannot be known."""
-        if since == _UNKNOWN:
+    def copy(self, since: int | None, path: Path) -> int | None:
+        """Write the rows that are new since a version, all where None was read or what is new cannot be known.
+
+        Returns how many rows are gone since; None where all were written.
+        """
+        found = None if since is None else self._new(since)
+        if found is None:
+            if since is not None and self.sync == "append" and not _follows(self.source):
+                raise self._unknown(since)
+            with self.table.reading([*self.table.kinds]) as stream:
+                self.session.copy(self._frame(self.table, stream), path)
+            return None
+        came, went = found
+        if went is None:
+            self.session.copy(came, path)
+            return 0
+        if not _follows(self.source):
+            new = self.session.persist(self.session.without(came, went))
+            self.session.copy(new, path)
+            return self.session.count(went) - self.session.count(came) + self.session.count(new)
+        gone = self.session.persist(self.session.without(went, came))
+        self._copy_marked(self.session.without(came, went), gone, path)
+        return self.session.count(gone)
+
+    def _copy_marked(self, new: "nw.LazyFrame[Any]", gone: "nw.LazyFrame[Any]", path: Path) -> None:
+        """Write new rows, and those that are gone with `WITHDRAWN` as their `_airbyte_meta`."""
+        import narwhals as nw
+
+        from lakehouse.core.engines.duckdb_texts import with_texts
+
+        if _META in self.table.kinds:
+            new = with_texts(new, {_META: _META}, variants=self.table.variants)
+        else:
+            new = new.with_columns(nw.lit(None).cast(nw.String).alias(_META))
+        gone = gone.with_columns(nw.lit(WITHDRAWN).alias(_META)).select(*new.collect_schema().names())
+        self.session.copy(nw.concat([new, gone], how="vertical"), path)
+
+    def _new(self, since: int) -> "tuple[nw.LazyFrame[Any], nw.LazyFrame[Any] | None] | None":
+        """Rows that came since an older version, and rows that went, of which some are the same; None where that cannot be
+        known."""
+        try:
+            tables = None if since == _UNKNOWN else self._compared(since)
+        except BrokenTableError:  # a file is gone: then the whole older version is, too
+            tables = None
+        if tables is None:
             return None
         try:
-            before = _required(self.source, version=since)
-            found = changes(self.source.uri, since, self.table.version, read=self.followed)
-            parts = self._parts(found, before) if found is not None else None
-        except BrokenTableError:  # a file is gone: then the whole older version is, too
+            return self._difference(*tables)
+        except BrokenTableError:
+            self.table.check()  # this version has to be whole
             return None
+
+    def _compared(self, since: int) -> tuple[ForeignTable, ForeignTable | None] | None:
+        """Tables whose difference is what is new: of the files that came and went, else this version and the older one; None
+        where neither tells."""
+        before = _required(self.source, version=since)
+        if _follows(self.source) and _reshaped(before, self.table):  # bronze has those rows under other names or as other texts
+            return None
+        found = changes(self.source.uri, since, self.table.version, read=self.followed)
+        parts = self._parts(found, before) if found is not None else None
         if parts is None and self.followed:  # of what came after `since` some was read
             return None
         if parts is None and _other_types(before, self.table):
             return None
-        try:
-            return self._difference(*(parts or (self.table, before)))
-        except BrokenTableError:
-            self.table.check()  # this version has to be whole
-            return None
+        return parts or (self.table, before)
 
     def _unknown(self, since: int) -> BrokenTableError:
         """Why what is new cannot be known."""
@@ -196,14 +245,16 @@ class _Delivery:
         went = table_of(self.table, found.removed, self.folder) if found.removed else None
         return None if came is None or (found.removed and went is None) else (came, went)
 
-    def _difference(self, table: ForeignTable, other: ForeignTable | None) -> "nw.LazyFrame[Any]":
+    def _difference(
+        self, table: ForeignTable, other: ForeignTable | None
+    ) -> "tuple[nw.LazyFrame[Any], nw.LazyFrame[Any] | None]":
         import narwhals as nw
 
         found = self._persisted(table)
         if other is None:
-            return found
+            return found, None
         columns = [nw.col(name) if name in other.kinds else nw.lit(None).alias(name) for name in table.kinds]
-        return self.session.without(found, self._persisted(other).select(*columns))
+        return found, self._persisted(other).select(*columns)
 
     def _persisted(self, table: ForeignTable) -> "nw.LazyFrame[Any]":
         with table.reading([name for name in self.table.kinds if name in table.kinds]) as stream:
@@ -225,6 +276,15 @@ def _other_types(before: ForeignTable, now: ForeignTable) -> list[str]:
     return [name for name, kind in new.items() if old.get(name, kind) != kind]
 
 
+def _reshaped(before: ForeignTable, now: ForeignTable) -> bool:
+    """Whether a column of the older version has another name or type in the newer one, or is not in it."""
+    return bool({*before.kinds} - {*now.kinds} or _other_types(before, now))
+
+
+def _follows(source: DeltaSource) -> bool:
+    return source.withdrawals == "delete"
+
+
 def _required(source: DeltaSource, *, version: int | None = None) -> ForeignTable:
     remedy = "Look at the DeltaSource of the table's spec."
     return require_foreign(source.uri, version=version, timezone=source.timezone, remedy=remedy)
@@ -237,7 +297,7 @@ def _check_log(table: ForeignTable, last: int, known: Mapping[str, str]) -> None
         what = f"version {last} was read, its newest is {table.version}"
     else:
         name = _called(table, last)
-        planned, _, digest = known[f"{name}.parquet"].partition(":")
+        planned, _, digest = next(known[path] for path in known if path.startswith(f"{name}.")).partition(":")
         now = _digest(table, last)
         if planned == name and digest and now and digest != now:
             what = f"version {last} was read, and is another one now"
@@ -264,19 +324,26 @@ def _digest(table: ForeignTable, version: int) -> str:
         return ""
 
 
-def _named(table: ForeignTable, version: int | None = None) -> LandedFile:
+def _named(table: ForeignTable, version: int | None = None, *, whole: bool = False) -> LandedFile:
     number = table.version if version is None else version
     try:
         modified = stored.stat(_commit(table, number)).modified
     except FileNotFoundError:  # cleaned up: a checkpoint has what it did
         modified = 0.0
     name = _called(table, number)
-    return LandedFile(f"{name}.parquet", 0, "as of its version", modified, checksum=f"{name}:{_digest(table, number)}")
+    path = f"{name}{'.whole' if whole else ''}.parquet"
+    return LandedFile(path, 0, "as of its version", modified, checksum=f"{name}:{_digest(table, number)}")
 
 
 def _read(known: Collection[str], identity: str) -> list[int]:
     """The versions of a table with this id among paths of the plan."""
     return [int(found[2]) for path in known if (found := _NAME.fullmatch(path)) and found[1] == identity]
+
+
+def _wholes(known: Collection[str], identity: str, version: int) -> list[bool]:
+    """Of each path that a version has in the plan, whether it is that of all of its rows."""
+    found = [found for path in known if (found := _NAME.fullmatch(path)) and found[1] == identity]
+    return [found[3] is not None for found in found if int(found[2]) == version]
 
 
 def _followed(known: Collection[str]) -> frozenset[str]:

@@ -39,6 +39,8 @@ def of_silver(spec: TableSpec) -> Mapping[str, Any]:
     stated = _stated(spec, SILVER)
     if spec.feeds:
         stated["feeds"] = [(feed.name, dict(feed.values)) for feed in spec.feeds]
+    if spec.withdraws:  # the source itself is bronze's
+        stated["withdrawals"] = [part.name for part in spec.parts if part.withdraws]
     if spec.retention is not None:
         stated["retention"] = (spec.retention.event, spec.retention.silver)
     return stated

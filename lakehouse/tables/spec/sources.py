@@ -16,6 +16,7 @@ from lakehouse.tables.spec.dialect import Csv
 from lakehouse.tables.spec.member import check_member, check_one_of
 
 SyncMode = Literal["full_refresh", "incremental"]
+Withdrawals = Literal["delete", "keep"]
 
 
 class Source:
@@ -145,8 +146,7 @@ class AirbyteStream(Source):
 
     def __repr__(self) -> str:
         """As dataclasses write it, without a dialect that is not declared: code versions are made of it."""
-        shown = [field.name for field in fields(self) if field.name != "csv" or self.csv is not None]
-        return f"AirbyteStream({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+        return _repr(self, {"csv"} if self.csv is None else set())
 
     def __post_init__(self) -> None:
         check_name(self.stream, "stream name")
@@ -219,14 +219,24 @@ class DeltaSource(Source):
         uri: an absolute folder, or a place in a bucket.
         name: what it is called in the asset graph.
         timezone: of instants in partition values that have none: that of the session which wrote them.
+        withdrawals: what becomes of rows that its writer deletes or replaces (DELETE, MERGE, an overwrite, RESTORE): silver
+            follows the table (`delete`), or keeps them (`keep`). They are kept, too, where nothing is declared; then the first
+            version that withdraws rows is warned of.
     """
 
     uri: str
     name: str
     timezone: str = ""
+    withdrawals: Withdrawals | None = None
+
+    def __repr__(self) -> str:
+        """As dataclasses write it, without what is not declared of withdrawals: code versions are made of it."""
+        return _repr(self, {"withdrawals"} if self.withdrawals is None else set())
 
     def __post_init__(self) -> None:
         check_name(self.name, "source name")
+        if self.withdrawals is not None:
+            check_member(self.withdrawals, Withdrawals, f"Source {self.name!r}: withdrawals")
         if self.timezone:
             check_timezone(self.timezone, f"Source {self.name!r}")
         if not (self.uri.startswith("/") or is_remote(self.uri)):
@@ -237,6 +247,12 @@ class DeltaSource(Source):
     @property
     def asset(self) -> str:
         return self.name
+
+
+def _repr(source: AirbyteStream | DeltaSource, silent: set[str]) -> str:
+    """A declaration as dataclasses write it, without some of its fields."""
+    shown = [field.name for field in fields(source) if field.name not in silent]
+    return f"{type(source).__name__}({', '.join(f'{name}={getattr(source, name)!r}' for name in shown)})"
 
 
 def reads_same(one: Source, other: Source) -> bool:

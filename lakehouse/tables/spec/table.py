@@ -16,6 +16,7 @@ from lakehouse.tables.spec.member import check_member, check_one_of
 from lakehouse.tables.spec.policies import Health, Retention, Subject
 from lakehouse.tables.spec.rules import Action, References, RowRule, TableRule, not_null
 from lakehouse.tables.spec.sources import Feed, PlainFiles, Source, check_source, reads_same
+from lakehouse.tables.spec.withdrawals import check_withdrawals, withdraws
 
 Drift = Literal["evolve", "quarantine", "freeze"]
 
@@ -151,6 +152,7 @@ class TableSpec:
                 )
         self._check_expressions(names)
         check_of_record(self)
+        check_withdrawals(self)
 
     def _check_sync(self) -> None:
         kinds = {column.name: column.type for column in self.columns}
@@ -255,6 +257,11 @@ class TableSpec:
             replace(self, name=feed.name, source=feed.source, values=feed.values, feeds=(), silver_name=self.silver_name)
             for feed in self.feeds
         )
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether rows leave silver because they have left a table of another writer."""
+        return withdraws(self)
 
     @property
     def origin(self) -> Source:

@@ -23,6 +23,8 @@ ENVELOPE = {
     "_extra": "string",
     "_raw_id_delivered": "boolean",
 }
+#: `_airbyte_meta` of a record that takes an equal one back: its row has left a table of another writer.
+WITHDRAWN = '{"withdrawn":true}'
 V1_NAMES = {"_airbyte_raw_id": "_airbyte_ab_id", "_airbyte_extracted_at": "_airbyte_emitted_at"}
 DATA = "_airbyte_data"
 #: What Airbyte adds to a record. Everything else that was delivered is a field, whatever it is called.
