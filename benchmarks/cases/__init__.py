@@ -22,10 +22,11 @@
                 vehicles in one process, with what the first and the last exports took, and the same over many days
     monitoring  one monitoring run over 30 tables; 1,000 new runs taken up beside 100,000 past ones
     upkeep      10 M rows in 2,000 small files: a scan before and after they were compacted, and what compacting takes
+    adopt       a Delta table of another writer taken into bronze, beside delta-rs' scan of it written to Parquet
     profile     what `make table` finds out of 1 M lines of CSV, beside DuckDB's `DESCRIBE` and `COPY` to Parquet
     parity      `make compare` of two tables of as many rows, with other types there and twenty rows that differ
 
-`full`, `increment` and `profile` compare the work (the clock starts when the modules are loaded), the others whole processes.
+`full`, `increment`, `adopt` and `profile` compare the work (the clock starts when the modules are loaded), the others processes.
 Tables of both sides must be equal, or there is no figure. The bounds are those that the project has promised.
 """
 
@@ -36,7 +37,7 @@ from benchmarks.cases.common import BOUND_ROWS, Bench, Figure
 from benchmarks.cases.engines import cluster, s3, spark
 from benchmarks.cases.flows import brt, files, job, json_lines, mlops, pedidos
 from benchmarks.cases.overhead import cli, monitoring, startup, warm
-from benchmarks.cases.tables import append, elt, full, gold, increment, parity, profile, spread, upkeep
+from benchmarks.cases.tables import adopt, append, elt, full, gold, increment, parity, profile, spread, upkeep
 from benchmarks.measure import PROJECT
 
 SIZES = (1_000_000, BOUND_ROWS)
@@ -66,6 +67,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "upkeep": upkeep,
     "profile": profile,
     "parity": parity,
+    "adopt": adopt,
 }
 
 

@@ -1,4 +1,4 @@
-"""Cases over generated tables: `full`, `increment`, `spread`, `gold`, `elt`, `append`, `upkeep`, `profile`, `parity`."""
+"""Cases over generated tables: `full`, `increment`, `spread`, `gold`, `elt`, `append`, `upkeep`, `profile`, `parity`, `adopt`."""
 
 import os
 import shutil
@@ -18,6 +18,7 @@ APPEND_SHARE = 0.05
 PROFILE_RATIO = 10
 PARITY_LIMIT = "1500MB"
 _PROFILED = 1_000_000
+_ADOPTED = 10_000_000
 _CHANGED = 10_000
 _BATCH = 11
 #: In an environment of its own: it pins another DuckDB than the lakehouse.
@@ -239,3 +240,20 @@ def parity(bench: Bench) -> Iterator[Figure]:
     yield Figure("parity", "CPU of the process", found.cpu)
     peak = FULL_PEAK / GB
     yield Figure("parity", "peak memory", found.peak / GB, unit="GB", limit=peak, bound=f"<= {peak} GB")
+
+
+def adopt(bench: Bench) -> Iterator[Figure]:
+    """A table of another writer into bronze, where each value is text and each record has an id, beside a scan of it."""
+    table = str(bench.fresh("adopted") / "vendas")
+    run(["-m", "benchmarks.adopted", "make", table, str(min(_ADOPTED, bench.rows))])
+
+    def ours() -> Run:
+        return run(["-m", "benchmarks.adopted", "ours", table, str(bench.fresh("ours-adopted"))])
+
+    def bare() -> Run:
+        return run(["-m", "benchmarks.adopted", "bare", table, str(bench.fresh("bare-adopted"))])
+
+    found = bench.persist("adopt", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    if found["ours"].output["rows"] != found["bare"].output["rows"]:
+        raise BenchmarkError(f"Bronze has {found['ours'].output['rows']} rows, the scan {found['bare'].output['rows']}.")
+    yield from work_figures("adopt", found, peak=FULL_PEAK)

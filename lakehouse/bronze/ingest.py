@@ -149,6 +149,7 @@ def _read(
         known=table.fields,
         reading=reading(spec),
         instead=grown.tails,
+        streams=here.streams,
     )
     return staged, grown, here
 

@@ -357,7 +357,7 @@ def test_a_killed_batch_is_read_again_as_it_was_planned(lake, theirs, appended, 
         with pytest.raises(KeyboardInterrupt):
             lake.ingest(appended)
     with monkeypatch.context() as broken:
-        broken.setattr(versions._Delivery, "copy", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+        broken.setattr(versions._Delivery, "changes", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             lake.ingest(appended)
     theirs.commit(file(theirs, 3))

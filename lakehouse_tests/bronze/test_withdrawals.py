@@ -205,6 +205,21 @@ def test_a_table_that_was_made_again_is_instead_of_the_old_one_when_it_is_releas
     assert not silver(lake, deduplicated)
 
 
+def test_a_table_that_was_replaced_is_followed_as_its_log_goes_on(lake, tmp_path, appended):
+    table = Theirs(tmp_path / "a", {"id": "long"})
+    first = table.file({"id": [1, 2]})
+    table.commit(first)
+    spec = replace(appended, source=replace(appended.source, uri=str(table.folder)), columns=COLUMNS[:1])
+    lake.run(spec)
+    table.id = "99999999-2222-3333-4444-555555555555"  # CREATE OR REPLACE TABLE
+    table.commit(table.metadata(), *without(first), table.file({"id": [2, 2]}))
+    lake.run(spec)
+    assert [row["id"] for row in lake.rows(spec.silver, "id")] == [2, 2]
+    table.add({"id": [3]})
+    lake.run(spec)
+    assert [row["id"] for row in lake.rows(spec.silver, "id")] == [2, 2, 3]
+
+
 def test_an_empty_table_that_was_made_again_empties_silver(lake, uri, appended):
     write(uri, (1, 1, "a"))
     check(lake, uri, appended)

@@ -5,6 +5,7 @@
 The libraries are imported once, here; each order is done by a fork that has opened nothing before:
 
     appended bronze and silver of one table that is appended to, in the same way
+    adopted  the same of two tables that follow the Delta table of another writer in `other/` of the lake's folder
     layers   bronze and silver of one small table through the pure functions, each table held, as the assets do it: 0.5 s
     job      `lakehouse.commands.runs.trigger("medallion_etl")`, what `python -m lakehouse trigger` does after its imports: 10 s
     assets   the job's bronze and silver alone, as `python -m lakehouse materialize` does them: 4 s
@@ -33,7 +34,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from lakehouse.settings import project_folder
-from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range
+from lakehouse.tables.spec import AirbyteStream, Column, DeltaSource, TableSpec, in_range
 
 ITENS = TableSpec(
     name="itens",
@@ -52,9 +53,19 @@ CAIXA = TableSpec(
     sync="append",
     rules=(in_range("id", minimum=0),),
 )
+
+
+def adopted(folder: Path) -> tuple[TableSpec, TableSpec]:
+    """Tables that follow another writer's: one with a key, and one without."""
+    columns = (Column("id", "bigint"), Column("nome", "string"))
+    source = DeltaSource(str(folder / "other"), "outro", withdrawals="delete")
+    keyed = TableSpec(name="chave", source=source, columns=columns, key=("id",), order=("id",), max_loss=1.0)
+    return keyed, TableSpec(name="linhas", source=source, columns=columns, sync="append", max_loss=1.0)
+
+
 BROKEN, RETRYABLE = 1, 10
 KILLED = -signal.SIGKILL
-Work = Literal["layers", "appended", "job", "assets", "pedidos", "two at once", "two appended"]
+Work = Literal["layers", "appended", "adopted", "job", "assets", "pedidos", "two at once", "two appended"]
 #: Work that two processes do at the same time, without holding the tables.
 _TWICE = ("two at once", "two appended")
 
@@ -161,6 +172,7 @@ def _points() -> dict[str, tuple[Any, str, Callable[..., str]]]:
 
     return {
         "stage": (ingest, "stage", lambda *_, **named: named["folder"]),
+        "copy": (DuckDBSession, "copy", lambda _, __, path: str(path)),
         "write": (DuckDBSession, "write", lambda _, __, folder, **___: folder),
         "add_columns": (snapshot.Snapshot, "add_columns", lambda table, *_: table.uri),
         "commit": (transaction, "write_version", lambda staged: staged.table.uri),
@@ -326,6 +338,8 @@ def _child(order: dict[str, Any]) -> None:
         work = order["work"]
         if work == "pedidos":
             code = _pedidos(folder)
+        elif work == "adopted":
+            code = max(_layers(folder, spec) for spec in adopted(folder))
         else:
             spec = CAIXA if "appended" in work else ITENS
             code = _dagster(folder, work) if work in ("job", "assets") else _layers(folder, spec, locked=work not in _TWICE)

@@ -162,12 +162,13 @@ class ForeignTable:
             ) from error
 
     @contextmanager
-    def reading(self, columns: Sequence[str] | None = None) -> "Iterator[pa.RecordBatchReader]":
+    def reading(self, columns: Sequence[str] | None = None, *, checked: bool = False) -> "Iterator[pa.RecordBatchReader]":
         """All rows of the version as a stream, checked first; the order is of no meaning. What goes wrong in the block while
         the stream is read is raised as what it is, whatever the reader of the stream made of it.
 
         Args:
             columns: all by default.
+            checked: it was, just now.
 
         Raises:
             BrokenTableError: a live file is missing or damaged.
@@ -175,7 +176,8 @@ class ForeignTable:
         """
         import pyarrow as pa
 
-        self.check()
+        if not checked:
+            self.check()
         zones = {
             name: known
             for name, known in self._zones().items()

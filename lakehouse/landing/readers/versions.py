@@ -14,9 +14,10 @@ files by their paths: such a lake goes on from the newest version of which every
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -26,8 +27,8 @@ from lakehouse.core.store import files as stored
 from lakehouse.core.store.storage import LandedFile
 from lakehouse.core.table.foreign import NESTED, ForeignTable, open_foreign, require_foreign
 from lakehouse.core.table.foreign_changes import Changes, changes, file_actions, table_of
-from lakehouse.landing.readers.files.fields import WITHDRAWN
-from lakehouse.landing.readers.here import Here
+from lakehouse.landing.readers.files.fields import ENVELOPE_NAMES, WITHDRAWN
+from lakehouse.landing.readers.here import Here, Opened
 from lakehouse.tables.spec import DeltaSource, Sync
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def landed(source: DeltaSource, *, known: Mapping[str, str], anew: bool = False)
     read, others = _read(known, table.id), any(map(_NAME.fullmatch, known))
     if read:
         _check_log(table, max(read), known)
-    if others and not read and not anew:
+    if others and not read and not anew and not (_follows(source) and _continues(table, known)):
         raise BrokenTableError(
             f"The Delta table {source.uri} was made again since it was read: its id is another.",
             remedy=f"To take its rows in {'instead of' if _follows(source) else 'beside'} those that are there: make release "
@@ -97,7 +98,7 @@ def copied(
     sync: Sync,
     known: Collection[str],
 ) -> Here:
-    """What these versions deliver as Parquet files of their names. Streaming.
+    """What these versions deliver: Parquet files of their names, which hold the rows, or their types and a stream has the rows.
 
     Args:
         known: paths that were read before.
@@ -106,7 +107,7 @@ def copied(
         BrokenTableError: a version can no longer be read; with `append` also: what is new in it cannot be known.
         ForeignTableError: it has something that is not read here.
     """
-    whole, withdrawn = set[str](), dict[str, int]()
+    whole, withdrawn, streams = set[str](), dict[str, int](), dict[str, Opened]()
     for file in files:
         found = _NAME.fullmatch(file.path)
         if found is None:  # planned by an earlier release, and not read
@@ -115,15 +116,16 @@ def copied(
         path.parent.mkdir(parents=True, exist_ok=True)
         delivery = _Delivery(session, source, _required(source, version=version), sync, f"{folder}/logs", _followed(known))
         if sync == "overwrite":
-            delivery.copy_generation(path, again=version in _read(known, delivery.table.id))
-            continue
-        since = None if found[3] else _since(source, known, delivery.table, version)
-        gone = delivery.copy(since, path)
+            opened, gone = delivery.generation(path, again=version in _read(known, delivery.table.id)), None
+        else:
+            opened, gone = delivery.changes(None if found[3] else _since(source, known, delivery.table, version), path)
+        if opened is not None:
+            streams[file.path] = opened
         if gone is None and _follows(source):
             whole.add(file.path)
         elif gone:
             withdrawn[file.path] = gone
-    return Here(folder, frozenset(whole), withdrawn)
+    return Here(folder, frozenset(whole), withdrawn, streams)
 
 
 @dataclass(frozen=True)
@@ -141,38 +143,65 @@ class _Delivery:
     folder: str
     followed: frozenset[str]
 
-    def copy_generation(self, path: Path, *, again: bool) -> None:
-        """Write all rows of the version as a generation; none of them `again`, when it was read under another name."""
+    def generation(self, path: Path, *, again: bool) -> Opened | None:
+        """Deliver all rows of the version as a generation; none of them `again`, when it was read under another name."""
+        if not again:
+            return self._deliver(self.table, path)
+        with self._rows(self.table) as frame:
+            self.session.copy(frame.head(0), path)
+        return None
+
+    def changes(self, since: int | None, path: Path) -> tuple[Opened | None, int | None]:
+        """Deliver the rows that are new since a version, all where None was read or what is new cannot be known.
+
+        Returns what opens them (None: they are in the file), and how many rows are gone since (None: all were delivered).
+        """
+        try:
+            compared = None if since is None or since == _UNKNOWN else self._compared(since)
+        except BrokenTableError:  # a file is gone: then the whole older version is, too
+            compared = None
+        if compared is not None:
+            try:
+                return self._difference(*compared, path)
+            except BrokenTableError:
+                self.table.check()  # this version has to be whole
+        if since is not None and self.sync == "append" and not _follows(self.source):
+            raise self._unknown(since)
+        return self._deliver(self.table, path), None
+
+    def _deliver(self, table: ForeignTable, path: Path) -> Opened | None:
+        """Let the file at `path` have all rows of a table: as a stream of its names and types, which spares a copy of them all.
+        Records that are documents are read more than once, so these are written."""
+        plain = "_airbyte_data" not in table.kinds and any(name not in ENVELOPE_NAMES for name in table.kinds)
+        with self._rows(table) as frame:
+            self.session.copy(frame.head(0) if plain else frame, path)
+        return partial(self._rows, table, checked=True) if plain else None
+
+    @contextmanager
+    def _rows(self, table: ForeignTable, *, checked: bool = False) -> "Iterator[nw.LazyFrame[Any]]":
         import narwhals as nw
 
-        with self.table.reading([*self.table.kinds]) as stream:
-            frame = self._frame(self.table, stream)
-            frame = frame.with_columns(nw.lit(self.table.version + 1).cast(nw.Int64).alias(_GENERATION))
-            self.session.copy(frame.head(0) if again else frame, path)
+        with table.reading([name for name in self.table.kinds if name in table.kinds], checked=checked) as stream:
+            frame = self._frame(table, stream)
+            if self.sync == "overwrite":
+                frame = frame.with_columns(nw.lit(self.table.version + 1).cast(nw.Int64).alias(_GENERATION))
+            yield frame
 
-    def copy(self, since: int | None, path: Path) -> int | None:
-        """Write the rows that are new since a version, all where None was read or what is new cannot be known.
+    def _difference(self, table: ForeignTable, other: ForeignTable | None, path: Path) -> tuple[Opened | None, int]:
+        """Deliver the rows of a table that another has not, or not as often; how many that one has beyond them."""
+        import narwhals as nw
 
-        Returns how many rows are gone since; None where all were written.
-        """
-        found = None if since is None else self._new(since)
-        if found is None:
-            if since is not None and self.sync == "append" and not _follows(self.source):
-                raise self._unknown(since)
-            with self.table.reading([*self.table.kinds]) as stream:
-                self.session.copy(self._frame(self.table, stream), path)
-            return None
-        came, went = found
-        if went is None:
-            self.session.copy(came, path)
-            return 0
-        if not _follows(self.source):
-            new = self.session.persist(self.session.without(came, went))
-            self.session.copy(new, path)
-            return self.session.count(went) - self.session.count(came) + self.session.count(new)
-        gone = self.session.persist(self.session.without(went, came))
-        self._copy_marked(self.session.without(came, went), gone, path)
-        return self.session.count(gone)
+        if other is None:
+            return self._deliver(table, path), 0
+        columns = [nw.col(name) if name in other.kinds else nw.lit(None).alias(name) for name in table.kinds]
+        came, went = self._persisted(table), self._persisted(other).select(*columns)
+        if _follows(self.source):
+            gone = self.session.persist(self.session.without(went, came))
+            self._copy_marked(self.session.without(came, went), gone, path)
+            return None, self.session.count(gone)
+        new = self.session.persist(self.session.without(came, went))
+        self.session.copy(new, path)
+        return None, self.session.count(went) - self.session.count(came) + self.session.count(new)
 
     def _copy_marked(self, new: "nw.LazyFrame[Any]", gone: "nw.LazyFrame[Any]", path: Path) -> None:
         """Write new rows, and those that are gone with `WITHDRAWN` as their `_airbyte_meta`."""
@@ -186,21 +215,6 @@ class _Delivery:
             new = new.with_columns(nw.lit(None).cast(nw.String).alias(_META))
         gone = gone.with_columns(nw.lit(WITHDRAWN).alias(_META)).select(*new.collect_schema().names())
         self.session.copy(nw.concat([new, gone], how="vertical"), path)
-
-    def _new(self, since: int) -> "tuple[nw.LazyFrame[Any], nw.LazyFrame[Any] | None] | None":
-        """Rows that came since an older version, and rows that went, of which some are the same; None where that cannot be
-        known."""
-        try:
-            tables = None if since == _UNKNOWN else self._compared(since)
-        except BrokenTableError:  # a file is gone: then the whole older version is, too
-            tables = None
-        if tables is None:
-            return None
-        try:
-            return self._difference(*tables)
-        except BrokenTableError:
-            self.table.check()  # this version has to be whole
-            return None
 
     def _compared(self, since: int) -> tuple[ForeignTable, ForeignTable | None] | None:
         """Tables whose difference is what is new: of the files that came and went, else this version and the older one; None
@@ -245,20 +259,9 @@ class _Delivery:
         went = table_of(self.table, found.removed, self.folder) if found.removed else None
         return None if came is None or (found.removed and went is None) else (came, went)
 
-    def _difference(
-        self, table: ForeignTable, other: ForeignTable | None
-    ) -> "tuple[nw.LazyFrame[Any], nw.LazyFrame[Any] | None]":
-        import narwhals as nw
-
-        found = self._persisted(table)
-        if other is None:
-            return found, None
-        columns = [nw.col(name) if name in other.kinds else nw.lit(None).alias(name) for name in table.kinds]
-        return found, self._persisted(other).select(*columns)
-
     def _persisted(self, table: ForeignTable) -> "nw.LazyFrame[Any]":
-        with table.reading([name for name in self.table.kinds if name in table.kinds]) as stream:
-            return self.session.persist(self._frame(table, stream))
+        with self._rows(table) as frame:
+            return self.session.persist(frame)
 
     def _frame(self, table: ForeignTable, stream: Any) -> "nw.LazyFrame[Any]":
         from lakehouse.core.engines.duckdb_texts import with_texts
@@ -306,6 +309,13 @@ def _check_log(table: ForeignTable, last: int, known: Mapping[str, str]) -> None
             f"The Delta table {table.uri} has lost commits: {what}.",
             remedy="Have its writer put them back, or declare the table under another name.",
         )
+
+
+def _continues(table: ForeignTable, known: Mapping[str, str]) -> bool:
+    """Whether the log goes on from the newest planned version under another id, as with CREATE OR REPLACE TABLE."""
+    newest = max((path for path in known if _NAME.fullmatch(path)), key=lambda path: path.partition("@")[2])
+    digest = known[newest].partition(":")[2]
+    return bool(digest) and digest == _digest(table, int(newest.partition("@")[2][:20]))
 
 
 def _called(table: ForeignTable, version: int) -> str:

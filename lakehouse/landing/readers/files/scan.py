@@ -44,9 +44,14 @@ def blames_file(error: BaseException) -> bool:
 
 
 class Part:
-    """A group of files of one form, opened in one of two shapes: JSON documents, or columns."""
+    """A group of files of one form, opened in one of two shapes: JSON documents, or columns.
 
-    def __init__(self, session: DuckDBSession, files: Sequence[Prepared]) -> None:
+    Args:
+        rows: those of the only file, of columns, which are not in it: a frame that can be computed once.
+    """
+
+    def __init__(self, session: DuckDBSession, files: Sequence[Prepared], rows: "nw.LazyFrame[Any] | None" = None) -> None:
+        self.rows = rows
         self.session = session
         self.connection = session.connection
         self.files = files
@@ -92,7 +97,10 @@ class Part:
         fields = {name: sql(location) for name, location in locations.items() if name not in ENVELOPE_NAMES}
         if not fields:
             return self._envelopes(relation, envelope)
-        counts = relation.aggregate(f"{_OPENED}, count(*) AS n, {_filled([*locations.values()])}").fetchall()
+        if self.rows is not None:  # counted as they are written
+            counts = [(self.files[0].path, 0, None)]
+        else:
+            counts = relation.aggregate(f"{_OPENED}, count(*) AS n, {_filled([*locations.values()])}").fetchall()
         shapes = [(path, tuple(fields), rows) for path, rows, _ in counts]
         return Found(self, relation, envelope, shapes, fields, content=[*locations.values()])
 
@@ -131,10 +139,14 @@ class Part:
         )
 
     def _parquet(self, aliases: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
-        relation = self.connection.sql(
-            "FROM read_parquet($1, filename = $2, hive_partitioning = false)",
-            params=[[literal(file.path) for file in self.files], _OPENED],
-        )
+        if self.rows is None:
+            relation = self.connection.sql(
+                "FROM read_parquet($1, filename = $2, hive_partitioning = false)",
+                params=[[literal(file.path) for file in self.files], _OPENED],
+            )
+        else:
+            path = duckdb.ConstantExpression(self.files[0].path).alias(_OPENED)
+            relation = self.rows.to_native().select(duckdb.StarExpression(), path)
         found = zip(relation.columns, relation.types, [*aliases.values(), _OPENED], strict=True)
         return relation.select(*[sql(as_text(quoted(name), kind)).alias(location) for name, kind, location in found])
 
@@ -249,6 +261,10 @@ class Found:
     def records(self) -> int:
         """Records that the parser gives, those that are no documents included."""
         return sum(rows for _, _, rows in self.shapes)
+
+    def wrote(self, records: int) -> None:
+        """Note how many records the rows were that could not be counted before."""
+        self.shapes = [(path, names, records) for path, names, _ in self.shapes]
 
     def records_of(self) -> dict[str, int]:
         """The same for each opened path that has some."""

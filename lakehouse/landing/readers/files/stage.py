@@ -30,6 +30,7 @@ from lakehouse.landing.readers.files.forms import Form, Prepared, Reject, TooMuc
 from lakehouse.landing.readers.files.prepare import UNREADABLE, Preparation, is_files_fault
 from lakehouse.landing.readers.files.reading import Reading
 from lakehouse.landing.readers.files.scan import Found, Part, blames_file
+from lakehouse.landing.readers.here import Opened
 
 _BRONZE_FILE_MB = 64
 
@@ -83,6 +84,7 @@ def stage(
     reading: Reading | None = None,
     known: Mapping[str, Sequence[str]] | None = None,
     instead: Mapping[str, str] | None = None,
+    streams: Mapping[str, Opened] | None = None,
 ) -> Staged:
     """Read landed files and write them as data files below `folder`, uncommitted.
 
@@ -93,11 +95,12 @@ def stage(
         reading: what is declared of the files; without it they are Airbyte's, and may have any fields.
         instead: by landed path, the file of this machine that is read in its place.
         known: by bronze column the delivered fields that are named after it, as the table knows them.
+        streams: by landed path, what opens the rows of a Parquet file that has none itself; what fails there is raised.
     """
     out = Staged(names={column: list(fields) for column, fields in (known or {}).items()})
     preparation = Preparation(session, reading or Reading(), landing, out.rejects, instead)
     stamp = {"_batch_id": batch, "_ingested_at": ingested_at}
-    work = _Work(session, preparation, out, folder=folder, stamp=stamp, frozen=frozen)
+    work = _Work(session, preparation, out, folder=folder, stamp=stamp, frozen=frozen, streams=streams or {})
     try:
         for ready in preparation.batches(files):
             for form, group in groups(ready):
@@ -128,14 +131,23 @@ class _Work:
         folder: str,
         stamp: Mapping[str, object],
         frozen: frozenset[str] | None,
+        streams: Mapping[str, Opened],
     ) -> None:
+        self.streams = streams
         self.session, self.preparation, self.out = session, preparation, out
         self.folder, self.stamp, self.frozen = folder, stamp, frozen
 
     def stage(self, form: Form, group: Sequence[Prepared]) -> None:
         """Write the rows of files of one form."""
+        streamed = [file for file in group if file.file.path in self.streams]
+        for file in streamed:
+            with self.streams[file.file.path]() as rows:
+                self._stage(form, [file], Part(self.session, [file], rows))
+        if others := [file for file in group if file not in streamed]:
+            self._stage(form, others, Part(self.session, others))
+
+    def _stage(self, form: Form, group: Sequence[Prepared], part: Part) -> None:
         staged: list[DataFile] = []
-        part = Part(self.session, group)
         try:
             found = part.open(form)
             again = self._checked(form, group, found)
@@ -146,12 +158,16 @@ class _Work:
                 broken = found.broken()
         except (duckdb.Error, TooMuchError) as error:
             discard(self.folder, staged)
+            if part.rows is not None:
+                raise
             self._failed(form, group, part, error)
             return
         if again is not None:
             for other, files in groups(again):
                 self.stage(other, files)
             return
+        if part.rows is not None:
+            found.wrote(sum(file.rows for file in staged))
         self.out.know(found, form, names)
         self._take(group, found, staged=staged, broken=broken)
 
