@@ -1,6 +1,7 @@
 """Kills of tables that follow another writer's Delta table, between any two steps: silver has what that table has."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -68,11 +69,20 @@ def check(lake: Lake, writer: Writer) -> None:
         assert entry["records_in"] == sum(entry[name] for name in ("written", "deduplicated", "deleted", "quarantined"))
 
 
+@pytest.mark.faults
 def test_a_kill_at_any_step_changes_nothing(driver: Driver, tmp_path: Path) -> None:
+    _killed(driver, tmp_path, POINTS)
+
+
+def test_kills_at_some_steps_change_nothing(driver: Driver, tmp_path: Path) -> None:
+    _killed(driver, tmp_path, POINTS[2::6])
+
+
+def _killed(driver: Driver, tmp_path: Path, points: Sequence[KillPoint]) -> None:
     lake, writer = Lake(tmp_path), Writer(tmp_path)
     assert driver.run(tmp_path, "adopted").code == 0
     check(lake, writer)
-    for point in POINTS:
+    for point in points:
         writer.change()
         end = driver.run(tmp_path, "adopted", point=point)
         assert end.code == KILLED, f"{point}: {end.code} {end.output[-2000:]}"
@@ -81,6 +91,7 @@ def test_a_kill_at_any_step_changes_nothing(driver: Driver, tmp_path: Path) -> N
         check(lake, writer)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("point", POINTS[:9], ids=str)
 def test_a_kill_while_another_version_comes_changes_nothing(driver: Driver, tmp_path: Path, point: KillPoint) -> None:
     lake, writer = Lake(tmp_path), Writer(tmp_path)
