@@ -121,7 +121,7 @@ def copied(
             opened, gone = delivery.changes(None if found[3] else _since(source, known, delivery.table, version), path)
         if opened is not None:
             streams[file.path] = opened
-        if gone is None and _follows(source):
+        if gone is None and _follows(source) and sync != "overwrite":  # a generation says itself what counts
             whole.add(file.path)
         elif gone:
             withdrawn[file.path] = gone
