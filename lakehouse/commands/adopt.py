@@ -109,7 +109,7 @@ def chosen_of(found: Sequence[Found], *, every: bool, name: str, settings: Setti
 
 def source_of(uri: str, name: str, *, timezone: str = "") -> DeltaSource:
     """How the source of an adopted table is declared; what is declared of each belongs here."""
-    return DeltaSource(uri, name, timezone=timezone)
+    return DeltaSource(uri, name, timezone=timezone, withdrawals="delete")
 
 
 def own_name(uri: str) -> str:

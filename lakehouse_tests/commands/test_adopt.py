@@ -166,6 +166,7 @@ def test_chosen_tables_end_in_silver_and_a_read_only_lake_stays_as_it_is(copy: P
     assert {name: rows(copy, "silver", name) for name in ("clientes_antigos", "resumo")} == {"clientes_antigos": 118, "resumo": 3}
     assert len([line for line in done.stderr.splitlines() if " is left out: " in line]) == 3
     module = (copy / "lakehouse" / "tables" / "clientes_antigos.py").read_text()
+    assert 'withdrawals="delete"' in module
     assert f'"{old}/silver/Clientes Antigos"' in module and 'name="clientes_antigos"' in module
     assert 'Column("id", "bigint")' in module and 'key=("id",)' in module
 
