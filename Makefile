@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION AT BASE FORCE FORM FROM HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE VERSION WITH YES
+GIVEN := ACTION AT BASE DEEP FORCE FORM FROM HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -51,8 +51,8 @@ data/dagster/dagster.yaml: dagster.yaml | .env
 
 setup: $(VENV)/.base data/dagster/dagster.yaml ## Make .venv, .env and Dagster's home
 
-doctor: setup ## Are the locations of the settings there, and safe to write?
-	@$(BIN)/python -m lakehouse doctor
+doctor: setup ## Are the locations of the settings there, and safe to write? DEEP=1 looks at every file of every table
+	@$(BIN)/python -m lakehouse doctor $(if $(DEEP),--deep "$$DEEP")
 
 connector: setup ## Install one of Airbyte's connectors: NAME=loja PACKAGE=airbyte-source-faker [WITH=python3.11]
 	@$(BIN)/python -m lakehouse connector "$$NAME" "$$PACKAGE" $(if $(WITH),--python "$$WITH")
@@ -213,7 +213,7 @@ test-power: setup $(VENV)/.dev ## Power cuts at every moment, writers in every o
 	@$(BIN)/python -m pytest -m power lakehouse_tests/faults/power
 
 test-stack: stack-install ## S3 with faults, the production instance, Spark: real parts, started on free ports and stopped
-	@$(BIN)/python -m pytest -m '(stack or spark) and not slow'
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 -m '(stack or spark) and not slow'
 
 check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt parse, definitions load, bench cases
 	@$(BIN)/ruff check .

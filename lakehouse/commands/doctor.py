@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,8 +14,10 @@ from lakehouse.core.errors import BrokenTableError, LakehouseError
 from lakehouse.core.names import LAYERS
 from lakehouse.core.store import files
 from lakehouse.core.store.conformance import probe
+from lakehouse.core.table import torn
 from lakehouse.core.table.foreign import open_foreign
-from lakehouse.settings import Settings, load_settings
+from lakehouse.core.table.snapshot import require_table
+from lakehouse.settings import Settings, dagster_home, load_settings
 from lakehouse.tables.spec import DeltaSource
 
 app = typer.Typer()
@@ -33,11 +35,16 @@ class Finding:
         return f"{self.state:6} {self.message}"
 
 
+#: Bytes of Dagster's SQLite files from which PostgreSQL serves better: every page of the UI reads them.
+_MUCH_HISTORY = 1_000_000_000
+
+
 @app.command()
-def doctor() -> int:
+def doctor(deep: Annotated[int, typer.Option(min=0, max=1, help="1 also looks at every file of every table")] = 0) -> int:
     """Look whether what the settings name is there and keeps what the lake relies on; exit code 1 when it does not."""
     settings = load_settings()
-    return shown(chain(locations(settings), sources(), changed_casts(settings)))
+    found = chain(locations(settings), history(dagster_home()), sources(), changed_casts(settings))
+    return shown(chain(found, tables(settings)) if deep else found)
 
 
 def shown(found: Iterator[Finding]) -> int:
@@ -48,6 +55,35 @@ def shown(found: Iterator[Finding]) -> int:
         print(finding.line, file=sys.stderr if fault else sys.stdout)
         wrong += fault
     return int(bool(wrong))
+
+
+def tables(settings: Settings) -> Iterator[Finding]:
+    """Every table of the lake: its log is read to its end, every data file is there with the size that the log has, and what a
+    power cut left of it was set aside."""
+    count, live = 0, 0
+    for ref in settings.storage.tables():
+        count += 1
+        uri = settings.storage.uri(ref)
+        try:
+            table = require_table(uri, ref)
+            table.check()
+            live += len(table.files)
+        except LakehouseError as error:
+            yield Finding("WRONG", f"{ref}: {error}")
+        if aside := torn.set_aside(uri):
+            names = ", ".join(file.name for file in aside)
+            yield Finding(
+                "note", f"{ref}: a power cut left {names}; they are in {uri}/{torn.ASIDE}, and the table is whole without them"
+            )
+    yield Finding("ok" if count else "empty", f"{count} tables: {live:,} data files were looked at, one by one")
+
+
+def history(home: Path) -> Iterator[Finding]:
+    """The size of Dagster's SQLite files, where it has any."""
+    size = sum(path.stat().st_size for path in home.glob("history/**/*.db"))
+    if size > _MUCH_HISTORY:
+        advice = "PostgreSQL serves that better (docs/deployment.md), or let old runs go sooner: LAKEHOUSE_HISTORY_DAYS."
+        yield Finding("note", f"{home}/history has {size / 1e9:.1f} GB of Dagster's events. {advice}")
 
 
 def sources() -> Iterator[Finding]:

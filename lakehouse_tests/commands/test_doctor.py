@@ -1,11 +1,15 @@
 """`make doctor` on tables of other writers: what each has, and whether it is read."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 import lakehouse.tables
+from lakehouse.commands import doctor
 from lakehouse.commands.doctor import sources
+from lakehouse.core.table.snapshot import open_table
+from lakehouse.settings import Settings
 from lakehouse.tables.spec import DeltaSource
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.foreign import Theirs
@@ -35,3 +39,27 @@ def test_one_that_is_not_read_is_a_fault_with_its_remedy(found, tmp_path):
     theirs.add({"id": [1]}, partition={"at": "2021-09-08 11:11:11"})
     assert found()[0] == "WRONG" and "has no time zone. Name the zone" in found()[1]
     assert found(timezone="America/Sao_Paulo")[0] == "ok"
+
+
+def test_a_deep_look_names_the_table_whose_file_is_missing_or_cut(lake):
+    record = {"id": 1, "pedido_id": "o", "produto_id": "p", "quantidade": 1, "valor_unitario": "2.50", "status": "sold"}
+    lake.land("vendas", "2026_01_01_1_0", [record])
+    lake.ingest(VENDAS)
+    settings = Settings(root=lake.storage.root, landing=lake.storage.landing)
+    *others, last = doctor.tables(settings)
+    assert (others, last.state) == ([], "ok") and "data files were looked at" in last.message
+    uri = lake.storage.uri(VENDAS.bronze)
+    (file,) = open_table(uri, {}).files
+    Path(uri, file.path).write_bytes(b"")
+    wrong, last = doctor.tables(settings)
+    assert wrong.state == "WRONG" and wrong.message.startswith("bronze/vendas: ") and file.path in wrong.message
+
+
+def test_a_gigabyte_of_events_is_told_with_what_serves_better(tmp_path, monkeypatch):
+    runs = tmp_path / "history" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "index.db").write_bytes(bytes(2000))
+    assert [*doctor.history(tmp_path)] == []
+    monkeypatch.setattr(doctor, "_MUCH_HISTORY", 1000)
+    [finding] = doctor.history(tmp_path)
+    assert finding.state == "note" and "PostgreSQL" in finding.message

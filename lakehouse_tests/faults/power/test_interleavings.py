@@ -44,7 +44,7 @@ class Baton:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._turns: dict[str, threading.Semaphore] = {}
+        self._queues: dict[str, threading.Semaphore] = {}
         self._back = threading.Semaphore(0)
         self.schedule: list[str] = []
 
@@ -54,7 +54,7 @@ class Baton:
         over: set[str] = set()
 
         def work(name: str) -> None:
-            self._turns[name].acquire()
+            self._queues[name].acquire()
             try:
                 writers[name]()
             except BaseException as error:  # noqa: BLE001 - the test's own thread raises it
@@ -64,13 +64,13 @@ class Baton:
 
         threads = []
         for name in writers:
-            self._turns[name] = threading.Semaphore(0)
+            self._queues[name] = threading.Semaphore(0)
             threads.append(threading.Thread(target=work, args=(name,), name=name, daemon=True))
             threads[-1].start()
         while waiting := sorted({*writers} - over):
             chosen = self._random.choice(waiting)
             self.schedule.append(chosen)
-            self._turns[chosen].release()
+            self._queues[chosen].release()
             assert self._back.acquire(timeout=60), f"{chosen} does not go on"
         for thread in threads:
             thread.join(60)
@@ -80,9 +80,9 @@ class Baton:
     def pass_on(self) -> None:
         """Let the seed choose who goes on; outside a schedule nothing happens."""
         name = threading.current_thread().name
-        if name in self._turns:
+        if name in self._queues:
             self._back.release()
-            self._turns[name].acquire()
+            self._queues[name].acquire()
 
 
 @dataclass
@@ -116,9 +116,9 @@ class Writers:
         for gone in _GONE:
 
             def staged(table: Snapshot, gone: int = gone) -> "tuple[list[tuple[int, ...]], list[DataFile], dict[str, int]]":
-                holding = [file for file in table.files if gone in self.contents[file.path]]
-                kept = [tuple(row for row in self.contents[file.path] if row != gone) for file in holding]
-                return [rows for rows in kept if rows], holding, {}
+                affected = [file for file in table.files if gone in self.contents[file.path]]
+                left = [tuple(row for row in self.contents[file.path] if row != gone) for file in affected]
+                return [rows for rows in left if rows], affected, {}
 
             self._commit(staged, lambda before, gone=gone: [row for row in before if row != gone])
 
@@ -193,7 +193,7 @@ def _faults(writers: Writers) -> list[str]:
 
 
 @contextmanager
-def _places(monkeypatch: pytest.MonkeyPatch, baton: list[Baton]) -> Iterator[None]:
+def _inside(monkeypatch: pytest.MonkeyPatch, baton: list[Baton]) -> Iterator[None]:
     """Pass the baton on inside the commit, too."""
     report, prepare, put = torn.report, torn.prepare, torn.durability.put
 
@@ -230,15 +230,15 @@ def _tried(monkeypatch, template, folder: Path, *, wanted: int, fenced: bool) ->
     """Distinct schedules, each with its seed, and what is wrong after it."""
     seen: set[tuple[str, ...]] = set()
     source, contents = template
-    holder = [Baton(0)]
-    with _places(monkeypatch, holder):
+    current = [Baton(0)]
+    with _inside(monkeypatch, current):
         for seed in range(_SEED, _SEED + 4 * wanted):
             uri = folder / "table"
             shutil.copytree(source, uri)
-            holder[0] = Baton(seed)
-            writers = Writers(str(uri), dict(contents), holder[0], fenced)
-            holder[0].run({"asset": writers.asset, "command": writers.command, "maintenance": writers.maintenance})
-            schedule = tuple(holder[0].schedule)
+            current[0] = Baton(seed)
+            writers = Writers(str(uri), dict(contents), current[0], fenced)
+            current[0].run({"asset": writers.asset, "command": writers.command, "maintenance": writers.maintenance})
+            schedule = tuple(current[0].schedule)
             faults = _faults(writers)
             shutil.rmtree(uri)
             if schedule not in seen:
