@@ -28,6 +28,8 @@ from lakehouse.core.table.transaction import Committed, Transaction, commit_stag
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import failures
 
+_SCHEMA = "dagster/column_schema"
+
 
 @dataclass(frozen=True)
 class Unchanged:
@@ -54,8 +56,9 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         if isinstance(obj, Write) and loaded and not obj.provenance.inputs:
             obj = replace(obj, provenance=replace(obj.provenance, inputs=loaded))
         with failures():
-            engine = (context.definition_metadata or {}).get("engine", "")
-            context.add_output_metadata(self.publish(ref, obj, made_by=made_by, engine=engine))
+            declared = context.definition_metadata or {}
+            measured = self.publish(ref, obj, made_by=made_by, engine=declared.get("engine", ""))
+            context.add_output_metadata(_described(measured, declared.get(_SCHEMA)))
 
     def load_input(self, context: dg.InputContext) -> Any:
         key = context.asset_key
@@ -127,6 +130,15 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         return self._opened[name]
 
 
+def _described(measured: dict[str, Any], declared: dg.TableSchema | None) -> dict[str, Any]:
+    """What was measured, with the declared descriptions of the columns."""
+    texts = {column.name: column.description for column in declared.columns} if declared is not None else {}
+    if not texts or _SCHEMA not in measured:
+        return measured
+    columns = [dg.TableColumn(c.name, c.type, description=texts.get(c.name)) for c in measured[_SCHEMA].columns]
+    return {**measured, _SCHEMA: dg.TableSchema(columns)}
+
+
 def describe(snapshot: Snapshot | None) -> dict[str, Any]:
     """A table's place, version and size as metadata."""
     if snapshot is None:
@@ -135,7 +147,7 @@ def describe(snapshot: Snapshot | None) -> dict[str, Any]:
     return {
         "dagster/uri": snapshot.uri,
         "dagster/row_count": snapshot.rows,
-        "dagster/column_schema": dg.TableSchema(columns),
+        _SCHEMA: dg.TableSchema(columns),
         "delta_version": snapshot.version,
         "bytes": snapshot.bytes,
         "files": len(snapshot.files),

@@ -23,7 +23,7 @@ from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.core.table.staging import Write
 from lakehouse.runtime.dagster_private import interrupt_again, is_interrupt
 from lakehouse.settings.retries import TABLE_STEPS, Retry
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import TableSpec, descriptions
 
 #: A run that is not over.
 ACTIVE = [
@@ -197,5 +197,11 @@ def asset_arguments(spec: TableSpec, layer: str) -> dict[str, Any]:
         "kinds": {"deltalake", "pyspark" if layer == "silver" and spec.engine == "spark" else "duckdb"},
         "output_required": False,
         "retry_policy": table_retry(spec.tags, layer),
-        "metadata": {"primary_key": ", ".join(spec.key)},
+        "metadata": {"primary_key": ", ".join(spec.key), "dagster/column_schema": _declared(spec, layer)},
     }
+
+
+def _declared(spec: TableSpec, layer: str) -> dg.TableSchema:
+    """The columns as they are declared; bronze has more when more is delivered."""
+    described = descriptions.of_silver(spec) if layer == "silver" else descriptions.of_bronze(spec)
+    return dg.TableSchema([dg.TableColumn(name, kind, description=text) for name, (kind, text) in described.items()])
