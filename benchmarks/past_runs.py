@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation
 from dagster._core.definitions.events import AssetMaterialization
 from dagster._core.events import (
     AssetMaterializationPlannedData,
@@ -27,7 +28,12 @@ from dagster._utils.error import SerializableErrorInfo
 
 @dataclass(frozen=True)
 class PastRun:
-    """One run: it began at `start` and took `seconds`, all of it in one step that makes `asset`."""
+    """One run: it began at `start` and took `seconds`, all of it in one step that makes `asset`.
+
+    Args:
+        failed: names of checks of `asset` that failed with severity error. With the outcome `failure` they are why it failed.
+        metadata: of the materialisation, besides the rows.
+    """
 
     start: datetime
     seconds: float
@@ -39,6 +45,8 @@ class PastRun:
     tags: dict[str, str] = field(default_factory=dict)
     error: str = "ValueError: boom\n"
     worker_gone: bool = False
+    failed: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -59,7 +67,7 @@ def events(run: PastRun) -> list[dg.EventLogEntry]:
             dagster_event=event,
         )  # fmt: skip
 
-    made = AssetMaterialization(run.asset.split("/"), metadata={"rows_written": run.rows, "delta_version": 1})
+    made = AssetMaterialization(run.asset.split("/"), metadata={"rows_written": run.rows, "delta_version": 1, **run.metadata})
     planned = AssetMaterializationPlannedData(dg.AssetKey(run.asset.split("/")))
     out = [entry(begin, kinds.ASSET_MATERIALIZATION_PLANNED, step=run.step, data=planned), entry(begin, kinds.RUN_START)]
     if run.worker_gone:
@@ -70,12 +78,16 @@ def events(run: PastRun) -> list[dg.EventLogEntry]:
         ]
     out.append(entry(begin, kinds.STEP_START, step=run.step))
     out += [entry(begin, kinds.STEP_UP_FOR_RETRY, step=run.step) for _ in range(run.retries)]
+    for name in run.failed:
+        key = dg.AssetKey(run.asset.split("/"))
+        check = AssetCheckEvaluation(key, name, passed=False, severity=dg.AssetCheckSeverity.ERROR)
+        out.append(entry(end, kinds.ASSET_CHECK_EVALUATION, step=run.step, data=check))
     if run.outcome == "success":
         out.append(entry(end, kinds.ASSET_MATERIALIZATION, step=run.step, data=StepMaterializationData(made)))
         out.append(entry(end, kinds.STEP_SUCCESS, step=run.step, data=StepSuccessData(float(run.seconds * 1000))))
         out.append(entry(end, kinds.RUN_SUCCESS))
     elif run.outcome == "failure":
-        error = SerializableErrorInfo(run.error, [], "ValueError")
+        error = SerializableErrorInfo(run.error, [], "DagsterAssetCheckFailedError" if run.failed else "ValueError")
         failed = entry(end, kinds.STEP_FAILURE, step=run.step, data=StepFailureData(error, None))
         why = JobFailureData(None, RunFailureReason.STEP_FAILURE, failed.dagster_event)
         out += [failed, entry(end, kinds.RUN_FAILURE, data=why)]

@@ -6,15 +6,16 @@
 
 {% macro slo_objective() %}0.99{% endmacro %}
 
-{# Measures of runs or steps. A canceled one is neither good nor bad: somebody wanted it to end. #}
+{# Good is what delivered, or found nothing new; a canceled run has no delivery and counts neither way: somebody wanted its end. #}
+{% macro slo_good() %}delivery in ('delivered', 'nothing'){% endmacro %}
+
+{# Measures of runs or steps. #}
 {% macro slo_measures() %}
     cast(count(*) as bigint) as runs,
-    cast(count(*) filter (outcome = 'success') as bigint) as successes,
-    cast(count(*) filter (outcome in ('failure', 'lost')) as bigint) as failures,
-    count(*) filter (outcome = 'success') / nullif(count(*) filter (outcome in ('success', 'failure', 'lost')), 0)::double
-        as success_rate,
-    count(*) filter (outcome in ('failure', 'lost')) / nullif(count(*) filter (outcome in ('success', 'failure', 'lost')), 0)::double
-        as failure_rate,
+    cast(count(*) filter ({{ slo_good() }}) as bigint) as successes,
+    cast(count(*) filter (not {{ slo_good() }}) as bigint) as failures,
+    count(*) filter ({{ slo_good() }}) / nullif(count(delivery), 0)::double as success_rate,
+    count(*) filter (not {{ slo_good() }}) / nullif(count(delivery), 0)::double as failure_rate,
     quantile_cont(duration_seconds, 0.50) as p50_seconds,
     quantile_cont(duration_seconds, 0.95) as p95_seconds,
     quantile_cont(duration_seconds, 0.99) as p99_seconds,

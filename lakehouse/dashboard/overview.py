@@ -6,16 +6,18 @@ from typing import Any
 
 import narwhals as nw
 
-from lakehouse.core.names import TableRef
 from lakehouse.dashboard.reading import Lake, Row, since
-from lakehouse.observability import outbox
+from lakehouse.observability import outbox, outcome
+from lakehouse.observability.metrics import COLUMNS, METRICS_TABLE
 from lakehouse.observability.notifier import INCIDENTS_TABLE, load
 from lakehouse.observability.services import SERVICES_TABLE
 from lakehouse.observability.table_health import HEALTH_TABLE
 from lakehouse.reports.vendas import ledger_of
 
-METRICS_TABLE = TableRef("ops", "run_metrics")
-RUN = ("run_id", "job", "requested_at", "started_at", "finished_at", "duration_seconds", "outcome", "retries", "rows", "sla_met")
+RUN = (
+    *("run_id", "job", "requested_at", "started_at", "finished_at", "duration_seconds"),
+    *("outcome", "delivery", "retries", "rows", "sla_met"),
+)
 #: A job that did not run for so long is not shown.
 _LOOK_BACK = timedelta(days=30)
 _BEGINNING = datetime.fromtimestamp(0, tz=UTC)
@@ -27,7 +29,7 @@ class Overview:
 
     Attributes:
         last_runs: the newest run of every job of the last 30 days, by name.
-        failed: runs that failed in the last 24 hours, newest first.
+        failed: runs of the last 24 hours that are not good, as gold/slo_jobs counts them, newest first.
         tables: the last measurement of silver and gold.
         services: the last measurement of services.
         ledger: layer, table, in_rows, written, deduplicated, deleted, quarantined, balanced.
@@ -61,16 +63,23 @@ def read(lake: Lake) -> Overview:
 
 
 def is_bad(run: Row) -> bool:
-    """Whether a run failed, or took longer than its SLA allows."""
-    return run["outcome"] == "failure" or run["sla_met"] is False
+    """Whether a run delivered less than it should, or later than its SLA allows."""
+    return run["delivery"] in outcome.BAD or run["sla_met"] is False
 
 
 def runs_since(lake: Lake, after: datetime = _BEGINNING) -> "nw.LazyFrame[Any] | None":
-    """The runs that finished after an instant, as gold/slo_jobs counts them; None when none was ever measured."""
+    """The runs that finished after an instant, as gold/slo_jobs counts them; None when none was ever measured.
+
+    `delivery` is what counts: of a row of a release before there was one, what its status says.
+    """
     table = lake.opened(METRICS_TABLE)
     if table is None or not table.files:
         return None
-    frame = lake.session.read(table.paths(since(table, "finished_at", after)), table.columns)
+    frame = lake.session.read(table.paths(since(table, "finished_at", after)), COLUMNS)
+    by_status = nw.lit(None, nw.String)
+    for status, delivery in outcome.BY_STATUS.items():
+        by_status = nw.when(nw.col("outcome") == status).then(nw.lit(delivery)).otherwise(by_status)
+    frame = frame.with_columns(nw.coalesce(nw.col("delivery"), by_status).alias("delivery"))
     return frame.filter((nw.col("kind") == "run") & (nw.col("finished_at") > after))
 
 
@@ -87,4 +96,4 @@ def _failed(lake: Lake) -> list[Row]:
     frame = runs_since(lake, datetime.now(UTC) - timedelta(hours=24))
     if frame is None:
         return []
-    return lake.select(frame.filter(nw.col("outcome") == "failure").sort("finished_at", descending=True), *RUN)
+    return lake.select(frame.filter(nw.col("delivery").is_in(list(outcome.BAD))).sort("finished_at", descending=True), *RUN)

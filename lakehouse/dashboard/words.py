@@ -1,13 +1,24 @@
 """Words: how the pages write states, instants and lengths of time. Numbers and sizes are the reports' (`reports/page.py`)."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from lakehouse.core.clock import zone
 from lakehouse.core.text import span
 from lakehouse.reports import page
 
-OUTCOMES = {"success": "sucesso", "failure": "falha", "canceled": "cancelada", "lost": "sem fim", "skipped": "pulada"}
+#: What a run delivered, `canceled` besides: it has no delivery.
+OUTCOMES = {
+    "delivered": "entregue",
+    "nothing": "nada de novo",
+    "empty": "vazia",
+    "degraded": "degradada",
+    "stopped": "parada por regra",
+    "failed": "falha",
+    "canceled": "cancelada",
+}
 SEVERITIES = {"info": "informação", "warning": "aviso", "error": "erro", "critical": "crítico"}
 KINDS = {
     "run_failure": "execução falhou",
@@ -90,3 +101,8 @@ def sla(met: bool | None) -> str:
 def named(words: dict[str, str], value: str | None) -> str:
     """A word of ours for a value, or the value as a text that may be shown."""
     return words.get(value or "", page.text(value))
+
+
+def outcome(run: Mapping[str, Any]) -> str:
+    """What a run delivered, or how it ended where it has no delivery."""
+    return named(OUTCOMES, run["delivery"] or run["outcome"])

@@ -184,7 +184,9 @@ class _Build:
         with views_in(session, database):
             for ref, snapshot in sources.items():
                 wanted = [self.days[mart.unique_id] for mart in stale if ref in mart.sources]
-                view(session, self.scratch, ref.layer, ref.table, snapshot, files=increments.files_of(ref, snapshot, wanted))
+                columns = measured_columns(self.manifest, ref)
+                chosen = increments.files_of(ref, snapshot, wanted)
+                view(session, self.scratch, ref.layer, ref.table, snapshot, files=chosen, columns=columns)
             for mart in stale:
                 if mart.reads_itself:
                     anew = self.days[mart.unique_id] is None
@@ -259,6 +261,11 @@ class _Build:
         )
 
 
+def measured_columns(manifest: Mapping[str, Any], ref: TableRef) -> dict[str, str]:
+    """The declared columns of a table of measurements: one that an earlier release made lacks the newest of them."""
+    return source_columns(manifest, ref) if ref.layer == "ops" else {}
+
+
 @contextmanager
 def views_in(session: DuckDBSession, database: Path) -> Iterator[None]:
     """Views are made in the scratch database, within the block; after it the file is dbt's to open."""
@@ -270,21 +277,31 @@ def views_in(session: DuckDBSession, database: Path) -> Iterator[None]:
 
 
 def view(
-    session: DuckDBSession, scratch: Path, schema: str, name: str, snapshot: Snapshot, *, files: list[DataFile] | None = None
+    session: DuckDBSession,
+    scratch: Path,
+    schema: str,
+    name: str,
+    snapshot: Snapshot,
+    *,
+    files: list[DataFile] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> None:
     """A view over a table's current files (or these), here until the run ends; copies of those in a bucket are in `scratch`.
 
     Names come from the specs; paths are quoted. A column that no file of theirs has is null.
+
+    Args:
+        columns: those that the view has besides the table's.
     """
     session.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
     chosen = snapshot.files if files is None else files
-    nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in snapshot.columns.items())
+    nulls = ", ".join(f"CAST(NULL AS {sql_type(k)}) AS {quoted(c)}" for c, k in {**(columns or {}), **snapshot.columns}.items())
     source = f"SELECT {nulls} WHERE false"
     if chosen:
         paths = session.local(snapshot.paths(chosen), folder=str(scratch))
         listed = ", ".join(text(literal(path)) for path in paths)
         found = f"FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
-        source = f"{source} UNION ALL BY NAME {found}" if schema == "bronze" else found
+        source = f"{source} UNION ALL BY NAME {found}" if schema in ("bronze", "ops") else found
     session.connection.execute(f"CREATE OR REPLACE VIEW {schema}.{name} AS {source}")
 
 

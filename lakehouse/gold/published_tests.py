@@ -12,7 +12,7 @@ from lakehouse.core.errors import LakehouseError, StoreError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
 from lakehouse.core.table.snapshot import Snapshot, open_existing
-from lakehouse.gold.assets import finding_of, view, views_in
+from lakehouse.gold.assets import finding_of, measured_columns, view, views_in
 from lakehouse.gold.marts import Mart, below, marts_of
 from lakehouse.gold.project import invoke, write_profile
 from lakehouse.runtime.lake import LakeResource, scratch
@@ -87,7 +87,7 @@ def _test(
         with lake.duckdb() as session, views_in(session, database):
             for ref in sorted(read, key=str):
                 if (snapshot := tables[ref]) is not None:
-                    view(session, folder, ref.layer, ref.table, snapshot)
+                    view(session, folder, ref.layer, ref.table, snapshot, columns=measured_columns(manifest, ref))
             for mart in tested.values():
                 if mart.reads_itself and (own := tables[mart.ref]) is not None:
                     view(session, folder, "published", mart.name, own)

@@ -2,12 +2,14 @@
 
 The cursor (the storage id of the last run's end) is an application transaction of the commit that brings the rows, per
 instance, so rows and cursor are never apart. What is measured is what Dagster recorded; a run that Dagster has deleted since
-is not in it. The figures over time (rates, percentiles, SLA) are dbt's: `gold/slo_jobs`, `gold/slo_assets`.
+is not in it. `outcome` is how Dagster says that it ended, `delivery` what it delivered (`outcome.py`); rows of earlier
+releases have none. The figures over time (rates, percentiles, SLA) are dbt's: `gold/slo_jobs`, `gold/slo_assets`.
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,8 +21,9 @@ from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import Snapshot, open_table
 from lakehouse.core.table.transaction import Transaction, commit_staged, redo_on_conflict
-from lakehouse.observability import eventlog, outbox
-from lakehouse.observability.eventlog import Entry
+from lakehouse.observability import eventlog, outbox, outcome
+from lakehouse.observability.eventlog import Entry, StepEntry
+from lakehouse.observability.outcome import Check, Outcome
 from lakehouse.observability.watch import JobSla
 from lakehouse.runtime.dagster_private import event_of
 
@@ -42,6 +45,7 @@ COLUMNS = {
     "rows": "bigint",
     "sla_seconds": "double",
     "sla_met": "boolean",
+    "delivery": "string",
 }
 _TYPE = dg.DagsterEventType
 _STEP_ENDS = {_TYPE.STEP_SUCCESS.value: "success", _TYPE.STEP_FAILURE.value: "failure", _TYPE.STEP_SKIPPED.value: "skipped"}
@@ -53,22 +57,93 @@ _STEPS = (
     _TYPE.STEP_FAILURE,
     _TYPE.STEP_SKIPPED,
     _TYPE.ASSET_MATERIALIZATION,
+    _TYPE.ASSET_CHECK_EVALUATION,
     _TYPE.ASSET_MATERIALIZATION_PLANNED,  # the only word of its asset that a step leaves which failed
 )
+#: A check that passed is not parsed: a run has dozens.
+_NOT_PASSED = re.compile(r'"success":\s*false')  # `passed` under its stored name
+_BY_RULE = "DagsterAssetCheckFailedError"
 #: Runs taken up in one commit, and seconds after which the rest is left to the next call.
 _BATCH, _PATIENCE = 1000, 20.0
 
 
-@dataclass
-class _Step:
+class _Step(outcome.Step):
     """One step of a run, as its entries come by."""
 
-    started: float | None = None
-    ended: float | None = None
-    outcome: str = "lost"
-    retries: int = 0
-    rows: int | None = None
-    assets: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.retries = 0
+        self.rows: int | None = None
+        self.assets: list[str] = []
+
+    def take(self, entry: StepEntry) -> None:
+        if entry.asset:
+            self.assets.append(entry.asset)
+        if entry.kind == _TYPE.STEP_START.value:
+            self.started = entry.at if self.started is None else self.started
+        elif entry.kind == _TYPE.STEP_UP_FOR_RETRY.value:
+            self.retries += 1
+            self.failed.clear()  # the try that counts evaluates them again
+        elif entry.kind in _STEP_ENDS:
+            self.ended, self.end = entry.at, _STEP_ENDS[entry.kind]
+            self.by_rule = entry.kind == _TYPE.STEP_FAILURE.value and _by_rule(entry.text)
+        elif entry.kind == _TYPE.ASSET_CHECK_EVALUATION.value:
+            self._evaluated(entry.text)
+        elif entry.kind == _TYPE.ASSET_MATERIALIZATION.value:
+            event = event_of(entry.text).get_dagster_event()
+            metadata = {n: each.value for n, each in event.step_materialization_data.materialization.metadata.items()}
+            self.materialised(metadata)
+            written = metadata.get("rows_written")
+            if isinstance(written, int):
+                self.rows = (self.rows or 0) + written
+
+    def _evaluated(self, text: str) -> None:
+        if not _NOT_PASSED.search(text):
+            return
+        result: Any = event_of(text).get_dagster_event().event_specific_data
+        if not result.passed and result.severity == dg.AssetCheckSeverity.ERROR:
+            self.failed.append(Check(result.asset_key.to_user_string(), result.check_name))
+
+
+def _by_rule(text: str) -> bool:
+    """Whether a blocking check made a step fail."""
+    if _BY_RULE not in text:
+        return False
+    error = getattr(event_of(text).get_dagster_event().event_specific_data, "error", None)
+    while error is not None:
+        if error.cls_name == _BY_RULE:
+            return True
+        error = error.cause
+    return False
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What one run delivered, and why it is not good.
+
+    Attributes:
+        outcome: None of a run that was canceled.
+        failed: its failed checks of severity error, also those that do not decide its outcome.
+        empty: folders in which a source that has never delivered anything was looked for.
+    """
+
+    outcome: Outcome | None
+    failed: tuple[Check, ...]
+    empty: tuple[str, ...]
+
+
+def delivered(instance: dg.DagsterInstance, run_id: str, status: str) -> Delivered:
+    """What a run that ended has delivered, as `ops/run_metrics` will have it.
+
+    Args:
+        status: `success`, `failure` or `canceled`.
+    """
+    steps = [*_steps(instance, [run_id]).get(run_id, {}).values()]
+    failed = [check for step in steps for check in step.failed]
+    empty = dict.fromkeys(folder for step in steps for folder in step.empty)
+    return Delivered(outcome.of_run(status, steps), tuple(dict.fromkeys(failed)), tuple(empty))
 
 
 def take_up(
@@ -90,6 +165,8 @@ def _take_batch(
 ) -> tuple[int, bool]:
     """Take up to `_BATCH` runs in one commit: how many, and whether there may be more."""
     table = open_table(storage.uri(METRICS_TABLE), COLUMNS)
+    # A table of an earlier release lacks the newest columns: null in its rows.
+    table = table.add_columns({name: kind for name, kind in COLUMNS.items() if name not in table.columns})
     app = f"event_log:{log}"
     cursor = table.watermark(app)
     since = max(cursor - eventlog.MARGIN, 0)
@@ -125,31 +202,34 @@ def _rows(instance: dg.DagsterInstance, ends: Sequence[Entry], *, log: str, job_
     out = []
     for end in ends:
         run_id, job = end.entry.run_id, end.entry.job_name or ""
-        finished, outcome, record = end.entry.timestamp, _RUN_ENDS[end.event.event_type], records.get(run_id)
+        finished, status, record = end.entry.timestamp, _RUN_ENDS[end.event.event_type], records.get(run_id)
         own = steps.get(run_id, {})
         started = record.start_time if record is not None else None
         requested = _utc(record.create_timestamp).timestamp() if record is not None else started
-        sla = slas.get(job)
+        sla, delivery = slas.get(job), outcome.of_run(status, [*own.values()])
+        in_time = finished - requested <= sla if sla is not None and requested is not None else None
         common = {"event_id": end.id, "log": log, "run_id": run_id, "job": job}
         run = {
             **common,
             **_times(started, finished),
             "kind": "run",
             "requested_at": _instant(requested),
-            "outcome": outcome,
+            "outcome": status,
+            "delivery": delivery,
             "retries": sum(step.retries for step in own.values()),
             "rows": sum(step.rows or 0 for step in own.values()) if any(s.rows is not None for s in own.values()) else None,
             "sla_seconds": sla,
-            "sla_met": finished - requested <= sla if sla is not None and requested is not None else None,
+            # What was not delivered was not delivered in time.
+            "sla_met": in_time if in_time is None or delivery is None else in_time and delivery in outcome.GOOD,
         }
         out.append(run)
         for name, step in own.items():
-            if step.started is None and step.outcome == "lost":  # planned, and the run ended before it
+            if step.started is None and step.end == "lost":  # planned, and the run ended before it
                 continue
             times = _times(step.started, step.ended if step.ended is not None else finished)
             asset = _together(step.assets)
-            part = {"step": name, "asset": asset, "outcome": step.outcome, "retries": step.retries, "rows": step.rows}
-            out.append({**common, **times, **part, "kind": "step"})
+            part = {"step": name, "asset": asset, "outcome": step.end, "retries": step.retries, "rows": step.rows}
+            out.append({**common, **times, **part, "kind": "step", "delivery": outcome.of_step(step)})
     return out
 
 
@@ -163,20 +243,7 @@ def _steps(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Mapping[str,
     for entry in eventlog.steps(instance, run_ids, _STEPS):
         if not entry.step:
             continue
-        step = out.setdefault(entry.run_id, {}).setdefault(entry.step, _Step())
-        if entry.asset:
-            step.assets.append(entry.asset)
-        if entry.kind == _TYPE.STEP_START.value:
-            step.started = entry.at if step.started is None else step.started
-        elif entry.kind == _TYPE.STEP_UP_FOR_RETRY.value:
-            step.retries += 1
-        elif entry.kind in _STEP_ENDS:
-            step.ended, step.outcome = entry.at, _STEP_ENDS[entry.kind]
-        elif entry.kind == _TYPE.ASSET_MATERIALIZATION.value:
-            event = event_of(entry.text).get_dagster_event()
-            written = event.step_materialization_data.materialization.metadata.get("rows_written")
-            if written is not None and isinstance(written.value, int):
-                step.rows = (step.rows or 0) + written.value
+        out.setdefault(entry.run_id, {}).setdefault(entry.step, _Step()).take(entry)
     return out
 
 

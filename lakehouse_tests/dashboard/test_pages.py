@@ -169,7 +169,7 @@ def test_the_overview_has_the_newest_run_of_each_job_and_what_failed(ask):
 def test_runs_are_those_of_the_window_of_the_jobs_and_with_the_outcome(ask):
     assert ask(executions.read, "24h").total == 3
     assert ask(executions.read, "7d").total == 4
-    chosen = ask(executions.read, "7d", ("pedidos",), ("failure",))
+    chosen = ask(executions.read, "7d", ("pedidos",), ("failed",))
     assert [row["run_id"] for row in chosen.runs] == ["run-0001"]
     assert chosen.jobs == sorted(["antigo", "medallion_etl", "pedidos", HOSTILE])
     assert ask(executions.read, "7d", ("medallion_etl",)).levels == []

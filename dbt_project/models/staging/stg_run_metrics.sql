@@ -8,7 +8,8 @@ with source as (
         outcome,
         retries,
         rows,
-        sla_met
+        sla_met,
+        delivery
     from {{ source('ops', 'run_metrics') }}
 ),
 
@@ -22,7 +23,12 @@ renamed as (
         outcome,
         retries,
         rows as rows_written,
-        sla_met
+        sla_met,
+        -- A row of a release before there was one counts by its status. A canceled run counts neither way.
+        coalesce(
+            delivery,
+            case outcome when 'success' then 'delivered' when 'failure' then 'failed' when 'lost' then 'failed' end
+        ) as delivery
     from source
 )
 

@@ -19,7 +19,7 @@ from lakehouse.commands.instance.schedules import Automation, declared, last_run
 from lakehouse.commands.instance.show import busy, local
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.text import one_line, span
-from lakehouse.observability import notifier, services
+from lakehouse.observability import metrics, notifier, services
 from lakehouse.observability.watch import explain
 from lakehouse.settings import Settings, dagster_home
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _ENDS = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 #: What `services.dagster_parts` says of daemons, schedules and sensors: nothing is called there.
 _OWN = "dagster-daemon"
+_GOOD = {"delivered": "succeeded", "nothing": "succeeded, with nothing new"}
 #: So many tables are named when there are more.
 _NAMED = 5
 
@@ -102,12 +103,26 @@ def _runs(instance: dg.DagsterInstance, own: "RemoteRepository") -> Iterator[Fin
         if run is None:
             continue
         ended = f"{run.run_id[:8]} of {local(run.ended_at)}"
-        if run.outcome == "success":
-            yield Finding("ok", f"{job}: last run {ended} succeeded")
-        elif run.outcome == "canceled":
+        if run.outcome == "canceled":
             yield Finding("note", f"{job}: last run {ended} was canceled")
-        else:
+            continue
+        found = metrics.delivered(instance, run.run_id, run.outcome)
+        if run.outcome == "failure" and found.outcome != "stopped":
             yield Finding("WRONG", f"{job}: last run {ended} failed: {_why(instance, run.run_id)} make logs RUN={run.run_id[:8]}")
+        elif found.failed or found.outcome in ("degraded", "stopped"):
+            yield Finding("WRONG", f"{job}: last run {ended} {_less(found)} make logs RUN={run.run_id[:8]}")
+        elif found.outcome == "empty":
+            yield Finding("note", f"{job}: last run {ended} found no data: nothing has ever landed in {', '.join(found.empty)}")
+        else:
+            yield Finding("ok", f"{job}: last run {ended} {_GOOD[found.outcome or 'delivered']}")
+
+
+def _less(found: metrics.Delivered) -> str:
+    """What a run delivered less than it should, and the checks that say so."""
+    checks = ", ".join(map(str, found.failed)) or "no check is recorded"
+    if found.outcome == "degraded":
+        return f"is degraded, a source was down: {checks}."
+    return f"was stopped by a rule: {checks}." if found.outcome == "stopped" else f"found what is wrong: {checks}."
 
 
 def _refused(settings: Settings) -> Iterator[Finding]:

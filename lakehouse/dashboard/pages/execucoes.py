@@ -8,10 +8,15 @@ from lakehouse.dashboard import executions, markup, overview, words
 from lakehouse.dashboard.executions import Executions
 from lakehouse.dashboard.pages import show
 from lakehouse.dashboard.reading import Row
+from lakehouse.observability import outcome
 from lakehouse.reports import page
 
 _LISTED = 100
-_COLOURS = {"sucesso": "accent", "falha": "bad", "cancelada": "muted"}
+_COLOURS = {
+    **{words.OUTCOMES[name]: "accent" for name in outcome.GOOD},
+    **{words.OUTCOMES[name]: "bad" for name in outcome.BAD},
+    words.OUTCOMES["canceled"]: "muted",
+}
 
 
 def body() -> None:
@@ -26,7 +31,7 @@ def _parts() -> None:
             "Período", list(executions.WINDOWS), format_func=lambda name: executions.WINDOWS[name][0], default="7d", required=True
         )
         outcomes = st.pills(
-            "Resultado", ["success", "failure", "canceled"], format_func=lambda name: words.OUTCOMES[name], selection_mode="multi"
+            "Resultado", list(words.OUTCOMES), format_func=lambda name: words.OUTCOMES[name], selection_mode="multi"
         )
     known = show.ask(executions.read, window or "7d").jobs
     jobs = st.multiselect("Jobs", known, placeholder="todos")
@@ -35,20 +40,21 @@ def _parts() -> None:
         show.empty("Nenhuma execução foi medida ainda.", "make trigger JOB=monitoring")
         return
     show.totals(_totals(found))
-    st.caption(f"O período termina com a execução mais nova, {words.instant(found.until)}.")
+    st.caption(f"O período termina em {words.instant(found.until)}.")
     if found.levels:
         show.table(_levels(found.levels))
-        st.caption(
-            f"De gold/slo_jobs, até {words.instant(max(row['as_of'] for row in found.levels))}, sem o filtro de resultado."
-        )
+        st.caption("De gold/slo_jobs, sem o filtro de resultado.")
     else:
         show.empty("Taxas e percentis não foram calculados ainda.", "make trigger JOB=slo")
+    if found.newer:
+        show.table(_history("Depois do período", found.newer[:_LISTED]))
+        st.caption("Os níveis de serviço contam estas execuções na próxima execução do job slo.")
     if found.runs:
         st.markdown("##### Linha do tempo")
         st.altair_chart(_timeline(found.runs), alt=f"Linha do tempo de {len(found.runs)} execuções, por job.")
         if found.total > len(found.runs):
             st.caption(f"As {len(found.runs)} mais novas de {page.number(found.total)}.")
-        show.table(_history(found.runs[:_LISTED]))
+        show.table(_history("Histórico", found.runs[:_LISTED]))
         if found.total > _LISTED:
             st.caption(f"As {_LISTED} mais novas de {page.number(found.total)}.")
     else:
@@ -99,14 +105,14 @@ def _levels(rows: list[Row]) -> page.Table:
     )
 
 
-def _history(rows: list[Row]) -> page.Table:
+def _history(title: str, rows: list[Row]) -> page.Table:
     return page.Table(
-        title="Histórico",
+        title=title,
         columns=("Job", "Resultado", "Começou", "Duração", "SLA", "Tentativas a mais", "Linhas gravadas", "Execução"),
         rows=[
             (
                 page.text(row["job"]),
-                words.named(words.OUTCOMES, row["outcome"]),
+                words.outcome(row),
                 words.instant(row["started_at"] or row["finished_at"]),
                 words.length(row["duration_seconds"]),
                 words.sla(row["sla_met"]),
@@ -131,7 +137,7 @@ def _timeline(runs: list[Row]) -> Any:
             "job": page.text(row["job"]),
             "from": words.wall(row["started_at"] or row["finished_at"]),
             "to": words.wall(row["finished_at"]),
-            "outcome": words.named(words.OUTCOMES, row["outcome"]),
+            "outcome": words.outcome(row),
             "took": words.length(row["duration_seconds"]),
             "at": words.instant(row["started_at"] or row["finished_at"]),
         }

@@ -61,7 +61,7 @@ def _runs(rows: list[Row]) -> page.Table:
         rows=[
             (
                 page.text(row["job"]),
-                words.named(words.OUTCOMES, row["outcome"]),
+                words.outcome(row),
                 words.instant(row["finished_at"]),
                 words.ago(row["finished_at"]),
                 words.length(row["duration_seconds"]),
@@ -77,18 +77,19 @@ def _runs(rows: list[Row]) -> page.Table:
 
 def _failed(rows: list[Row]) -> page.Table:
     return page.Table(
-        title="O que falhou nas últimas 24 horas",
-        columns=("Job", "Terminou", "Duração", "Execução"),
+        title="O que não foi entregue nas últimas 24 horas",
+        columns=("Job", "Resultado", "Terminou", "Duração", "Execução"),
         rows=[
             (
                 page.text(row["job"]),
+                words.outcome(row),
                 words.instant(row["finished_at"]),
                 words.length(row["duration_seconds"]),
                 row["run_id"][:8],
             )
             for row in rows
         ],
-        numeric=frozenset({2}),
+        numeric=frozenset({3}),
         alarm=frozenset(range(len(rows))),
     )
 

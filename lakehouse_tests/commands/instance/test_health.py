@@ -16,6 +16,7 @@ from lakehouse.observability.alerts import Alert, raise_alert
 from lakehouse.observability.channels import DeliveryError
 from lakehouse.observability.routing import Routing
 from lakehouse.settings import load_settings
+from lakehouse_tests.observability.test_outcome import HISTORY, FOLDER, past
 
 
 @pytest.fixture
@@ -105,3 +106,19 @@ def test_definitions_that_do_not_load_are_reported_and_the_locations_all_the_sam
 def test_a_root_that_cannot_be_written_is_wrong(wrong, tmp_path):
     (tmp_path / "lake").write_text("a file")
     assert wrong()[0].startswith("LAKEHOUSE_ROOT ")
+
+
+def test_the_last_run_of_a_job_is_reported_as_it_is_counted(instance):
+    put(instance, past(datetime.now(UTC)))
+    told = {each.message.partition(":")[0]: each for each in findings(load_settings(), instance)}
+    states = {job: told[job].state for job in HISTORY}
+    assert states == {"medallion_etl": "note", "pedidos": "WRONG", "mlops": "WRONG", "maintenance": "ok"}
+    assert told["medallion_etl"].message.endswith(f"found no data: nothing has ever landed in {FOLDER}")
+    assert "is degraded, a source was down: extracted of landing/pedidos_api." in told["pedidos"].message
+    assert "was stopped by a rule: min_rows_1 of silver/vendas." in told["mlops"].message
+
+
+def test_a_measurement_that_found_what_is_wrong_is_not_well(wrong, instance):
+    put(instance, [PastRun(datetime.now(UTC), 1.0, job="monitoring", asset="ops/kafka_health", failed=("lag",))])
+    (output,) = wrong()
+    assert output.startswith("monitoring: last run ") and "found what is wrong: lag of ops/kafka_health." in output
