@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from lakehouse.core.ledger import NEVER_DELIVERED
 from lakehouse.core.store.storage import lock
 from lakehouse.runtime.io_manager import Unchanged
 from lakehouse.runtime.lake import LakeResource
@@ -44,6 +45,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
         **asset_arguments(spec, "bronze"),
     )
     def bronze(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        from lakehouse.bronze.empty import looked_in, warning
         from lakehouse.bronze.ingest import landing_of, stage_batch
 
         storage = lake.storage
@@ -58,8 +60,15 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 return
             if batch.transaction is None:
                 yield from check_results(spec.bronze.key, standing_findings(uri, _DESCRIPTIONS))
-                context.log.info("Nothing landed since version %s of %s.", batch.version, spec.bronze)
-                yield dg.Output(Unchanged(batch.version), data_version=dg.DataVersion(str(batch.version)))
+                folder = looked_in(storage, spec, listed=batch.listed)
+                if folder:
+                    context.log.warning(warning(spec, folder, version=batch.version))
+                else:
+                    context.log.info("Nothing landed since version %s of %s.", batch.version, spec.bronze)
+                yield dg.Output(
+                    Unchanged(batch.version, {NEVER_DELIVERED: folder} if folder else {}),
+                    data_version=dg.DataVersion(str(batch.version)),
+                )
                 return
             yield from check_results(spec.bronze.key, batch.findings)
             report(batch.findings, context.log.warning)

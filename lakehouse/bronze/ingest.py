@@ -10,7 +10,7 @@ vanished and comes back is new. What becomes of a file that was read before with
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import narwhals as nw
@@ -46,7 +46,7 @@ class Batch:
     """A bronze batch that is ready to be committed, or (`transaction` is None) the finding that nothing landed.
 
     `stopped` says that the drift policy `freeze` was violated: nothing may be committed. `changed` tells what was done with each
-    file that was read before with other content.
+    file that was read before with other content. `listed` files are in landing, where nothing of them is new.
     """
 
     version: int
@@ -56,6 +56,7 @@ class Batch:
     files: int = 0
     stopped: bool = False
     changed: list[str] = field(default_factory=list)
+    listed: int = 0
 
 
 def stage_batch(
@@ -83,7 +84,7 @@ def stage_batch(
     if planned == done:
         files = new_files(origin.storage, list(landed.values()), [file for _, file in known])
         if not files:
-            return _nothing_landed(table, _whole(spec, completed))
+            return replace(_nothing_landed(table, _whole(spec, completed)), listed=len(landed))
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
             raise ConflictError(f"Another run took batch {batch} of {spec.bronze}.", remedy="Run it again.")
     present, vanished = _still_there(origin.storage, files, landed)

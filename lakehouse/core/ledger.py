@@ -29,6 +29,8 @@ from lakehouse.core.table.provenance import Commit, Entry
 from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
 from lakehouse.core.table.transaction import Transaction, commit_staged, redo_on_conflict
 
+#: Metadata of a materialisation whose source has never delivered anything: the folder in which it was looked for.
+NEVER_DELIVERED = "never_delivered"
 FILES_TABLE = TableRef("ops", "landing_files")
 LEDGER_TABLE = TableRef("ops", "ledger")
 FILES = {

@@ -9,6 +9,7 @@ candidates                  only of marts that were built and whose error-severi
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import dagster as dg
 import narwhals as nw
 
+from lakehouse.bronze.empty import without_data
 from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, sql_type, text
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
@@ -32,6 +34,7 @@ from lakehouse.gold.schema import source_columns
 from lakehouse.runtime.io_manager import Unchanged
 from lakehouse.runtime.lake import LakeResource, scratch
 from lakehouse.runtime.steps import RETRY, check_results, failures, standing_findings, standings
+from lakehouse.tables import parts
 
 T = TypeVar("T")
 _LINEAGE: dict[tuple[str, str], dg.TableColumnLineage] = {}
@@ -78,6 +81,7 @@ class _Build:
 
     def run(self, wanted: list[Mart]) -> Iterator[Any]:
         unbuilt = []
+        wanted = self._with_data(wanted)
         for ref in self._missing(wanted):
             needed = [mart for mart in wanted if ref in mart.sources]
             wanted = [mart for mart in wanted if ref not in mart.sources]
@@ -119,6 +123,21 @@ class _Build:
         for mart in stale:
             yield from self._publish(mart, published[mart.unique_id], results, versions, session)
         return [f"{mart.ref} was not built: {_failure(mart, results)}" for mart in stale if not _built(mart, results)]
+
+    def _with_data(self, wanted: list[Mart]) -> list[Mart]:
+        """The marts of pipelines that have data. The others stay as they are, also where they have rows."""
+        tables = {ref for mart in wanted for ref in mart.sources if ref.layer != "ops"}
+        specs = parts()
+        empty = {ref for ref in tables if without_data(self.storage, ref, open_existing(self.storage.uri(ref)), specs)}
+        out = []
+        for mart in wanted:
+            read = [ref for ref in mart.sources if ref.layer != "ops"]
+            if read and empty.issuperset(read):
+                names = ", ".join(map(str, sorted(read, key=str)))
+                self.context.log.warning("%s is skipped: nothing has ever landed for %s.", mart.ref, names)
+            else:
+                out.append(mart)
+        return out
 
     def _missing(self, wanted: list[Mart]) -> list[TableRef]:
         """The tables that a mart reads and that nobody has made yet."""
@@ -163,7 +182,11 @@ class _Build:
 
     def _unchanged(self, mart: Mart, published: Snapshot) -> Iterator[Any]:
         names = [check.name for check in mart.checks.values()]
-        yield from check_results(mart.ref.key, standing_findings(published.uri, names))
+        # Marts of earlier releases did not keep how many rows their tests had looked at.
+        known, rows = published.provenance.findings, published.rows
+        found = standing_findings(published.uri, names)
+        standing = [replace(each, validated=rows if each.rule in known else 0) for each in found]
+        yield from check_results(mart.ref.key, standing)
         self.context.log.info("%s is current.", mart.ref)
         yield dg.Output(
             Unchanged(published.version),
@@ -219,9 +242,11 @@ class _Build:
         versions: Mapping[TableRef, int],
         session: DuckDBSession,
     ) -> Iterator[Any]:
+        rows = session.connection.table(f"{DATABASE}.gold.{mart.name}").shape[0] if _built(mart, results) else 0
         findings = []
         for unique_id, check in mart.checks.items():
-            findings.append(finding_of(check.name, results.get(unique_id), self.manifest["nodes"][unique_id]))
+            found = finding_of(check.name, results.get(unique_id), self.manifest["nodes"][unique_id])
+            findings.append(replace(found, validated=rows))
         yield from check_results(mart.ref.key, findings)
         if not _built(mart, results):
             return

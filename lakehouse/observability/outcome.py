@@ -15,14 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+from lakehouse.core.ledger import NEVER_DELIVERED
+
 Outcome = Literal["delivered", "nothing", "empty", "degraded", "stopped", "failed"]
 #: The outcomes that a success rate counts for a job; the others count against it.
 GOOD: tuple[Outcome, ...] = ("delivered", "nothing")
 BAD: tuple[Outcome, ...] = tuple(name for name in get_args(Outcome) if name not in GOOD)
 #: How Dagster's status counts where no outcome is known: rows of releases before there was one.
 BY_STATUS: dict[str, Outcome] = {"success": "delivered", "failure": "failed", "lost": "failed"}
-#: Metadata of a materialisation: where its source was looked for, when it has never delivered anything.
-EMPTY = "never_delivered"
 #: Assets whose checks are about what they measured, not about what they delivered.
 _MEASURING = ("ops/table_health", "ops/kafka_health")
 _COUNTED = ("new_records", "records")
@@ -59,8 +59,8 @@ class Step:
 
     def materialised(self, metadata: Mapping[str, Any]) -> None:
         """Take in a materialisation by its metadata's plain values."""
-        if metadata.get(EMPTY):
-            self.empty.append(str(metadata[EMPTY]))
+        if metadata.get(NEVER_DELIVERED):
+            self.empty.append(str(metadata[NEVER_DELIVERED]))
         idle = metadata.get("nothing_to_do") or metadata.get("degraded")
         self.wrote = self.wrote or not (idle or any(metadata.get(name) == 0 for name in _COUNTED))
 

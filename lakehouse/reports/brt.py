@@ -6,7 +6,8 @@ The date is that of the newest capture, so a day's page is written again at ever
 two days of each mart, however many are stored.
 """
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -31,15 +32,16 @@ _SUMMED = ("recentes", "atrasados", "em_movimento")
     description="Where the BRT's fleet is and how it ran: one HTML page a day.",
     **report_arguments(REPORT, tag="brt"),
 )
-def brt_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    def make(session: Session, snapshots: Snapshots) -> Page:
+def brt_report(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
+    def make(session: Session, snapshots: Snapshots) -> Page | None:
         from lakehouse.reports.brt_page import render
 
         figures = collect(session, snapshots, environment=lake.environment)
-        moment = figures.captured_at or datetime.fromtimestamp(0, tz=UTC)
-        return Page(moment.astimezone(zone()).date(), render(figures), {"veiculos": len(figures.fleet)})
+        if figures.captured_at is None:
+            return None
+        return Page(figures.captured_at.astimezone(zone()).date(), render(figures), {"veiculos": len(figures.fleet)})
 
-    return publish(context, lake, report=REPORT, tables=TABLES, make=make)
+    yield from publish(context, lake, report=REPORT, tables=TABLES, make=make)
 
 
 def collect(session: Session, snapshots: Snapshots, *, environment: str) -> Any:

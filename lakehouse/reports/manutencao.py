@@ -5,6 +5,7 @@
 The date is that of the newest maintenance, in the business's time zone.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -27,7 +28,7 @@ _UPKEEP, _AUDIT, _BACKUPS = (TableRef("ops", name) for name in ("maintenance", "
     description="Per table before and after, bytes and time, what was kept and why, audit, backups and their proof. One page.",
     **report_arguments(REPORT, tag="upkeep"),
 )
-def manutencao_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+def manutencao_report(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
     def make(session: Session, snapshots: Snapshots) -> Page:
         from lakehouse.reports.manutencao_page import render
 
@@ -35,7 +36,7 @@ def manutencao_report(context: dg.AssetExecutionContext, lake: LakeResource) -> 
         day = max(row["measured_at"] for row in figures.upkeep).astimezone(zone()).date()
         return Page(day, render(figures), {"tables": len(figures.upkeep)})
 
-    return publish(context, lake, report=REPORT, tables=(_UPKEEP, _AUDIT, _BACKUPS), make=make)
+    yield from publish(context, lake, report=REPORT, tables=(_UPKEEP, _AUDIT, _BACKUPS), make=make)
 
 
 def collect(session: Session, snapshots: Snapshots, *, environment: str) -> "ManutencaoFigures":

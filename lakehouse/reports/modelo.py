@@ -6,7 +6,7 @@
 The date is the newest day of sales. It is made without MLflow's models: only the champion's tags are read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -34,12 +34,12 @@ TABLES = (_DAILY, TableRef("ml", "features"), _EVALUATION, _FORECAST, _ACCURACY,
 )
 def modelo_report(
     context: dg.AssetExecutionContext, lake: LakeResource, ml: dg.ResourceParam[MlResource]
-) -> dg.MaterializeResult:
+) -> Iterator[dg.MaterializeResult]:
     with failures():
         champion = ml.registry.alias("champion")
     number = champion.number if champion else None
 
-    def make(session: Session, snapshots: Snapshots) -> Page:
+    def make(session: Session, snapshots: Snapshots) -> Page | None:
         from lakehouse.reports.modelo_page import render
 
         figures = collect(
@@ -50,9 +50,11 @@ def modelo_report(
             recipe=champion.recipe.name if champion and champion.recipe else "",
             importance=champion.document("importance") if champion else {},
         )
+        if not figures.daily:
+            return None
         return Page(max(row["data"] for row in figures.daily), render(figures), {"champion": number or 0})
 
-    return publish(context, lake, report=REPORT, tables=TABLES, make=make, also={"champion": number})
+    yield from publish(context, lake, report=REPORT, tables=TABLES, make=make, also={"champion": number})
 
 
 def collect(

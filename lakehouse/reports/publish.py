@@ -7,7 +7,7 @@ What does not belong here: what a page says (`<report>.py`), and how it looks (`
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -46,6 +46,7 @@ def report_arguments(report: TableRef, *, tag: str) -> dict[str, Any]:
         "tags": {tag: ""},
         "retry_policy": RETRY,
         "io_manager_key": None,
+        "output_required": False,
     }
 
 
@@ -55,10 +56,11 @@ def publish(
     *,
     report: TableRef,
     tables: Sequence[TableRef],
-    make: Callable[[Session, Snapshots], Page],
+    make: Callable[[Session, Snapshots], Page | None],
     also: Mapping[str, Any] | None = None,
-) -> dg.MaterializeResult:
-    """Make a report anew if a table of it, its code or what it is `also` made of has changed."""
+) -> Iterator[dg.MaterializeResult]:
+    """Make a report anew if a table of it, its code or what it is `also` made of has changed. There is none while `make` says
+    that its tables have no day to report."""
     storage = lake.storage
     folder = storage.uri(report)
     with failures():
@@ -75,11 +77,14 @@ def publish(
         else:
             with lake.session() as session:
                 page = make(session, snapshots)
+            if page is None:
+                context.log.warning("There is no report %s: its tables have no data yet.", report)
+                return
             made = {"page": f"{page.day.isoformat()}/index.html", "code": code, "inputs": inputs, "said": dict(page.metadata)}
             storage.put(report, made["page"], page.html.encode())
             storage.put(report, _MADE, json.dumps(made, indent=1).encode())
         metadata = {name: dg.MetadataValue.md(v) if name == "preview" else v for name, v in made["said"].items()}
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 "report": dg.MetadataValue.path(f"{folder}/{made['page']}"),
                 **metadata,

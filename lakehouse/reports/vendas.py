@@ -5,7 +5,7 @@
 The date is the newest day of sales, not today: the same lake gives the same page, whenever it is asked for.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +33,17 @@ _TOP = 15
     description="Sales report: one HTML page a day of data.",
     **report_arguments(REPORT, tag="vendas"),
 )
-def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    def make(session: Session, snapshots: Snapshots) -> Page:
+def vendas_report(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[dg.MaterializeResult]:
+    def make(session: Session, snapshots: Snapshots) -> Page | None:
         from lakehouse.reports.vendas_page import render
 
         figures = collect(session, lake.storage, snapshots, environment=lake.environment)
+        if not figures.daily:
+            return None
         receita = float(sum(row["receita"] for row in figures.monthly))
         return Page(figures.report_date, render(figures), {"preview": _preview(figures), "receita": receita})
 
-    return publish(context, lake, report=REPORT, tables=tables(), make=make)
+    yield from publish(context, lake, report=REPORT, tables=tables(), make=make)
 
 
 def tables() -> list[TableRef]:
@@ -82,10 +84,11 @@ def _segments(customers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def rules_of(ref: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
-    """What the newest commit of a table said of its rules: table, rule, action, failed, passed."""
+    """What the newest commit of a table said of its rules that validated something: table, rule, action, failed, passed."""
     return [
         {"table": str(ref), "rule": rule, "action": found.action, "failed": found.failed, "passed": found.passed}
         for rule, found in sorted(snapshot.provenance.findings.items())
+        if found.validated or not found.passed
     ]
 
 

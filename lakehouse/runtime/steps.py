@@ -60,10 +60,19 @@ def check_specs(key: Iterable[str], rules: Iterable[tuple[str, str]]) -> list[dg
     return [dg.AssetCheckSpec(name, asset=asset, description=text, blocking=True) for name, text in rules]
 
 
-def check_results(key: Iterable[str], findings: Iterable[Finding]) -> Iterator[dg.AssetCheckResult]:
-    """Findings as results: `fail` is an error, everything else a warning."""
+def check_results(key: Iterable[str], findings: Iterable[Finding], *, counted: bool = True) -> Iterator[Any]:
+    """Findings as results: `fail` is an error, everything else a warning. A rule that validated nothing has none: Dagster shows
+    its check as skipped, and what waits for it goes on.
+
+    Args:
+        counted: whether findings report how much they validated.
+    """
     asset = dg.AssetKey(list(key))
     for finding in findings:
+        if counted and finding.passed and not finding.validated:
+            # The check's own output, which Dagster requires; a result is what it shows.
+            yield dg.Output(None, output_name=dg.AssetCheckSpec(finding.rule, asset=asset).get_python_identifier())
+            continue
         yield dg.AssetCheckResult(
             passed=finding.passed,
             asset_key=asset,
@@ -180,9 +189,11 @@ def own_step(
 
 
 def checked(table: TableRef, write: Write, findings: Iterable[Finding]) -> Iterator[Any]:
-    """The check results of a step, then its rows. A finding that stops them leaves the table at its version."""
+    """The check results of a step, then its rows. A finding that stops them leaves the table at its version. Findings need not
+    count what they validated.
+    """
     found = list(findings)
-    yield from check_results(table.key, found)
+    yield from check_results(table.key, found, counted=False)
     if not any(finding.stops for finding in found):
         yield dg.Output(replace(write, provenance=replace(write.provenance, findings=standings(found))))
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from lakehouse.core.ledger import NEVER_DELIVERED
 from lakehouse.core.names import TableRef
-from lakehouse.core.store.storage import lock
+from lakehouse.core.store.storage import Storage, lock
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.transaction import commit_staged
 from lakehouse.runtime.io_manager import Unchanged, describe
@@ -68,7 +69,11 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 yield from check_results(spec.silver.key, standing_findings(uri, names))
                 context.log.info("No new batches for version %s of %s.", refresh.version, target)
                 if not elsewhere:
-                    yield dg.Output(Unchanged(refresh.version), data_version=dg.DataVersion(str(refresh.version)))
+                    empty = _without_source(storage, spec)
+                    yield dg.Output(
+                        Unchanged(refresh.version, {NEVER_DELIVERED: empty} if empty else {}),
+                        data_version=dg.DataVersion(str(refresh.version)),
+                    )
                 return
             yield from check_results(spec.silver.key, refresh.findings)
             if refresh.transaction is None:
@@ -98,6 +103,16 @@ def _log(context: dg.AssetExecutionContext, refresh: "Refresh", target: TableRef
     for finding in refresh.findings:
         if refresh.stopped and finding.stops:
             context.log.error(stopped(finding, target, refresh.version))
+
+
+def _without_source(storage: Storage, spec: TableSpec) -> str:
+    """Where the table's sources were looked for, when none of them has ever delivered and it has no rows."""
+    from lakehouse.bronze.empty import without_data
+    from lakehouse.landing.readers.registry import landing
+
+    if not without_data(storage, spec.silver, open_existing(storage.uri(spec.silver)), spec.parts):
+        return ""
+    return ", ".join(landing(part.origin, storage).location for part in spec.parts)
 
 
 def _lineage(spec: TableSpec) -> dg.TableColumnLineage:

@@ -195,7 +195,8 @@ def test_every_check_was_evaluated_and_only_warnings_did_not_pass(good):
     evaluated = {(check.asset_key, check.check_name) for check in result.get_asset_check_evaluations()}
     others = {*OWN_JOBS, "monitoring"}
     shared = [key for key in graph.asset_check_keys if not {*graph.get(key.asset_key).tags} & others]
-    assert evaluated == {(key.asset_key, key.name) for key in shared}
+    first = (dg.AssetKey(["silver", "vendas"]), "volume_drop")  # there is no version before that it could compare with
+    assert evaluated == {(key.asset_key, key.name) for key in shared} - {first}
     assert {check.severity for check in failed_checks(result).values()} == {dg.AssetCheckSeverity.WARN}
     assert set(failed_checks(result)) >= {"silver/vendas:not_null_descricao"}
 

@@ -156,7 +156,7 @@ def test_a_run_that_delivered_nothing_good_has_missed_its_sla_however_fast_it_wa
 
 
 def test_dashboard_health_prometheus_and_the_mart_report_the_same_of_a_history(tmp_path):
-    settings = Settings(root=str(tmp_path), landing=str(tmp_path / "landing"))
+    settings = Settings(root=str(tmp_path))
     storage, now = settings.storage, datetime.now(UTC)
     old = {
         "kind": "run",

@@ -16,7 +16,7 @@ from lakehouse.observability.alerts import Alert, raise_alert
 from lakehouse.observability.channels import DeliveryError
 from lakehouse.observability.routing import Routing
 from lakehouse.settings import load_settings
-from lakehouse_tests.observability.test_outcome import HISTORY, FOLDER, past
+from lakehouse_tests.observability.test_outcome import FOLDER, HISTORY, past
 
 
 @pytest.fixture
