@@ -32,6 +32,7 @@ class PastRun:
 
     Args:
         failed: names of checks of `asset` that failed with severity error. With the outcome `failure` they are why it failed.
+        passed: names of those that passed.
         metadata: of the materialisation, besides the rows.
     """
 
@@ -46,6 +47,7 @@ class PastRun:
     error: str = "ValueError: boom\n"
     worker_gone: bool = False
     failed: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
@@ -78,9 +80,9 @@ def events(run: PastRun) -> list[dg.EventLogEntry]:
         ]
     out.append(entry(begin, kinds.STEP_START, step=run.step))
     out += [entry(begin, kinds.STEP_UP_FOR_RETRY, step=run.step) for _ in range(run.retries)]
-    for name in run.failed:
+    for name in (*run.failed, *run.passed):
         key = dg.AssetKey(run.asset.split("/"))
-        check = AssetCheckEvaluation(key, name, passed=False, severity=dg.AssetCheckSeverity.ERROR)
+        check = AssetCheckEvaluation(key, name, passed=name in run.passed, severity=dg.AssetCheckSeverity.ERROR)
         out.append(entry(end, kinds.ASSET_CHECK_EVALUATION, step=run.step, data=check))
     if run.outcome == "success":
         out.append(entry(end, kinds.ASSET_MATERIALIZATION, step=run.step, data=StepMaterializationData(made)))

@@ -22,3 +22,6 @@
     cast(coalesce(sum(retries), 0) as bigint) as retries,
     cast(coalesce(sum(rows_written), 0) as bigint) as rows_written
 {% endmacro %}
+
+{# The feed that is due every minute, by the asset that captures it. #}
+{% macro slo_minutely_feed() %}landing/brt_captura{% endmacro %}

@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from lakehouse.dashboard.reading import Lake
+from lakehouse.core.names import TableRef
+from lakehouse.dashboard.executions import WINDOWS
+from lakehouse.dashboard.reading import Lake, Row
+
+FEEDS_TABLE = TableRef("gold", "slo_feeds")
 
 
 def sales(lake: Lake) -> dict[str, Any]:
@@ -29,6 +33,12 @@ def fleet(lake: Lake) -> dict[str, Any]:
         return {"captured_at": figures.captured_at, **brt_page.fleet(figures)}
 
     return lake.once("fleet", list(snapshots.values()), draw)
+
+
+def feeds(lake: Lake) -> list[Row]:
+    """Rows of `gold/slo_feeds`: minutes captured of minutes due, by window; none before job `slo` ran."""
+    order = [*WINDOWS]
+    return sorted(lake.rows(FEEDS_TABLE), key=lambda row: (row["feed"], order.index(row["time_window"])))
 
 
 def model(lake: Lake) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class _Step(outcome.Step):
         self.assets: list[str] = []
 
     def take(self, entry: StepEntry) -> None:
-        if entry.asset:
+        if entry.asset and entry.kind != _TYPE.ASSET_CHECK_EVALUATION.value:  # it may be of another's asset
             self.assets.append(entry.asset)
         if entry.kind == _TYPE.STEP_START.value:
             self.started = entry.at if self.started is None else self.started

@@ -1,7 +1,7 @@
 """Metrics as Prometheus text: `make metrics` prints them, and `python -m lakehouse metrics --port 9464` serves them.
 
-    gold/slo_jobs, gold/slo_assets, ops/table_health, ops/kafka_health, ops/kafka_lag, ops/service_health,
-    ops/incidents ─▶ text
+    gold/slo_jobs, gold/slo_assets, gold/slo_feeds, ops/table_health, ops/kafka_health, ops/kafka_lag,
+    ops/service_health, ops/incidents ─▶ text
 
 Read from the lake's own tables as they are now; nothing is measured here. A table that does not exist yet has no lines. The
 formats and their negotiation are the library's (prometheus_client), which is imported when it is used: it reads /proc then.
@@ -36,6 +36,11 @@ _SLO = {
     "sla_misses": "Runs that missed their SLA.",
     "error_budget_left": "What is left of the runs that may fail: 1 untouched, 0 used up.",
     "alert_lag_p95_seconds": "95th percentile from detection to delivery.",
+}
+_FEED = {
+    "minutes_due": "Minutes of the window that are over, from the first capture on.",
+    "minutes_captured": "Of these, those with a capture.",
+    "delivery_rate": "Share of the minutes that were captured.",
 }
 _TABLE = {
     "rows": "Rows.",
@@ -94,6 +99,7 @@ def _rows(session: Session, storage: Storage, ref: TableRef) -> Rows:
 _GROUPS = (
     _Group("lakehouse_job", ("job", "time_window"), _SLO, _all(TableRef("gold", "slo_jobs"))),
     _Group("lakehouse_asset", ("asset", "time_window"), _SLO, _all(TableRef("gold", "slo_assets"))),
+    _Group("lakehouse_feed", ("feed", "time_window"), _FEED, _all(TableRef("gold", "slo_feeds"))),
     _Group("lakehouse_table", ("layer", "table"), _TABLE, _newest(table_health.HEALTH_TABLE)),
     _Group("lakehouse_kafka", ("topic", "group"), _KAFKA, _newest(topics.KAFKA_TABLE)),
     _Group("lakehouse_kafka_partition", ("topic", "group", "partition"), _PARTITION, _newest(topics.LAG_TABLE)),

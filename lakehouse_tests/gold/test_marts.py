@@ -30,7 +30,15 @@ from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
 PROJECT = project_folder() / "dbt_project"
 MARTS = ("clientes_rfm", "vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto")
 #: Marts that are not about sales: their shape is looked at here, their figures where their sources are tested.
-OTHERS = ("brt_frota_atual", "brt_frota_por_minuto", "brt_servicos_por_hora", "pedidos_por_canal", "slo_assets", "slo_jobs")
+OTHERS = (
+    "brt_frota_atual",
+    "brt_frota_por_minuto",
+    "brt_servicos_por_hora",
+    "pedidos_por_canal",
+    "slo_assets",
+    "slo_feeds",
+    "slo_jobs",
+)
 MEASURES = ("pedidos", "clientes", "linhas", "quantidade", "receita")
 WARNINGS = {"sales_gap_over_two_weeks": 1, "products_without_record": 2, "customers_without_record": 1}
 Row = dict[str, Any]

@@ -1,13 +1,13 @@
 """`make health`: is all well? A line per part; the exit code is 1 when one is not.
 
     places (make doctor), services that are configured, the definitions, Dagster's daemons, schedules and sensors,
-    the last run of every job, recipients of alerts that do not exist, how old the tables are
+    the last run of every job, the feed that is due every minute, recipients of alerts that do not exist, how old the tables are
 
 What nobody switched on does not have to be fresh: without a schedule or sensor that is on, old tables are a note.
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,6 +19,7 @@ from lakehouse.commands.instance.schedules import Automation, declared, last_run
 from lakehouse.commands.instance.show import busy, local
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.text import one_line, span
+from lakehouse.landing.assets import brt
 from lakehouse.observability import metrics, notifier, services
 from lakehouse.observability.watch import explain
 from lakehouse.settings import Settings, dagster_home
@@ -30,6 +31,8 @@ _ENDS = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 #: What `services.dagster_parts` says of daemons, schedules and sensors: nothing is called there.
 _OWN = "dagster-daemon"
 _GOOD = {"delivered": "succeeded", "nothing": "succeeded, with nothing new"}
+#: A capture a minute: two are missed before the feed is called down, so within three minutes of the last good one.
+_FEED_JOB, _FEED_AGE = "brt_capture", timedelta(seconds=150)
 #: So many tables are named when there are more.
 _NAMED = 5
 
@@ -65,6 +68,7 @@ def findings(settings: Settings, instance: dg.DagsterInstance, *, now: datetime 
     if on and not instance.get_daemon_heartbeats():
         yield Finding("WRONG", f"daemon: none works for the {on} schedules and sensors that are on. Run make start.")
     yield from _runs(instance, own)
+    yield from _feed(settings, automations, at=at)
     yield from _refused(settings)
     yield from _ages(instance, own, automatic=bool(on), at=at)
 
@@ -123,6 +127,23 @@ def _less(found: metrics.Delivered) -> str:
     if found.outcome == "degraded":
         return f"is degraded, a source was down: {checks}."
     return f"was stopped by a rule: {checks}." if found.outcome == "stopped" else f"found what is wrong: {checks}."
+
+
+def _feed(settings: Settings, automations: list[Automation], *, at: datetime) -> Iterator[Finding]:
+    """The BRT feed, while its schedule is on: how old its newest capture is, whatever runs there were."""
+    schedule = next((each for each in automations if each.job == _FEED_JOB and each.kind == "schedule" and each.on), None)
+    if schedule is None or schedule.last_run is None or settings.brt_url.startswith(brt.RECORDED):
+        return
+    newest = brt.newest(settings.landing, at=at)
+    if newest is not None and at - newest <= _FEED_AGE:
+        yield Finding("ok", f"{brt.CAPTURE.to_user_string()}: the newest capture is {span(at - newest)} old")
+        return
+    age = f"is {span(at - newest)} old" if newest is not None else "is older than yesterday"
+    yield Finding(
+        "WRONG",
+        f"{brt.CAPTURE.to_user_string()}: the newest capture {age}, and {schedule.name} is on (a capture a minute). "
+        "Ask LAKEHOUSE_BRT_URL yourself, then make trigger JOB=brt_capture.",
+    )
 
 
 def _refused(settings: Settings) -> Iterator[Finding]:

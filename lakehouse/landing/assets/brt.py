@@ -12,6 +12,7 @@ Places and steps of the buffer are in `landing/sources/captures.py`, the HTTP ca
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -33,7 +34,8 @@ _CHECKS = {
     "captura_fresca": f"The newest capture is at most {FRESH // 60} minutes old.",
     "relogio": f"This machine's clock and the feed's differ by at most {SKEW} s.",
 }
-_FILE = "file://"
+#: Where answers come from a folder.
+RECORDED = "file://"
 
 
 class BrtFeedResource(dg.ConfigurableResource):
@@ -50,7 +52,7 @@ class BrtFeedResource(dg.ConfigurableResource):
     @property
     def is_recorded(self) -> bool:
         """Whether answers come from a folder."""
-        return self.url.startswith(_FILE)
+        return self.url.startswith(RECORDED)
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["BrtFeedResource"]:
@@ -64,7 +66,7 @@ class BrtFeedResource(dg.ConfigurableResource):
             SourceError: the feed gave none that can be used.
         """
         if self.is_recorded:
-            return self.captures.recorded(self.url.removeprefix(_FILE))
+            return self.captures.recorded(self.url.removeprefix(RECORDED))
         return fetch(self.url, setting="LAKEHOUSE_BRT_URL", check=self.captures.check, cap=CAP_BYTES)
 
 
@@ -80,6 +82,12 @@ def is_busy(landing: str) -> bool:
 def due(landing: str, *, buffer: int) -> list[dg.AssetKey] | None:
     """The assets that the next capture has something to do for: itself, or None for all when a CSV is full with it."""
     return [CAPTURE] if len(_captures(landing).pending()) + 1 < buffer else None
+
+
+def newest(landing: str, *, at: datetime) -> datetime | None:
+    """The instant of the newest good capture; None when there is none of today or yesterday."""
+    found = _captures(landing).newest(now=round(at.timestamp() * 1000))
+    return datetime.fromtimestamp(found / 1000, tz=UTC) if found is not None else None
 
 
 def _captures(landing: str) -> Captures:
@@ -119,8 +127,8 @@ def brt_captura(context: dg.AssetExecutionContext, brt_feed: BrtFeedResource) ->
             where = captures.fail(at, reason=reason, body=answer.body if answer is not None else b"")
             context.log.error("The capture failed: %s", reason)  # noqa: TRY400 - the sentence says it
         done = answer is None and not reason  # then there is nothing that could be late
-        newest = at if done else captures.newest(now=at)
-    yield from _findings(answer, reason, where, at=at, newest=newest, source=shown(brt_feed.url))
+        last = at if done else captures.newest(now=at)
+    yield from _findings(answer, reason, where, at=at, newest=last, source=shown(brt_feed.url))
     if done:
         context.log.info("Every answer in %s is captured.", brt_feed.url)
     elif answer is not None and not reason:

@@ -11,6 +11,8 @@ from dagster._daemon.types import DaemonHeartbeat
 from benchmarks.past_runs import PastRun, put
 from lakehouse.commands.instance import cli, location
 from lakehouse.commands.instance.health import findings
+from lakehouse.landing.sources.captures import Captures
+from lakehouse.landing.sources.fetch import Answer
 from lakehouse.observability import notifier
 from lakehouse.observability.alerts import Alert, raise_alert
 from lakehouse.observability.channels import DeliveryError
@@ -122,3 +124,17 @@ def test_a_measurement_that_found_what_is_wrong_is_not_well(wrong, instance):
     put(instance, [PastRun(datetime.now(UTC), 1.0, job="monitoring", asset="ops/kafka_health", failed=("lag",))])
     (output,) = wrong()
     assert output.startswith("monitoring: last run ") and "found what is wrong: lag of ops/kafka_health." in output
+
+
+def test_a_feed_without_a_good_capture_for_three_minutes_is_wrong_while_its_schedule_is_on(wrong, instance, capsys):
+    now = datetime.now(UTC)
+    captures = Captures(landing=load_settings().landing, source="brt", stream="brt_gps", field="veiculos")
+    captures.persist(Answer(b'{"veiculos": []}', round(now.timestamp() * 1000), None))
+    put(instance, [PastRun(now, 1.0, job="brt_capture", asset="landing/brt_captura")])
+    later = now + timedelta(minutes=3)
+    assert wrong(now=later) == ()
+    cli.schedules("brt_capture_minutely", on=1)
+    beat(instance)
+    assert [each for each in wrong(now=now + timedelta(seconds=100)) if "capture" in each] == []
+    (output,) = (each for each in wrong(now=later) if each.startswith("landing/brt_captura"))
+    assert "the newest capture is 3 min old, and brt_capture_minutely is on" in output
