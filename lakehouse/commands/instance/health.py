@@ -116,7 +116,7 @@ def _runs(instance: dg.DagsterInstance, own: "RemoteRepository") -> Iterator[Fin
         elif found.failed or found.outcome in ("degraded", "stopped"):
             yield Finding("WRONG", f"{job}: last run {ended} {_less(found)} make logs RUN={run.run_id[:8]}")
         elif found.outcome == "empty":
-            yield Finding("note", f"{job}: last run {ended} found no data: nothing has ever landed in {', '.join(found.empty)}")
+            yield Finding("note", f"{job}: last run {ended} found no data: no file is in {', '.join(found.empty)}")
         else:
             yield Finding("ok", f"{job}: last run {ended} {_GOOD[found.outcome or 'delivered']}")
 

@@ -115,7 +115,7 @@ def test_the_last_run_of_a_job_is_reported_as_it_is_counted(instance):
     told = {each.message.partition(":")[0]: each for each in findings(load_settings(), instance)}
     states = {job: told[job].state for job in HISTORY}
     assert states == {"medallion_etl": "note", "pedidos": "WRONG", "mlops": "WRONG", "maintenance": "ok"}
-    assert told["medallion_etl"].message.endswith(f"found no data: nothing has ever landed in {FOLDER}")
+    assert told["medallion_etl"].message.endswith(f"found no data: no file is in {FOLDER}")
     assert "is degraded, a source was down: extracted of landing/pedidos_api." in told["pedidos"].message
     assert "was stopped by a rule: min_rows_1 of silver/vendas." in told["mlops"].message
 
