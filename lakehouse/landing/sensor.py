@@ -22,6 +22,8 @@ from lakehouse.settings import Settings
 from lakehouse.tables import parts
 
 JOB = "medallion_etl"
+#: Dagster's name for runs of chosen assets that are of no job.
+_OF_ASSETS = "__ASSET_JOB"
 #: How long the sensor waits after the first, second, third failure in a row, and after each later one. The first tick after a
 #: single failure asks again: most causes are over by then, or are being worked on.
 _PAUSES = (timedelta(), timedelta(minutes=5), timedelta(minutes=15), timedelta(hours=1))
@@ -109,7 +111,10 @@ def _next(context: dg.SensorEvaluationContext, before: Cursor, digest: str, file
 def _is_taken(context: dg.SensorEvaluationContext, since: datetime) -> bool:
     """Whether runs that were requested since then have succeeded with every asset of the job: a run of the job, what went on
     from its failure, or runs of chosen assets that together are all of it."""
-    runs = context.instance.get_runs(dg.RunsFilter(created_after=since))
+    # Runs of other jobs are many: one a minute.
+    runs = [
+        run for job in (JOB, _OF_ASSETS) for run in context.instance.get_runs(dg.RunsFilter(job_name=job, created_after=since))
+    ]
     done = [run for run in runs if run.status == dg.DagsterRunStatus.SUCCESS]
     begun = {run.run_id for run in runs}
     for run in done:
