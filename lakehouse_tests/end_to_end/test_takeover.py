@@ -25,6 +25,7 @@ pytestmark = pytest.mark.stack
 #: What has something to do when every job of `make run` runs once more over what is there, and why.
 ADVANCES = {
     "gold/slo_assets": "measures the runs since",
+    "gold/slo_feeds": "is new, and measures the runs since",
     "gold/slo_jobs": "measures the runs since",
     "ml/evaluation": "the first evaluation had no champion to compare with",
     "ops/alerts": "what the monitoring found",
