@@ -213,7 +213,7 @@ test-power: setup $(VENV)/.dev ## Power cuts at every moment, writers in every o
 	@$(BIN)/python -m pytest -m power lakehouse_tests/faults/power
 
 test-stack: stack-install ## S3 with faults, the production instance, Spark: real parts, started on free ports and stopped
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations 20 -m '(stack or spark) and not slow'
+	@$(BIN)/python -m pytest --durations 20 -m '(stack or spark) and not slow'
 
 check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt parse, definitions load, bench cases
 	@$(BIN)/ruff check .
