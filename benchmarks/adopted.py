@@ -4,8 +4,6 @@ python -m benchmarks.adopted make <table> <rows>
 python -m benchmarks.adopted ours|bare <table> <scratch folder>
 """
 
-import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -13,6 +11,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from benchmarks.sides import command
 
 _SALES = """
     SELECT n AS id, 'cliente ' || n * 7919 % 100_000 AS cliente, CAST(n * 31 % 500_000 / 100 AS DECIMAL(12, 2)) AS valor,
@@ -64,18 +64,5 @@ def bare(table: str, folder: Path) -> dict[str, object]:
     return {"seconds": time.perf_counter() - begun, "rows": rows}
 
 
-def main(arguments: list[str]) -> int:
-    """Print what was done as JSON."""
-    what, table, more = arguments
-    if what == "make":
-        make(table, int(more))
-        return 0
-    folder = Path(more)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    print(json.dumps({"ours": ours, "bare": bare}[what](table, folder)))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command(sys.argv[1:], make=make, ours=ours, bare=bare))

@@ -4,13 +4,13 @@ python -m benchmarks.profiled make <file> <rows>
 python -m benchmarks.profiled ours|bare <file> <scratch folder>
 """
 
-import json
-import shutil
 import sys
 import time
 from pathlib import Path
 
 import duckdb
+
+from benchmarks.sides import command
 
 _SALES = """
 COPY (
@@ -48,19 +48,11 @@ def bare(path: str, folder: Path) -> dict[str, object]:
     return {"seconds": time.perf_counter() - begun, "rows": rows}
 
 
-def main(arguments: list[str]) -> int:
-    """Print what was done as JSON."""
-    what, path, more = arguments
-    if what == "make":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        duckdb.execute(_SALES, {"rows": int(more), "path": path})
-        return 0
-    folder = Path(more)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    print(json.dumps({"ours": ours, "bare": bare}[what](path, folder)))
-    return 0
+def make(path: str, rows: int) -> None:
+    """Write the file."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    duckdb.execute(_SALES, {"rows": rows, "path": path})
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command(sys.argv[1:], make=make, ours=ours, bare=bare))
