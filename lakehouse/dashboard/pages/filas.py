@@ -28,7 +28,11 @@ def _totals(found: Queues) -> list[tuple[str, str, str]]:
     unread = [row["lag"] for row in found.topics if row["lag"] is not None]
     return [
         ("Tópicos e grupos", page.number(len(found.topics)), f"{wrong} fora do limite" if wrong else "todos em ordem"),
-        ("Mensagens não lidas", page.number(sum(unread)) if unread else page.DASH, f"{len(unread)} grupos"),
+        (
+            "Mensagens não lidas",
+            page.number(sum(unread)) if unread else page.DASH,
+            "1 grupo" if len(unread) == 1 else f"{len(unread)} grupos",
+        ),
         ("Medidas", words.ago(found.topics[0]["measured_at"]), "pelo job monitoring"),
     ]
 
