@@ -97,7 +97,7 @@ def ours(folder: Path, *, memory_limit: str) -> None:
     with lock(f"{storage.landing}/raw/pedidos_db"), session() as engine:
         started, rows = datetime.now(UTC), Path(engine.folder, "rows")
         rows.mkdir()
-        source = database.Database(url=_url(), schema="source")
+        source = database.SqlTable(url=_url(), table="pedidos", schema="source")
         staged = database.extract(source, rows, since=None, deadline=time.monotonic() + 300)
         extract.land(engine, storage, "pedidos_db", staged, cursor_field="updated_at", started=started, landed=[])
     with lock(storage.uri(part.bronze)), session() as engine:

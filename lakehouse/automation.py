@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 
@@ -19,18 +19,17 @@ from lakehouse.landing.assets.brt import due, is_busy
 from lakehouse.landing.assets.connectors import connector_checks
 from lakehouse.runtime.steps import ACTIVE
 from lakehouse.settings import Settings
-from lakehouse.settings.environments import Environment
+from lakehouse.tables import JOBS as DECLARED
 from lakehouse.tables import parts
+from lakehouse.tables.spec import Job as DeclaredJob
+from lakehouse.tables.spec.job import Environment, Executor
 
 #: Runs log through the code location's console logger; without this Dagster uses its own.
 CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
 #: The job whose runs may be for one table (`silver/request.py`).
 SINGLE_TABLE_JOB = "bronze_to_silver"
 #: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
-OWN_JOBS = ("brt", "pedidos", "ml", "upkeep", "slo")
-#: `in_process`: a process per step costs time and buys nothing. `processes`: steps that do not wait for each other overlap, and
-#: one that hangs or dies takes no other with it.
-Executor = Literal["in_process", "processes"]
+OWN_JOBS = ("brt", *(job.name for job in DECLARED), "ml", "upkeep", "slo")
 #: What every step imports.
 _WARM = (
     *("lakehouse.definitions", "lakehouse.bronze.ingest", "lakehouse.silver.refresh"),
@@ -113,6 +112,23 @@ def _without_own_jobs(*groups: str) -> dg.AssetSelection:
     return selection
 
 
+def _of_source(declared: DeclaredJob) -> Job:
+    """The job of a source: what carries its name as a tag."""
+    return Job(
+        name=declared.name,
+        selection=lambda: dg.AssetSelection.tag(declared.name, ""),
+        description=declared.description or f"What {declared.name} has that is new, to its tables.",
+        tags=(*declared.tags, declared.name),
+        max_runtime=declared.max_runtime,
+        sla=declared.sla,
+        cron=declared.cron,
+        every=declared.every,
+        starts_in=declared.starts_in if declared.cron else (),
+        owners=declared.owners,
+        executor=declared.executor,
+    )
+
+
 JOBS = (
     Job(
         name="medallion_etl",
@@ -149,17 +165,7 @@ JOBS = (
         alone=lambda settings: not is_busy(settings.landing),
         part=lambda settings: due(settings.landing, buffer=settings.brt_buffer),
     ),
-    Job(
-        name="pedidos",
-        selection=lambda: dg.AssetSelection.tag("pedidos", ""),
-        description="Orders of both channels: extract, clean, transform and check, load into the warehouse, report.",
-        tags=("etl", "pedidos"),
-        max_runtime=timedelta(hours=1),
-        sla=timedelta(hours=1),
-        cron="0 2 * * *",
-        starts_in=("staging", "prod"),
-        executor="processes",
-    ),
+    *map(_of_source, DECLARED),
     Job(
         name="mlops",
         selection=lambda: dg.AssetSelection.tag("ml", "", include_sources=True),

@@ -2,8 +2,9 @@
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
 hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
-`brt_feed` says where bus positions are asked for, `airbyte` where syncs are; `orders` and `warehouse` are the SQL databases and
-the API outside the lake; `ml` says where models are registered; `announce` keeps what a layer has to tell others.
+`brt_feed` says where bus positions are asked for, `airbyte` where syncs are, `systems` what else is asked outside the lake;
+`warehouse` is the SQL database that tables are published to, `ml` says where models are registered; `announce` keeps what a
+layer has to tell others.
 
 `spark`, `s3`, `mlflow` and `dbt` are the integrations' own, for the assets of whoever builds on this: under the names and with
 the methods that their documentation has, and with this lake's settings. A run imports their libraries when one of its assets
@@ -22,7 +23,7 @@ from lakehouse.core.errors import DeclarationError, install
 from lakehouse.gold.project import dbt_project
 from lakehouse.landing.assets.airbyte_server import AirbyteApi
 from lakehouse.landing.assets.brt import BrtFeedResource
-from lakehouse.landing.assets.pedidos import OrderSources
+from lakehouse.landing.assets.systems import Systems
 from lakehouse.ml.resource import MlResource
 from lakehouse.observability.announce import Announcer
 from lakehouse.runtime.io_manager import DeltaIOManager
@@ -55,7 +56,7 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         "brt_feed": BrtFeedResource(url=settings.brt_url, buffer=settings.brt_buffer, landing=settings.landing),
         # Plain records: they hold secrets, and what is configured in Dagster is shown in its pages.
         "airbyte": AirbyteApi.of(settings),
-        "orders": OrderSources.of(settings),
+        "systems": Systems.of(settings),
         "warehouse": warehouse_of(settings),
         "announce": Announcer(),
         "ml": MlResource(tracking_uri=settings.model_registry, holidays=settings.holidays),

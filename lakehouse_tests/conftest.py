@@ -118,7 +118,8 @@ def of_another_table(asset: str) -> bool:
     declares tables of their own (`make table`), and that is no fault of the project."""
     from lakehouse.tables import ALL, brt, pedidos, vendas
 
-    others = [spec for spec in ALL if spec not in (*vendas.TABLES, *brt.TABLES, *pedidos.TABLES)]
+    own = {spec.name for spec in (*vendas.TABLES, *brt.TABLES, *pedidos.TABLES)}
+    others = [spec for spec in ALL if spec.name not in own]
     refs = {str(ref) for spec in others for part in spec.parts for ref in (part.silver, part.bronze, part.landing)}
     return asset.replace("__", "/") in refs
 

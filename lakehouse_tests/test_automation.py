@@ -139,7 +139,7 @@ def command(monkeypatch, tmp_path, capsys):
     [
         (["trigger", "medalion"], "There is no job 'medalion'. Use one of bronze_to_silver, "),
         (["trigger", "__ASSET_JOB"], "There is no job '__ASSET_JOB'."),
-        (["rebuild", "venda"], "There is no table 'venda'. Use one of vendas, produtos, clientes, "),
+        (["rebuild", "venda"], "There is no table 'venda'. Use one of brt_gps, pedidos, vendas, produtos, clientes"),
         (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first: make materialize "),
         (["materialize", "nonsense!!"], "'nonsense!!' selects nothing"),
         (["materialize", 'key:"gold/nothing"'], "selects no asset. Try group:silver"),

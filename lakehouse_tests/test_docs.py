@@ -23,7 +23,7 @@ from lakehouse.core.ledger import FILES_TABLE
 from lakehouse.core.names import LAYERS
 from lakehouse.definitions import build_defs
 from lakehouse.settings import Settings, project_folder
-from lakehouse.tables import ALL
+from lakehouse.tables import ALL, SETTINGS
 
 PROJECT = project_folder()
 PAGES = sorted([PROJECT / "README.md", PROJECT / "README.pt.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")])
@@ -105,6 +105,7 @@ def test_every_anchor_of_a_link_is_a_heading(page):
 def test_every_setting_that_is_named_is_one(page):
     layers = {f"LAKEHOUSE_{layer.upper()}_ROOT" for layer in LAYERS}
     known = layers | {"LAKEHOUSE_LANDING"} | {f"LAKEHOUSE_{name.upper()}" for name in Settings.model_fields}
+    known |= {one.name for one in SETTINGS}
     for name in re.findall(r"\bLAKEHOUSE_[A-Z_]*[A-Z]\b", page.read_text()):
         assert name in known, name
 

@@ -8,7 +8,6 @@ import pytest
 from lakehouse.automation import JOBS
 from lakehouse.definitions import build_defs
 from lakehouse.settings import Settings, project_folder
-from lakehouse.settings.environments import PROFILES
 from lakehouse_tests.conftest import of_another_table
 
 README = (project_folder() / "README.md").read_text()
@@ -43,7 +42,7 @@ def test_what_cannot_be_had_after_its_retries_is_done_without(definitions):
     for channel in ("pedidos_api", "pedidos_db"):
         spec = graph.get_check_spec(dg.AssetCheckKey(dg.AssetKey(["landing", channel]), "extracted"))
         assert not spec.blocking
-    assert PROFILES["prod"].channel_down == "degraded"
+    assert [source.when_down for source in Settings(env="prod").sources] == ["degraded", "degraded"]
     capture = definitions.resolve_job_def("brt_capture")
     optional = {step.name for step in capture.nodes if not all(out.is_required for out in step.definition.output_defs)}
     assert {"landing__brt_csv", "bronze__brt_gps", "silver__brt_gps"} <= optional  # skipped until there is something to do

@@ -1,4 +1,6 @@
-"""`make sync`: what derives from the specs is generated again: the dbt sources and the golden asset keys."""
+"""`make sync`: what derives from the declarations is generated again: the dbt sources, the golden asset keys, the settings that
+sources declare in `.env.example` and docs/settings.md.
+"""
 
 import sys
 from collections import Counter
@@ -15,7 +17,7 @@ GOLDEN = Path("lakehouse_tests/golden/asset_keys.txt")
 
 @app.command()
 def sync(check: Annotated[bool, typer.Option("--check", help="only compare; exit code 1 when a file is stale")] = False) -> int:
-    """Regenerate what derives from the specs: the dbt sources and the golden asset keys."""
+    """Regenerate what derives from the specs: dbt sources, golden asset keys, the settings of sources."""
     for _ in range(2):
         stale = []
         for path, content in derived().items():
@@ -34,9 +36,10 @@ def sync(check: Annotated[bool, typer.Option("--check", help="only compare; exit
 
 def derived() -> dict[Path, str]:
     """`{file: content}` of everything that is generated."""
+    from lakehouse.commands.declared import listed
     from lakehouse.definitions import build_defs
     from lakehouse.gold.sources import render_sources, sources_path
-    from lakehouse.tables import ALL
+    from lakehouse.tables import ALL, SETTINGS
 
     sources = render_sources(ALL)
     path = sources_path()
@@ -46,7 +49,7 @@ def derived() -> dict[Path, str]:
     graph = build_defs(load_settings()).resolve_asset_graph()
     keys = sorted(key.to_user_string() for key in graph.get_all_asset_keys())
     checks = sorted(f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys)
-    return {path: sources, project_folder() / GOLDEN: "\n".join([*keys, "", *checks, ""])}
+    return {path: sources, project_folder() / GOLDEN: "\n".join([*keys, "", *checks, ""]), **listed(SETTINGS)}
 
 
 def _differs(path: Path, content: str) -> str:

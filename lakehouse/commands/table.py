@@ -234,17 +234,8 @@ def make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "St
     """
     from lakehouse.commands.sync import GOLDEN
     from lakehouse.gold.sources import sources_path
-    from lakehouse.profile.render import registered
 
     name, project = proposal.declaration.name, project_folder()
-    package = project / _PACKAGE / "__init__.py"
-    try:
-        collected = registered(package.read_text(encoding="utf-8"), name)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DeclarationError(
-            f"{_PACKAGE}/__init__.py does not collect tables as it did: {error}",
-            remedy="Make it import the modules and call check_unique(*module.TABLES, ...), as in the repository.",
-        ) from error
     with undone(name) as writes:
         if not found.stream and found.delta is None:
             _land(scratch, settings, name, writes)
@@ -253,7 +244,6 @@ def make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "St
         if (project / _TESTS).is_dir():
             writes.write(project / _TESTS / f"test_{name}.py", proposal.test)
         writes.write(project / _PACKAGE / f"{name}.py", proposal.module)
-        writes.write(package, collected)
         sys.stdout.flush()
         done = subprocess.run([sys.executable, "-c", _PROGRAM, name], cwd=project, check=False)
         if not settings.storage.has(TableRef("silver", name)):
@@ -299,7 +289,7 @@ def report(proposal: "Proposal", settings: Settings, found: "Origin") -> None:
         if snapshot is not None and (snapshot.rows or ref.layer != "quarantine"):
             print(f"{ref}: {snapshot.rows:,} rows")
     tests = f", {_TESTS}/test_{name}.py" if (project_folder() / _TESTS).is_dir() else ""
-    print(f"\nWritten: {_PACKAGE}/{name}.py{tests}; collected in {_PACKAGE}/__init__.py, derived files by make sync.")
+    print(f"\nWritten: {_PACKAGE}/{name}.py{tests}; derived files by make sync.")
     if found.database is not None:
         print("The rows are those of this moment. docs/orders.md shows how a database is asked again.")
     print("Next:")

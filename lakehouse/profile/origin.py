@@ -19,7 +19,7 @@ from lakehouse.core.sql import explained, open_engine, parse_url
 from lakehouse.core.store.storage import Storage
 from lakehouse.landing.readers.files.packing import packing
 from lakehouse.landing.readers.files.prepare import ENDINGS
-from lakehouse.landing.sources.database import Database, extract
+from lakehouse.landing.sources.database import SqlTable, extract
 from lakehouse.profile.delta import delta_hints
 from lakehouse.profile.propose import Hints
 from lakehouse.profile.trial import plain_name
@@ -50,7 +50,7 @@ class Origin:
     name: str
     files: Mapping[str, Path] = field(default_factory=dict)
     stream: str = ""
-    database: Database | None = None
+    database: SqlTable | None = None
     delta: DeltaSource | None = None
     ignored: tuple[str, ...] = ()
 
@@ -180,11 +180,11 @@ def _of_database(text: str) -> Origin:
             "FROM names a database and none of its tables.", remedy="Write the table after #: postgresql://…/db#schema.table."
         )
     return Origin(
-        f"the table {table}", plain_name(name, ()), database=Database(url=address, table=name, schema=schema, setting=_SETTING)
+        f"the table {table}", plain_name(name, ()), database=SqlTable(url=address, table=name, schema=schema, setting=_SETTING)
     )
 
 
-def _extracted(source: Database, name: str, folder: Path) -> Hints:
+def _extracted(source: SqlTable, name: str, folder: Path) -> Hints:
     """Write the rows of a table to files; the types and the key that the database has for them."""
     staged = extract(source, folder, since=None, deadline=time.monotonic() + _SECONDS)
     for number, path in enumerate(staged):
@@ -194,7 +194,7 @@ def _extracted(source: Database, name: str, folder: Path) -> Hints:
         return _hints(engine, source)
 
 
-def _hints(engine: "Engine", source: Database) -> Hints:
+def _hints(engine: "Engine", source: SqlTable) -> Hints:
     import sqlalchemy as sa
 
     inspector = sa.inspect(engine)

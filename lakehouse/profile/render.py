@@ -1,6 +1,5 @@
 """Render: a declaration and its test as the text of two modules, as `ruff format` writes them; each guess with its evidence."""
 
-import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -189,44 +188,6 @@ def literal(value: Any) -> str:
     if isinstance(value, str):
         return quoted(value)
     return _tuple(value) if isinstance(value, tuple) else repr(value)
-
-
-#: What collects the tables; `check_unique` in a checkout of an earlier release.
-_COLLECTING = ("check_tables", "check_unique")
-
-
-def registered(text: str, name: str) -> str:
-    """The text of `lakehouse/tables/__init__.py` with one more module.
-
-    Raises:
-        ValueError: it is not written as it was made.
-    """
-    import ast
-
-    tree = ast.parse(text)
-    lines = text.splitlines()
-    imports = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "lakehouse.tables"]
-    found = [n for n in tree.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name) and n.target.id == "ALL"]
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") in _COLLECTING]
-    if len(imports) != 1 or len(found) != 1 or len(calls) != 1:
-        raise ValueError("It has no line `from lakehouse.tables import …`, or no ALL: … = check_tables(…).")
-    arguments = [*(ast.get_source_segment(text, argument) or "" for argument in calls[0].args), f"*{name}.TABLES"]
-    own = ast.get_source_segment(text, found[0]) or ""
-    collect = calls[0].func.id  # type: ignore[attr-defined]
-    before = own.partition(f"{collect}(")[0]
-    outer = re.fullmatch(r"(ALL: [^=]+ = )(?:(\w+)\(\s*\*)?", before)
-    if outer is None or own.count("(") != (2 if outer[2] else 1):
-        raise ValueError(f"Its ALL is written otherwise: {before}…")
-    made = _statement(f"{before}{collect}", arguments, 0)
-    if outer[2]:
-        whole = f"{outer[1]}{outer[2]}(*{collect}({', '.join(arguments)}))"
-        within = _statement(f"*{collect}", arguments, 4)
-        made = [whole] if len(whole) <= WIDTH else [f"{outer[1]}{outer[2]}(", *within, ")"]
-    lines[found[0].lineno - 1 : found[0].end_lineno] = made
-    names = sorted({*(alias.name for alias in imports[0].names), name})
-    imported = _wrapped("from lakehouse.tables import ", names, "", close=("(", ")"), bare=True)
-    lines[imports[0].lineno - 1 : imports[0].end_lineno] = imported
-    return "\n".join(lines) + "\n"
 
 
 # --- parts -------------------------------------------------------------------------------------------------------------

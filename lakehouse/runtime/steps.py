@@ -22,8 +22,8 @@ from lakehouse.core.table.provenance import Standing
 from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.core.table.staging import Write
 from lakehouse.runtime.dagster_private import interrupt_again, is_interrupt
-from lakehouse.settings.retries import TABLE_STEPS, Retry
-from lakehouse.tables.spec import TableSpec, descriptions
+from lakehouse.tables import JOBS
+from lakehouse.tables.spec import Retry, TableSpec, descriptions
 
 #: A run that is not over.
 ACTIVE = [
@@ -44,8 +44,8 @@ def retry_policy(retry: Retry) -> dg.RetryPolicy:
 
 
 def table_retry(tags: Iterable[str], layer: str) -> dg.RetryPolicy:
-    """The policy of a table's step: what is declared for its tag, else everyone's."""
-    own = [TABLE_STEPS[tag, layer] for tag in tags if (tag, layer) in TABLE_STEPS]
+    """The policy of a table's step: what its job declares, else everyone's."""
+    own = [retry for job in JOBS if job.name in tags for of, retry in job.retries.items() if of == layer]
     return retry_policy(own[0]) if own else RETRY
 
 

@@ -65,14 +65,27 @@ def write_order_sources(target: Path) -> None:
     temporary.rename(folder / API_FILE)
     temporary = folder / f".{DB_FILE}"
     temporary.unlink(missing_ok=True)
-    with closing(sqlite3.connect(temporary)) as database, database:
-        database.execute("CREATE TABLE pedidos (id INTEGER, nome TEXT, valor NUMERIC, quantidade INTEGER, updated_at TEXT)")
-        database.executemany("INSERT INTO pedidos VALUES (:id, :nome, :valor, :quantidade, :updated_at)", _with_copies(branch))
+    with closing(sqlite3.connect(temporary)) as branch_db, branch_db:
+        branch_db.execute("CREATE TABLE pedidos (id INTEGER, nome TEXT, valor NUMERIC, quantidade INTEGER, updated_at TEXT)")
+        branch_db.executemany("INSERT INTO pedidos VALUES (:id, :nome, :valor, :quantidade, :updated_at)", _with_copies(branch))
     temporary.rename(folder / DB_FILE)
 
 
 def _with_copies(records: list[Record]) -> list[Record]:
     return [*records, *[record for n, record in enumerate(records, start=1) if n % 40 == 0 and record["id"] is not None]]
+
+
+@contextmanager
+def api(landing: str) -> Iterator[str]:
+    """The URL of the sample's API, which answers for the block."""
+    with shop(f"{landing}/sources/{API_FILE}") as url:
+        yield url
+
+
+@contextmanager
+def database(landing: str) -> Iterator[str]:
+    """The URL of the sample's database."""
+    yield f"sqlite:///{landing}/sources/{DB_FILE}"
 
 
 @contextmanager

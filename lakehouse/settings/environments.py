@@ -1,46 +1,30 @@
 """What an environment decides where no variable does: one record each, and no other environment.
 
 A record is complete: nothing of one environment is taken from another. Which schedules start by themselves stands beside
-their jobs (`automation.py`).
+their jobs (`automation.py`, `tables/`); what a source is in each environment, beside the source.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from lakehouse.settings.retries import Retry
-
-Environment = Literal["dev", "staging", "prod"]
-ChannelDown = Literal["degraded", "fail"]
+from lakehouse.tables.spec.job import Environment
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """How the job `pedidos` treats its sources.
+    """How an environment treats what is outside the lake.
 
     Args:
-        sample_sources: the module whose sources stand in for those that no variable names; without one it is an error.
-        channel_down: when a channel stays down: go on with the other and mark the run degraded, or fail.
-        request_seconds: one page of the API, whole.
-        step_seconds: one try of an extraction, or of one table's load.
-        cache_seconds: for so long an extraction's pages are good for the next run.
-        overlap_seconds: an extraction asks again for so much before its cursor: what a slow transaction committed late.
+        samples: a source without a URL is its sample; otherwise that is an error.
+        step_seconds: one try of one table's load into the warehouse.
     """
 
-    sample_sources: str
-    channel_down: ChannelDown
-    api_retry: Retry
-    db_retry: Retry
-    request_seconds: float = 30
+    samples: bool
     step_seconds: float = 300
-    cache_seconds: float = 3600
-    overlap_seconds: float = 900
 
 
 PROFILES: Mapping[Environment, Profile] = {
-    "dev": Profile(
-        sample_sources="lakehouse.sample.pedidos", channel_down="degraded", api_retry=Retry(3, 5), db_retry=Retry(2, 5)
-    ),
-    "staging": Profile(sample_sources="", channel_down="fail", api_retry=Retry(3, 60), db_retry=Retry(2, 30)),
-    "prod": Profile(sample_sources="", channel_down="degraded", api_retry=Retry(3, 60), db_retry=Retry(2, 30)),
+    "dev": Profile(samples=True),
+    "staging": Profile(samples=False),
+    "prod": Profile(samples=False),
 }

@@ -7,11 +7,10 @@ definitions or runs a command, never at import. Paths that are not absolute are 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lakehouse.core.engines.session import Spark
@@ -20,11 +19,12 @@ from lakehouse.core.names import LAYERS, Engine, is_remote
 from lakehouse.core.store import durability
 from lakehouse.core.store.durability import Durability
 from lakehouse.core.store.storage import Storage
-from lakehouse.settings.environments import PROFILES, ChannelDown, Environment, Profile
-from lakehouse.settings.retries import Retry
-from lakehouse.tables import ALL
+from lakehouse.settings.declared import Values, from_environment, resolved
+from lakehouse.settings.environments import PROFILES, Profile
+from lakehouse.tables import ALL, PUBLISHED, SETTINGS, SOURCES
 from lakehouse.tables.brt import BRT_GPS, Box, within
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import SourceSystem, TableSpec
+from lakehouse.tables.spec.job import Environment
 
 #: What a message about a wrong value must not repeat.
 _SECRET = ("LAKEHOUSE_SMTP_URL", "LAKEHOUSE_SLACK_TOKEN", "LAKEHOUSE_HEARTBEAT_URL", "MLFLOW_TRACKING_URI")
@@ -52,21 +52,6 @@ def _master(value: str) -> str:
     if not re.fullmatch(r"local(\[[^\]]+\])?|spark://[^/,:]+:\d+(,[^/,:]+:\d+)*|yarn|k8s://.+", value):
         raise ValueError("write local[*], spark://host:port, yarn or k8s://...")
     return value
-
-
-#: What is published unless LAKEHOUSE_WAREHOUSE_TABLES says otherwise. Marts of a new source join here.
-WAREHOUSE_TABLES = (
-    "silver/pedidos",
-    "gold/pedidos_por_canal",
-    "gold/vendas_diarias",
-    "gold/vendas_mensais",
-    "gold/vendas_por_pais",
-    "gold/vendas_por_produto",
-    "gold/clientes_rfm",
-    "gold/brt_frota_atual",
-    "gold/brt_frota_por_minuto",
-    "gold/brt_servicos_por_hora",
-)
 
 
 def _pairs(value: str) -> dict[str, str]:
@@ -192,13 +177,6 @@ class Settings(BaseSettings):
     probe_urls: Annotated[str, AfterValidator(_urls)] = ""
     real_data: str = "../shared/data"
     golden_tables: str = ""
-    pedidos_api_url: str = ""
-    pedidos_api_token: SecretStr = SecretStr("")
-    pedidos_api_retries: Annotated[int | None, Field(ge=0, le=20)] = None
-    pedidos_api_retry_seconds: Annotated[float | None, Field(ge=0, le=3600)] = None
-    pedidos_api_cache_seconds: Annotated[float | None, Field(ge=0, le=86_400)] = None
-    pedidos_db_url: SecretStr = SecretStr("")
-    pedidos_channel_down: ChannelDown | None = None
     warehouse_url: SecretStr = SecretStr("")
     warehouse_schema: str = ""
     warehouse_chunksize: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
@@ -217,6 +195,15 @@ class Settings(BaseSettings):
     examples: bool = False
     layer_roots: Mapping[str, str] = {}
     dagster_postgres_url: SecretStr = Field(default=SecretStr(""), validation_alias="DAGSTER_POSTGRES_URL")
+    #: By name, what the settings of declarations are.
+    declared: Values = Values()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_declared(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Take the settings of declarations from the environment, or, as the fields, by their name without the prefix."""
+        named = {one.name: given.pop(one.name.removeprefix("LAKEHOUSE_").lower(), None) for one in SETTINGS}
+        return {**given, "declared": from_environment(SETTINGS, os.environ, given=named)}
 
     @field_validator("root", "landing_dir", "real_data", "backup_root")
     @classmethod
@@ -298,17 +285,17 @@ class Settings(BaseSettings):
     @property
     def published(self) -> tuple[str, ...]:
         """The tables that the warehouse has, as `layer/table`."""
-        return tuple(filter(None, map(str.strip, self.warehouse_tables.split(",")))) or WAREHOUSE_TABLES
+        return tuple(filter(None, map(str.strip, self.warehouse_tables.split(",")))) or PUBLISHED
 
     @property
     def profile(self) -> Profile:
-        """What the environment decides, with what variables say instead."""
-        own = PROFILES[self.env]
-        times, seconds = self.pedidos_api_retries, self.pedidos_api_retry_seconds
-        retry = Retry(own.api_retry.times if times is None else times, own.api_retry.seconds if seconds is None else seconds)
-        cache = own.cache_seconds if self.pedidos_api_cache_seconds is None else self.pedidos_api_cache_seconds
-        down = self.pedidos_channel_down or own.channel_down
-        return replace(own, api_retry=retry, cache_seconds=cache, channel_down=down)
+        """What the environment decides."""
+        return PROFILES[self.env]
+
+    @property
+    def sources(self) -> tuple[SourceSystem, ...]:
+        """Every declared source system, with the values of its settings; what is secret is a `SecretStr`."""
+        return tuple(resolved(system, self.declared, self.env) for system in SOURCES)
 
 
 def load_settings() -> Settings:

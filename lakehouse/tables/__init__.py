@@ -1,13 +1,28 @@
-"""The one place where a table is declared.
+"""The one place where tables, sources and their jobs are declared.
 
-`spec/` holds the records, one file per source holds its tables, `ALL` below collects them. Pure data: no dagster, no I/O.
-To add a table, add one record to a file here and run `make sync`.
+`spec/` holds the records; each other module is a source: `TABLES`, and where it has them `SOURCES` (what this project asks
+itself), `JOBS` and `PUBLISHED` (what the warehouse gets). They are collected here. Pure data: no dagster, no I/O.
+To add a source or a table, add a module here and run `make sync`.
 """
 
-from lakehouse.tables import brt, pedidos, vendas
-from lakehouse.tables.spec import TableSpec, check_tables
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
 
-ALL: tuple[TableSpec, ...] = check_tables(*vendas.TABLES, *brt.TABLES, *pedidos.TABLES)
+from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec.collect import collected
+
+
+def _modules() -> Iterator[ModuleType]:
+    for found in pkgutil.iter_modules(__path__):
+        if not found.ispkg:
+            yield importlib.import_module(f"{__name__}.{found.name}")
+
+
+_COLLECTED = collected(_modules())
+ALL: tuple[TableSpec, ...] = _COLLECTED.tables
+SOURCES, JOBS, PUBLISHED, SETTINGS = _COLLECTED.sources, _COLLECTED.jobs, _COLLECTED.published, _COLLECTED.settings
 
 
 def parts() -> tuple[TableSpec, ...]:

@@ -89,3 +89,4 @@ def within(spec: TableSpec, box: Box) -> TableSpec:
 
 
 TABLES = (BRT_GPS,)
+PUBLISHED = ("gold/brt_frota_atual", "gold/brt_frota_por_minuto", "gold/brt_servicos_por_hora")

@@ -100,3 +100,10 @@ CLIENTES = TableSpec(
 )
 
 TABLES = (VENDAS, PRODUTOS, CLIENTES)
+PUBLISHED = (
+    "gold/vendas_diarias",
+    "gold/vendas_mensais",
+    "gold/vendas_por_pais",
+    "gold/vendas_por_produto",
+    "gold/clientes_rfm",
+)

@@ -5,7 +5,7 @@ That a run failed, a check did not pass or a run took too long is told by the ob
 
 import dagster as dg
 
-from lakehouse.landing.assets.pedidos import EXTRACTED
+from lakehouse.landing.assets.systems import EXTRACTED
 from lakehouse.runtime.announce import Announce
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import failures, retry_policy

@@ -69,7 +69,6 @@ def test_a_shops_csv_becomes_a_checked_silver_table(copy: Path, tmp_path: Path) 
     assert rows(copy, "silver", "vendas_loja") == 240
     written = {name for name, content in tree(copy).items() if before.get(name) != content}
     assert written == {
-        "lakehouse/tables/__init__.py",
         "lakehouse/tables/vendas_loja.py",
         "lakehouse_tests/tables/test_vendas_loja.py",
         "lakehouse_tests/golden/asset_keys.txt",

@@ -16,8 +16,8 @@ from lakehouse.automation import JOBS
 from lakehouse.definitions import build_defs
 from lakehouse.sample.pedidos import BRANCH_LINES, SHOP_LINES, write_order_sources
 from lakehouse.settings import Settings, project_folder
-from lakehouse.settings.environments import PROFILES
-from lakehouse.settings.retries import CLEAN, LOAD, NOTIFY, TRANSFORM, VALIDATE
+from lakehouse.settings.retries import LOAD, NOTIFY, VALIDATE
+from lakehouse.tables.pedidos import CLEAN, TRANSFORM
 from lakehouse_tests.landing.shop import Shop, serve
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -165,9 +165,9 @@ def test_a_page_that_repeats_columns_that_are_missing_and_types_that_changed_end
 def test_every_step_has_its_declared_retries_with_a_random_part_and_the_job_its_limits():
     settings = Settings(env="prod")
     definitions = build_defs(settings)
-    profile = PROFILES["prod"]
+    api_retry, db_retry = (source.retry for source in settings.sources)
     declared = {
-        "landing/pedidos_api": profile.api_retry, "landing/pedidos_db": profile.db_retry, "bronze/pedidos_api": CLEAN,
+        "landing/pedidos_api": api_retry, "landing/pedidos_db": db_retry, "bronze/pedidos_api": CLEAN,
         "bronze/pedidos_db": CLEAN, "silver/pedidos": TRANSFORM, "warehouse/pedidos": LOAD, "ops/pedidos_notice": NOTIFY,
     }  # fmt: skip
     for key, retry in declared.items():
@@ -177,7 +177,7 @@ def test_every_step_has_its_declared_retries_with_a_random_part_and_the_job_its_
     job = definitions.resolve_job_def("pedidos")
     check = next(node for node in job.nodes if node.name == "warehouse_equals_lake")
     assert check.definition.retry_policy.max_retries == VALIDATE.times == 1
-    assert [(r.times, r.seconds) for r in (profile.api_retry, profile.db_retry, CLEAN, LOAD)] == [
+    assert [(r.times, r.seconds) for r in (api_retry, db_retry, CLEAN, LOAD)] == [
         (3, 60),
         (2, 30),
         (2, 30),

@@ -284,19 +284,28 @@ def _pedidos(folder: Path) -> int:
     """What the assets of the orders do, in their order, each holding what they hold."""
     from lakehouse.core.store.storage import lock
     from lakehouse.core.table.snapshot import open_existing
-    from lakehouse.landing.assets import pedidos as landing
+    from lakehouse.landing.assets.systems import Systems
+    from lakehouse.landing.sources.registry import Work, extract
     from lakehouse.settings import Settings
-    from lakehouse.tables.pedidos import PEDIDOS
+    from lakehouse.tables.pedidos import PEDIDOS, SOURCES
     from lakehouse.warehouse.assets import warehouse_of
     from lakehouse.warehouse.publish import Target, publish
     from lakehouse_tests.conftest import Lake
 
     lake = Lake(folder)
     settings = Settings(**json.loads((folder / "settings.json").read_text()))
-    orders = landing.OrderSources.of(settings)
-    for stream, take in ((landing.API, landing._from_api), (landing.DATABASE, landing._from_database)):
-        with lock(f"{lake.storage.landing}/raw/{stream.table}"), lake.session() as session:
-            take(orders, lake.storage, session)
+    systems = Systems.of(settings)
+    for declared in SOURCES:
+        with (
+            lock(f"{lake.storage.landing}/raw/{declared.name}"),
+            lake.session() as session,
+            systems.opened(declared) as (system, sample),
+        ):
+            cache, deadline = f"{systems.cache}/{declared.name}", time.monotonic() + 300
+            extract(
+                system,
+                Work(storage=lake.storage, session=session, declared=declared, sample=sample, cache=cache, deadline=deadline),
+            )
     for part in PEDIDOS.parts:
         with lock(lake.storage.uri(part.bronze)):
             lake.ingest(part)
@@ -387,7 +396,8 @@ def _warm_up() -> None:
         "tenacity",
         "vl_convert",
         "lakehouse.bronze.ingest",
-        "lakehouse.landing.assets.pedidos",
+        "lakehouse.landing.assets.systems",
+        "lakehouse.landing.sources.registry",
         "lakehouse.commands.foreground",
         "lakehouse.silver.refresh",
         "lakehouse_tests.conftest",

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lakehouse.profile.render import call, quoted, registered, spec_of
+from lakehouse.profile.render import call, quoted, spec_of
 from lakehouse.settings import project_folder
 from lakehouse_tests.profile import shop
 from lakehouse_tests.profile.conftest import Profile
 
 PROJECT = project_folder()
-COLLECTED = (PROJECT / "lakehouse" / "tables" / "__init__.py").read_text()
 #: Names, values and texts that are long, or have marks of Python in them.
 AWKWARD = "id;nome da coluna que é muito comprida e não cabe;x\\y;tipo\n" + "".join(
     f'{n};valor \u2013 {n};a"b;{("sim, claro", chr(39) + "não" + chr(34), "talvez" * 6)[n % 3]}\n' for n in range(1, 61)
@@ -53,36 +52,6 @@ def test_the_module_declares_what_was_proposed_and_is_formatted(
     own = found.declaration.name
     files = {f"lakehouse/tables/{own}.py": found.module, f"lakehouse_tests/tables/test_{own}.py": found.test}
     assert ruff(folder, files) == ""
-
-
-MANY = [f"tabela_com_nome_comprido_{number}" for number in range(6)]
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        ["loja"],
-        ["loja", "notas", "itens"],
-        MANY,
-        ["aaa", "zzz", "tabela_com_nome_comprido", "outra_tabela_com_nome_comprido_tambem"],
-    ],
-)
-def test_tables_are_collected_in_a_file_that_ruff_leaves_alone(tmp_path: Path, more: list[str]) -> None:
-    text = COLLECTED
-    for name in more:
-        text = registered(text, name)
-        assert f"*{name}.TABLES" in text
-    assert ruff(tmp_path, {"lakehouse/tables/__init__.py": text}) == "" and text.count("def parts") == 1
-
-
-def test_tables_are_collected_where_nothing_else_is_checked() -> None:
-    text = "from lakehouse.tables import a\n\nALL: tuple[TableSpec, ...] = check_unique(*a.TABLES)\n"
-    assert registered(text, "b").endswith("import a, b\n\nALL: tuple[TableSpec, ...] = check_unique(*a.TABLES, *b.TABLES)\n")
-
-
-def test_a_file_that_collects_tables_otherwise_is_refused() -> None:
-    with pytest.raises(ValueError, match="check_tables"):
-        registered("ALL = ()\n", "loja")
 
 
 def test_a_call_is_broken_as_ruff_does() -> None:

@@ -10,6 +10,8 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import LAYERS, TableRef
 from lakehouse.settings import Settings, load_env_file, load_settings, project_folder
 from lakehouse.settings import settings as module
+from lakehouse.tables import SETTINGS
+from lakehouse.tables.pedidos import PEDIDOS_API, PEDIDOS_DB
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -192,9 +194,10 @@ def test_without_a_home_for_dagster_nothing_starts_and_the_message_states_what_t
 def _variables() -> set[str]:
     """What the code reads: the fields of Settings, landing under its short name, layers, and what Dagster's instance is."""
     aliased = {str(field.validation_alias): name for name, field in Settings.model_fields.items() if field.validation_alias}
-    own = set(Settings.model_fields) - {"layer_roots", *aliased.values()}
+    own = set(Settings.model_fields) - {"layer_roots", "declared", *aliased.values()}
     return {
         *aliased,
+        *(one.name for one in SETTINGS),
         *(f"LAKEHOUSE_{name.removesuffix('_dir').upper()}" for name in own),
         "DAGSTER_HOME",
         "DAGSTER_LOGS_BUCKET",
@@ -230,24 +233,23 @@ def test_each_environment_has_a_record_of_its_own_and_there_is_no_other():
     from lakehouse.settings.environments import PROFILES
 
     assert set(PROFILES) == {"dev", "staging", "prod"}
-    assert [bool(PROFILES[env].sample_sources) for env in ("dev", "staging", "prod")] == [True, False, False]
+    assert [PROFILES[env].samples for env in ("dev", "staging", "prod")] == [True, False, False]
     for env in ("staging", "prod"):
-        assert (PROFILES[env].api_retry.times, PROFILES[env].api_retry.seconds) == (3, 60)
-        assert (PROFILES[env].db_retry.times, PROFILES[env].db_retry.seconds) == (2, 30)
-        assert (PROFILES[env].request_seconds, PROFILES[env].step_seconds, PROFILES[env].cache_seconds) == (30, 300, 3600)
+        api, database = Settings(env=env).sources
+        assert (api.retry.times, api.retry.seconds) == (3, 60)
+        assert (database.retry.times, database.retry.seconds) == (2, 30)
+        assert (api.request_seconds, api.timeout.total_seconds(), api.cache) == (30, 300, 3600)
     with pytest.raises(KeyError):
         PROFILES["test"]
 
 
 def test_a_variable_changes_what_it_names_of_the_environments_record_and_nothing_else(monkeypatch):
-    from lakehouse.settings.environments import PROFILES
-
     monkeypatch.setenv("LAKEHOUSE_ENV", "prod")
     monkeypatch.setenv("LAKEHOUSE_PEDIDOS_API_RETRY_SECONDS", "7")
     monkeypatch.setenv("LAKEHOUSE_PEDIDOS_CHANNEL_DOWN", "fail")
-    profile = load_settings().profile
-    assert (profile.api_retry.times, profile.api_retry.seconds, profile.channel_down) == (3, 7, "fail")
-    assert profile.db_retry == PROFILES["prod"].db_retry
+    api, database = load_settings().sources
+    assert (api.retry.times, api.retry.seconds, api.when_down) == (3, 7, "fail")
+    assert database.retry == Settings(env="prod").sources[1].retry
 
 
 @pytest.mark.parametrize(
@@ -261,13 +263,13 @@ def test_a_value_that_cannot_be_is_refused_by_its_variables_name(monkeypatch, na
 
 @pytest.mark.parametrize("env", ["staging", "prod"])
 def test_outside_dev_nothing_stands_in_for_a_source_that_is_not_named(env):
-    from lakehouse.landing.assets.pedidos import OrderSources
+    from lakehouse.landing.assets.systems import Systems
 
-    orders = OrderSources.of(Settings(env=env))
-    with pytest.raises(DeclarationError, match="LAKEHOUSE_PEDIDOS_API_URL is not set"), orders.api():
+    systems = Systems.of(Settings(env=env))
+    with pytest.raises(DeclarationError, match="LAKEHOUSE_PEDIDOS_API_URL is not set"), systems.opened(PEDIDOS_API):
         pass
-    with pytest.raises(DeclarationError, match="LAKEHOUSE_PEDIDOS_DB_URL is not set"):
-        orders.database()
+    with pytest.raises(DeclarationError, match="LAKEHOUSE_PEDIDOS_DB_URL is not set"), systems.opened(PEDIDOS_DB):
+        pass
 
 
 def test_secrets_of_the_orders_and_the_warehouse_are_shown_nowhere(monkeypatch):

@@ -271,7 +271,7 @@ def test_a_channel_that_is_down_leaves_the_run_degraded_or_fails_it_as_set_and_i
 def _take(orders: Orders, **changes: Any) -> list[str]:
     from lakehouse.landing.sources import database
 
-    source = database.Database(**{"url": orders.branch, **changes})
+    source = database.SqlTable(**{"table": "pedidos", "url": orders.branch, **changes})
     folder = orders.lake.folder / f"rows-{time.monotonic_ns()}"
     folder.mkdir(parents=True)
     return database.extract(source, folder, since=None, deadline=time.monotonic() + changes.get("seconds", 30))

@@ -36,7 +36,7 @@ def connector_checks() -> list[dg.AssetChecksDefinition]:
 def _declared() -> list[AirbyteConnector | AirbyteServer]:
     found: dict[str, AirbyteConnector | AirbyteServer] = {}
     for source in [part.origin for part in parts()]:
-        if isinstance(source, AirbyteStream) and source.connector is not None:
+        if isinstance(source, AirbyteStream) and isinstance(source.connector, (AirbyteConnector, AirbyteServer)):
             known = found.setdefault(source.connector.name, source.connector)
             if known != source.connector:
                 raise DeclarationError(

@@ -24,19 +24,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection, Select
 
-SETTING = "LAKEHOUSE_PEDIDOS_DB_URL"
 _BATCH_ROWS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Database:
+class SqlTable:
     """Which table, where, and the column that says when a row was last written; `setting` is what messages call the URL."""
 
     url: str = field(repr=False)
-    table: str = "pedidos"
+    table: str
     schema: str = ""
     cursor: str = "updated_at"
-    setting: str = SETTING
+    setting: str = "the URL"
 
     def __post_init__(self) -> None:
         check_name(self.table, "table name")
@@ -45,7 +44,7 @@ class Database:
             check_name(self.schema, "schema name")
 
 
-def extract(source: Database, folder: Path, *, since: datetime | None, deadline: float) -> list[str]:
+def extract(source: SqlTable, folder: Path, *, since: datetime | None, deadline: float) -> list[str]:
     """Write the rows from `since` on to files in `folder`. Returns their paths.
 
     Args:
@@ -69,7 +68,7 @@ def extract(source: Database, folder: Path, *, since: datetime | None, deadline:
         return [str(path)]
 
 
-def _statement(source: Database, since: datetime | None) -> "Select[Any]":
+def _statement(source: SqlTable, since: datetime | None) -> "Select[Any]":
     import sqlalchemy as sa
 
     chosen = sa.select(sa.text("*")).select_from(sa.table(source.table, schema=source.schema or None))

@@ -31,7 +31,6 @@ from lakehouse.landing.sources.fetch import Endpoint, ask
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SETTING = "LAKEHOUSE_PEDIDOS_API_URL"
 _PAGE_BYTES = 64_000_000
 _CACHED = re.compile(r"([0-9a-f]{16})-(\d{8}T\d{12}|all)-(\d{13})")
 
@@ -43,6 +42,7 @@ class Api:
     Args:
         url: without the cursor; `parameters` are added to it.
         token: sent as `Authorization: Bearer`.
+        setting: what messages call the URL, and `token_setting` the token.
         since: the parameter that takes the cursor.
         name: stands for the URL in the cache's key, where the URL is another every time.
         cache_seconds: for so long an extraction's pages are good for the next one; 0 asks every time.
@@ -50,6 +50,8 @@ class Api:
 
     url: str
     token: str = field(default="", repr=False)
+    setting: str = "the URL"
+    token_setting: str = "the token"
     parameters: Mapping[str, str] = field(default_factory=dict)
     since: str = "updated_since"
     name: str = ""
@@ -60,8 +62,8 @@ class Api:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise DeclarationError(
-                f"{SETTING} is not the URL of an API.",
-                remedy="Write https://host/path without credentials; the token is LAKEHOUSE_PEDIDOS_API_TOKEN.",
+                f"{self.setting} is not the URL of an API.",
+                remedy=f"Write https://host/path without credentials; they go in {self.token_setting or 'auth'}.",
             )
 
     @property
@@ -85,6 +87,12 @@ class Fetched:
     since: datetime | None
     hit: bool
     seconds: float = 0.0
+
+
+def below(url: str, path: str) -> str:
+    """The URL of a path below an API's; its query stays."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{path.lstrip('/')}").geturl() if path else url
 
 
 def fetch(api: Api, cache: Path, *, since: datetime | None, deadline: float, now: Callable[[], float] = time.time) -> Fetched:
@@ -150,7 +158,7 @@ def _batches(api: Api, since: datetime | None, deadline: float) -> "Iterator[pa.
             if url is not None and urlsplit(url)[:2] != parts[:2]:
                 raise SourceRefusedError(
                     f"{api.location} sends to another origin for its next page; the token stays here.",
-                    remedy=f"Set {SETTING} to that origin if it is right.",
+                    remedy=f"Set {api.setting} to that origin if it is right.",
                 )
     if total is not None and total != count:
         raise SourceDownError(
@@ -164,7 +172,7 @@ def _get(session: Any, api: Api, url: str, *, deadline: float) -> bytes:
     left = min(api.request_seconds, deadline - time.monotonic())
     if left <= 0:
         raise SourceDownError(f"{api.location} is too slow: the step's time was up.", remedy="Run again later.")
-    location = Endpoint(api.location, SETTING, "LAKEHOUSE_PEDIDOS_API_TOKEN")
+    location = Endpoint(api.location, api.setting, api.token_setting)
     return ask(session, url, location, seconds=left, cap=_PAGE_BYTES).body
 
 

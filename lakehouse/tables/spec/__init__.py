@@ -11,8 +11,12 @@ What does not: reading, writing, dagster, anything about one particular table.
 """
 
 from lakehouse.tables.spec.columns import EXTRA, EXTRACTED_AT, RECORD_DIGEST, Column, Form, Observed
+from lakehouse.tables.spec.database import Database, Table
 from lakehouse.tables.spec.dialect import Csv
+from lakehouse.tables.spec.job import Job
 from lakehouse.tables.spec.policies import Health, Retention, Subject
+from lakehouse.tables.spec.rest import Bearer, Resource, RestApi
+from lakehouse.tables.spec.retry import Retry
 from lakehouse.tables.spec.rules import (
     Action,
     InRange,
@@ -34,6 +38,7 @@ from lakehouse.tables.spec.rules import (
     unique,
     volume_drop,
 )
+from lakehouse.tables.spec.setting import Setting, setting, settings_of
 from lakehouse.tables.spec.sources import (
     AirbyteConnector,
     AirbyteServer,
@@ -45,6 +50,7 @@ from lakehouse.tables.spec.sources import (
     SyncMode,
     reads_same,
 )
+from lakehouse.tables.spec.system import SourceSystem
 from lakehouse.tables.spec.table import (
     Drift,
     OnChange,
@@ -64,26 +70,35 @@ __all__ = [
     "AirbyteConnector",
     "AirbyteServer",
     "AirbyteStream",
+    "Bearer",
     "Column",
     "Csv",
+    "Database",
     "DeltaSource",
     "Drift",
     "Feed",
     "Form",
     "Health",
     "InRange",
+    "Job",
     "Observed",
     "OnChange",
     "OwnCheck",
     "PlainFiles",
     "References",
+    "Resource",
+    "RestApi",
     "Retention",
+    "Retry",
     "RowKind",
     "RowRule",
+    "Setting",
     "Source",
+    "SourceSystem",
     "Subject",
     "Sync",
     "SyncMode",
+    "Table",
     "TableAction",
     "TableKind",
     "TableRule",
@@ -101,6 +116,8 @@ __all__ = [
     "not_null",
     "reads_same",
     "references",
+    "setting",
+    "settings_of",
     "unique",
     "volume_drop",
 ]

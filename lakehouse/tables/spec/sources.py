@@ -6,14 +6,17 @@ Here: declarations, which are data. Not here: what lists and reads; it is regist
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name, check_timezone, column_name, is_remote
 from lakehouse.tables.spec.dialect import Csv
 from lakehouse.tables.spec.member import check_member, check_one_of
+
+if TYPE_CHECKING:
+    from lakehouse.tables.spec.system import SourceSystem
 
 SyncMode = Literal["full_refresh", "incremental"]
 Withdrawals = Literal["delete", "keep"]
@@ -133,7 +136,7 @@ class AirbyteStream(Source):
         folder: where below `raw/`, when that is not the stream's name: `public/vendas` for a destination whose path has the
             namespace first. All that is below it belongs to the stream.
         made_by: the landing asset that writes them, where one of this project does.
-        connector: what that asset runs (`AirbyteConnector.stream`, `AirbyteServer.stream`).
+        connector: what that asset runs or asks (`AirbyteConnector.stream`, `RestApi.resource`).
         csv: how its CSV files are written, where that is not as Airbyte writes them.
     """
 
@@ -141,18 +144,22 @@ class AirbyteStream(Source):
     stream: str
     folder: str = ""
     made_by: str = ""
-    connector: AirbyteConnector | AirbyteServer | None = None
+    connector: "AirbyteConnector | AirbyteServer | SourceSystem | None" = None
     csv: Csv | None = None
 
     def __repr__(self) -> str:
-        """As dataclasses write it, without a dialect that is not declared: code versions are made of it."""
+        """As dataclasses write it, without a dialect that is not declared, and without how a source system is asked: code
+        versions are made of it.
+        """
+        if self.connector is not None and not isinstance(self.connector, (AirbyteConnector, AirbyteServer)):
+            return repr(replace(self, connector=None))
         return _repr(self, {"csv"} if self.csv is None else set())
 
     def __post_init__(self) -> None:
         check_name(self.stream, "stream name")
         if not self.folder:
             object.__setattr__(self, "folder", self.stream)
-        _check_folder(self.folder, f"Stream {self.stream!r}")
+        check_folder(self.folder, f"Stream {self.stream!r}")
         _check_csv(self.csv, f"Stream {self.stream!r}")
         if self.made_by:
             check_name(self.made_by, "asset name")
@@ -186,7 +193,7 @@ class PlainFiles(Source):
         check_name(self.name, "source name")
         if not self.folder:
             object.__setattr__(self, "folder", self.name)
-        _check_folder(self.folder, f"Source {self.name!r}")
+        check_folder(self.folder, f"Source {self.name!r}")
         _check_csv(self.csv, f"Source {self.name!r}")
         if not isinstance(self.sheet, str) or not self.sheet.isprintable():
             raise DeclarationError(
@@ -198,7 +205,8 @@ class PlainFiles(Source):
         return self.name
 
 
-def _check_folder(folder: str, what: str) -> None:
+def check_folder(folder: str, what: str) -> None:
+    """Refuse what cannot be a folder below `raw/`."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*", folder, re.ASCII):
         raise DeclarationError(
             f"{what} cannot be below raw/{folder[:80]}.",

@@ -26,6 +26,15 @@ def orders(count, **fields):
     return [order(n, at=f"2024-01-{n % 28 + 1:02}T{n % 24:02}:00:00Z", **fields) for n in range(1, count + 1)]
 
 
+def api(url: str, **given) -> rest.Api:
+    settings = {"setting": "LAKEHOUSE_PEDIDOS_API_URL", "token_setting": "LAKEHOUSE_PEDIDOS_API_TOKEN"}
+    return rest.Api(url=url, **settings, **given)
+
+
+def table(url: str, **given) -> database.SqlTable:
+    return database.SqlTable(**{"url": url, "table": "pedidos", "setting": "LAKEHOUSE_PEDIDOS_DB_URL", **given})
+
+
 @pytest.fixture
 def shop():
     with serve(Shop(orders(250))) as found:
@@ -45,12 +54,12 @@ class Channel:
         landed = self.landed()
         before = extract.cursor(landed)
         asked = None if before is None else before - timedelta(seconds=overlap)
-        source = rest.Api(url=shop.url, request_seconds=request, cache_seconds=cache, **kw)
+        source = api(shop.url, request_seconds=request, cache_seconds=cache, **kw)
         deadline = time.monotonic() + seconds
         fetched = rest.fetch(source, self.lake.folder / "cache", since=asked, deadline=deadline, now=now)
         return self.land(fetched.paths, started=fetched.started, landed=landed), fetched.hit
 
-    def take_rows(self, source: database.Database, *, started=None) -> Landed:
+    def take_rows(self, source: database.SqlTable, *, started=None) -> Landed:
         landed = self.landed()
         asked = extract.cursor(landed)
         folder = self.lake.folder / f"rows-{time.monotonic_ns()}"
@@ -224,7 +233,7 @@ def test_within_the_hour_the_api_is_not_asked_again_and_the_hit_is_told(channel,
 
 
 def test_what_was_fetched_and_not_landed_lands_from_the_cache(channel, shop):
-    source = rest.Api(url=shop.url)
+    source = api(shop.url)
     fetched = rest.fetch(source, channel.lake.folder / "cache", since=None, deadline=time.monotonic() + 30)
     assert not channel.landed()
     assert not fetched.hit
@@ -322,7 +331,7 @@ def test_a_field_of_airbytes_own_name_is_refused(channel, shop):
 
 def test_digits_stay_as_they_were_sent(channel, tmp_path):
     body = b'{"data": [{"id": 12345678901234567890, "valor": 0.10, "updated_at": "2024-01-01"}], "next": null}'
-    records, _, _ = rest._page(rest.Api(url="http://x/y"), body, number=1)
+    records, _, _ = rest._page(api("http://x/y"), body, number=1)
     assert [extract.as_text(value) for value in records[0].values()] == ["12345678901234567890", "0.10", "2024-01-01"]
 
 
@@ -332,13 +341,13 @@ def test_the_token_goes_with_every_request_and_into_no_message(channel, shop):
         channel.take(shop, token="wrong-t0ken")
     assert "wrong-t0ken" not in str(caught.value)
     assert channel.take(shop, token="s3cret")[0].new == 250
-    assert "s3cret" not in repr(rest.Api(url=shop.url, token="s3cret"))
+    assert "s3cret" not in repr(api(shop.url, token="s3cret"))
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y", "pedidos", "http://user:pw@host/x", ""])
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(DeclarationError, match="LAKEHOUSE_PEDIDOS_API_URL") as caught:
-        rest.Api(url=url)
+        api(url)
     assert "pw" not in str(caught.value)
 
 
@@ -361,7 +370,7 @@ def _insert(path: Path, *rows) -> None:
 
 
 def test_rows_of_a_database_land_once_ties_and_undated_ones_too(channel, branch):
-    source = database.Database(url=f"sqlite:///{branch}")
+    source = table(url=f"sqlite:///{branch}")
     assert channel.take_rows(source).new == 250
     assert channel.take_rows(source).new == 0
     _insert(
@@ -387,7 +396,7 @@ def test_rows_of_a_database_land_once_ties_and_undated_ones_too(channel, branch)
     ],
 )
 def test_a_database_that_refuses_states_what_to_fix(channel, branch, change, error, expected):
-    source = database.Database(**{"url": f"sqlite:///{branch}", **change})
+    source = table(**{"url": f"sqlite:///{branch}", **change})
     with pytest.raises(error, match=expected) as caught:
         channel.take_rows(source)
     assert "pw" not in str(caught.value)
@@ -396,7 +405,7 @@ def test_a_database_that_refuses_states_what_to_fix(channel, branch, change, err
 
 def test_rows_of_the_cursors_own_second_and_day_do_not_land_again(channel, branch):
     """SQLite keeps instants as text, which are compared with a day's beginning: more comes than was asked for."""
-    source = database.Database(url=f"sqlite:///{branch}")
+    source = table(url=f"sqlite:///{branch}")
     channel.take_rows(source)
     for number, at in enumerate(["T08:00:00.100Z", "T08:00:00.900Z", "T20:00:00Z"], start=300):
         _insert(branch, (number, "x", 1, 1, f"2024-02-01{at}"))
@@ -406,15 +415,15 @@ def test_rows_of_the_cursors_own_second_and_day_do_not_land_again(channel, branc
 
 
 def test_a_cursor_that_the_table_has_not_is_refused_by_the_second_extraction(channel, branch):
-    channel.take_rows(database.Database(url=f"sqlite:///{branch}"))
+    channel.take_rows(table(url=f"sqlite:///{branch}"))
     with pytest.raises(SourceRefusedError, match="no such column"):
-        channel.take_rows(database.Database(url=f"sqlite:///{branch}", cursor="nope"))
+        channel.take_rows(table(url=f"sqlite:///{branch}", cursor="nope"))
 
 
 def test_a_file_that_is_no_database_is_refused(channel, tmp_path):
     (tmp_path / "x.db").write_text("this is no database, and long enough to be looked at by SQLite itself" * 20)
     with pytest.raises(SourceRefusedError, match="not a database"):
-        channel.take_rows(database.Database(url=f"sqlite:///{tmp_path / 'x.db'}"))
+        channel.take_rows(table(url=f"sqlite:///{tmp_path / 'x.db'}"))
 
 
 @pytest.mark.parametrize("name", ["pedidos; DROP TABLE pedidos", 'p"', "p'--", "Pedidos", "", "../x", "p" * 64])
@@ -423,8 +432,8 @@ def test_a_name_that_could_be_more_than_a_name_is_refused(name, part):
     if part == "schema" and not name:
         return
     with pytest.raises(DeclarationError, match="cannot be a"):
-        database.Database(**{"url": "sqlite:////x.db", part: name})
+        table(**{"url": "sqlite:////x.db", part: name})
 
 
 def test_the_url_of_a_database_is_shown_nowhere():
-    assert "pw" not in repr(database.Database(url="postgresql://u:pw@h/d"))
+    assert "pw" not in repr(table(url="postgresql://u:pw@h/d"))

@@ -1,0 +1,151 @@
+"""Source systems at work: what is asked of each kind, registered by the declaration's type.
+
+    SourceSystem ─▶ extract(system, work) ─▶ Extraction: what has landed of each of its streams
+
+Here: one function a kind. Not here: how an API or a database is asked (`rest.py`, `database.py`), how what it delivers lands
+exactly once (`extract.py`), retries (the asset's policy).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import singledispatch
+from pathlib import Path
+from shutil import copy
+from typing import Any
+
+from lakehouse.core.engines.duckdb import DuckDBSession
+from lakehouse.core.errors import DeclarationError
+from lakehouse.core.store.storage import LandedFile, Storage
+from lakehouse.landing.sources import database, rest
+from lakehouse.landing.sources.extract import Landed, cursor, land
+from lakehouse.tables.spec import Database, RestApi, Setting, SourceSystem
+from lakehouse.tables.spec.setting import plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one extraction has to work with. The caller has the lock of every stream's folder.
+
+    Args:
+        declared: the system as it is declared, which knows what its settings are called.
+        sample: the URL stands in for one that is not set, and is another every time.
+        cache: the system's folder of this machine for what may be used again.
+        deadline: `time.monotonic()` by which it ends.
+    """
+
+    storage: Storage
+    session: DuckDBSession
+    declared: SourceSystem
+    sample: bool
+    cache: str
+    deadline: float
+
+    @property
+    def setting(self) -> str:
+        """What messages call the system's URL."""
+        return name_of(self.declared.url, f"the url of source {self.declared.name}")
+
+    def scratch(self, folder: str) -> Path:
+        """A new folder of this machine for one stream's files, which the session may read."""
+        made = Path(self.session.folder, "staged", folder)
+        made.mkdir(parents=True)
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What an extraction left in landing, by stream; `metadata` is the kind's own."""
+
+    streams: Mapping[str, Landed]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@singledispatch
+def extract(system: SourceSystem, work: Work) -> Extraction:
+    """Ask a source system for what is new, and land it.
+
+    Args:
+        system: with the values of its settings.
+
+    Raises:
+        DeclarationError: nothing is registered for systems of this type.
+        SourceDownError: worth another try; SourceRefusedError: not.
+    """
+    raise DeclarationError(
+        f"Source systems of the type {type(system).__name__} are declared, and nothing asks them.",
+        remedy="Register a function for it in lakehouse/landing/sources/registry.py.",
+    )
+
+
+@extract.register
+def _rest(system: RestApi, work: Work) -> Extraction:
+    declared = work.declared.auth if isinstance(work.declared, RestApi) else None
+    found: dict[str, Landed] = {}
+    hits, asked_at, location = [], [], ""
+    for resource in system.resources:
+        api = rest.Api(
+            url=rest.below(plain(system.url), resource.path),
+            token=plain(system.auth.token) if system.auth is not None else "",
+            setting=work.setting,
+            token_setting=name_of(declared.token, "its token") if declared is not None else "",
+            since=resource.since,
+            name="sample" if work.sample else "",
+            request_seconds=system.request_seconds,
+            cache_seconds=seconds(system.cache),
+        )
+        folder = system.folder(resource)
+        landed = work.storage.landed(folder)
+        cache = Path(work.cache, *([] if len(system.resources) == 1 else [resource.name]))
+        fetched = rest.fetch(api, cache, since=since(landed, system), deadline=work.deadline)
+        here = work.scratch(folder)  # the cache is outside what a session may read
+        staged = [str(copy(path, here)) for path in fetched.paths]
+        found[resource.name] = land(
+            work.session,
+            work.storage,
+            folder,
+            staged,
+            cursor_field=resource.cursor,
+            started=fetched.started,
+            landed=landed,
+        )
+        hits.append(fetched.hit)
+        asked_at.append(fetched.started)
+        location = location or api.location
+    return Extraction(
+        streams=found, metadata={"source": location, "cache_hit": all(hits), "fetched_at": min(asked_at).isoformat()}
+    )
+
+
+@extract.register
+def _database(system: Database, work: Work) -> Extraction:
+    found = {}
+    for table in system.tables:
+        folder = system.folder(table)
+        landed = work.storage.landed(folder)
+        source = database.SqlTable(
+            url=plain(system.url), table=table.name, schema=table.schema, cursor=table.cursor, setting=work.setting
+        )
+        started = datetime.now(UTC)
+        here = work.scratch(folder)
+        staged = database.extract(source, here, since=since(landed, system), deadline=work.deadline)
+        found[table.name] = land(
+            work.session, work.storage, folder, staged, cursor_field=table.cursor, started=started, landed=landed
+        )
+    return Extraction(streams=found, metadata={"source": ", ".join(found)})
+
+
+def since(landed: list[LandedFile], system: SourceSystem) -> datetime | None:
+    """From when on to ask: how far complete extractions came, and the system's overlap before it; None for everything."""
+    reached = cursor(landed)
+    return None if reached is None else reached - system.overlap
+
+
+def seconds(value: Any) -> float:
+    """A duration of a resolved declaration: a timedelta, or a setting in seconds."""
+    return float(value.total_seconds() if isinstance(value, timedelta) else value)
+
+
+def name_of(declared: Any, otherwise: str) -> str:
+    """What messages call a declared value: its setting's name."""
+    return declared.name if isinstance(declared, Setting) else otherwise
