@@ -4,8 +4,8 @@
                                          └▶ compared with it by the next refresh: which parts have changed since
 
 A fact of the newest commit that delivered content: upkeep is passed over, a rollback repeats the facts of its version. The type
-of a column is in the table's own schema, where the refresh compares it. Descriptions, rules and checks change no value.
-Pure: no dagster.
+of a column is in the table's own schema, where the refresh compares it. Descriptions, rules and checks change no value, nor does
+`invalid`, which accepts what was refused. Pure: no dagster.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from lakehouse.tables.spec import Column, TableSpec
 #: The fact's name. It and the digests are persisted: with others every table would stop once.
 FORMS = "forms"
 #: What of a column changes no value, or is compared elsewhere.
-_SILENT = frozenset(("name", "type", "description", "personal"))
+_SILENT = frozenset(("name", "type", "description", "personal", "invalid"))
 
 
 def declared(spec: TableSpec) -> dict[str, str]:

@@ -304,7 +304,7 @@ class _Work:
             counts = dict(zip(violations, (n or 0 for n in session.rows(bad.select(*flags))[0]), strict=True))
         if validator.relaxed:
             counts |= rules.count_violations(session, validated.filter(~nw.col(DELETED)), validator.relaxed)[1]
-        findings = self._findings(change, counts, validated=arrived, rounded=validator.rounded(validated))
+        findings = self._findings(change, counts, validated=arrived, altered=validator.altered(validated))
         findings = reported(session, self.spec, findings, bad, counts, mode=self.mode, validated=arrived)
         released = [f.rule for f in findings if not f.passed and f.action != validator.declared.get(f.rule, f.action)]
         if self.release is not None and not released and not any(finding.stops for finding in findings):
@@ -387,7 +387,7 @@ class _Work:
         )
 
     def _findings(
-        self, change: Change, counts: Mapping[str, int], *, validated: int, rounded: Mapping[str, int]
+        self, change: Change, counts: Mapping[str, int], *, validated: int, altered: Mapping[str, int]
     ) -> list[Finding]:
         spec, actions, candidate = self.spec, self.validator.actions, change.transaction
         # An empty increment changes nothing that a rule could check.
@@ -398,7 +398,7 @@ class _Work:
         types = {name.removeprefix(f"{TYPES}_"): n for name, n in counts.items() if name.startswith(f"{TYPES}_")}
         failed = sum(types.values())
         found = [
-            Finding(TYPES, not failed, "quarantine", failed, validated, {**{n: c for n, c in types.items() if c}, **rounded})
+            Finding(TYPES, not failed, "quarantine", failed, validated, {**{n: c for n, c in types.items() if c}, **altered})
         ]
         warned, of_written = self._warnings(change)
         for rule in spec.row_rules:

@@ -27,8 +27,8 @@ from lakehouse.silver.inputs import ROW_ID
 from lakehouse.tables.spec import EXTRACTED_AT, Column, RowRule, TableRule, TableSpec
 
 DELETED, ACCEPTED, EXPIRED = "_deleted", "_accepted", "_expired"
-#: Before a column's name: whether its value was rounded.
-ROUNDED = "_rounded_"
+#: Before a column's name: whether its value was rounded, or is null since its text was no value.
+ROUNDED, INVALID = "_rounded_", "_invalid_"
 #: Before a column's name: the beginning of the text that it was cast from, beside a refused record.
 TEXT = "_text_"
 _BEGINNING = 100
@@ -66,8 +66,11 @@ class Validator:
         frame = self._with_rounded(frame)
         uncast = self._uncast()
         # Checked before the transform: it may replace what was cast.
-        if uncast:  # none in a table of texts
-            frame = frame.with_columns(**{f"_uncast_{name}": flag for name, flag in uncast.items()})
+        without = {c.name for c in spec.delivered if c.invalid}
+        flags = {f"{INVALID if name in without else '_uncast_'}{name}": flag for name, flag in uncast.items()}
+        if flags:  # none in a table of texts
+            frame = frame.with_columns(**flags)
+        uncast = {name: flag for name, flag in uncast.items() if name not in without}
         unfit: list[str] = []
         if spec.explode:
             kind = next(nw.Int32 if column.type == "int" else nw.Int64 for column in spec.columns if column.position)
@@ -152,14 +155,15 @@ class Validator:
         flags = {c.name: ~nw.col(c.name).is_null() & nw.col(f"_exact_{c.name}").is_null() for c in rounding}
         return frame.with_columns(**{f"{ROUNDED}{name}": flag for name, flag in flags.items()}).drop(*exact)
 
-    def rounded(self, validated: "nw.LazyFrame[Any]") -> dict[str, int]:
-        """How many values of each column were rounded, by `rounded_<column>`."""
-        names = [column.name for column in self._spec.delivered if column.rounding]
+    def altered(self, validated: "nw.LazyFrame[Any]") -> dict[str, int]:
+        """How many values of each column are another than was delivered, as is declared: `rounded_<column>`, `invalid_<column>`."""
+        names = [f"{ROUNDED}{column.name}" for column in self._spec.delivered if column.rounding]
+        names += [f"{INVALID}{column.name}" for column in self._spec.delivered if column.invalid]
         if not names:
             return {}
-        flags = [nw.col(ROUNDED + name).cast(nw.Int64).sum().alias(name) for name in names]
+        flags = [nw.col(name).cast(nw.Int64).sum().alias(name) for name in names]
         counts = self._session.rows(validated.select(*flags))[0]
-        return {f"rounded_{name}": int(count or 0) for name, count in zip(names, counts, strict=True) if count}
+        return {name.removeprefix("_"): int(count or 0) for name, count in zip(names, counts, strict=True) if count}
 
     def accepted(self, records: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
         """Those that no rule refuses."""

@@ -55,6 +55,24 @@ def test_rounding_alone_is_no_failed_check(lake: Lake) -> None:
     assert found.passed and found.detail == {"rounded_v": 1}
 
 
+@pytest.mark.parametrize(("kind", "bad", "good", "value"), [("double", "1,5", "1.5", 1.5), ("boolean", "sim", "true", True)])
+def test_a_value_that_cannot_be_costs_its_column_alone_where_that_is_declared(lake: Lake, kind, bad, good, value) -> None:
+    column = Column("v", kind, invalid="null")
+    lake.land("itens", "a", [{"id": 1, "v": good}, {"id": 2, "v": bad}, {"id": 3, "v": None}, {"id": "x", "v": good}])
+    refresh = lake.run(spec(column))
+    found = next(finding for finding in refresh.findings if finding.rule == "castable")
+    assert dict(found.detail) == {"id": 1, "invalid_v": 1}, "the count of values, beside that of refused records"
+    assert {row["id"]: row["v"] for row in lake.rows(spec(column).silver)} == {1: value, 2: None, 3: None}
+    assert refresh.entry is not None and refresh.entry.balanced and refresh.entry.quarantined == 1
+
+
+def test_what_tells_rows_apart_cannot_be_null_for_what_is_no_value() -> None:
+    with pytest.raises(DeclarationError, match="invalid"):
+        TableSpec(name="t", source=AirbyteStream("t"), columns=(Column("id", "int", invalid="null"),), key=("id",), order=("id",))
+    with pytest.raises(DeclarationError, match="invalid is for a type"):
+        Column("v", "string", invalid="null")
+
+
 def test_blanks_around_a_text_are_no_value_where_they_are_trimmed(lake: Lake) -> None:
     column = Column("v", "date", trim=True, nulls=("-",))
     assert silver(lake, spec(column), " 2024-03-10 ", "\u00a0", " - ", " x ") == {1: date(2024, 3, 10), 2: None, 3: None}

@@ -24,6 +24,9 @@ Decimal = Literal["", ",", "."]
 Observed = Literal["", "first", "last", "count"]
 
 
+Invalid = Literal["", "null"]
+
+
 _TYPES = re.compile(r"string|bigint|int|double|boolean|date|timestamp|decimal\(([1-9]|[12]\d|3[0-8]),(\d|[12]\d|3[0-8])\)")
 
 
@@ -46,7 +49,10 @@ _FIELD = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 
 
 #: What is declared of a delivered text. A column without them is shown without them.
-_TEXT_FORMS = ("path", "rounding", "true", "false", "trim", "case", "format", "timezone", "decimal", "parent", "position")
+_TEXT_FORMS = (
+    *("path", "rounding", "true", "false", "trim", "case", "format", "timezone", "decimal", "parent", "position"),
+    "invalid",
+)
 #: The path of an element as a whole, in a table whose rows are elements (`TableSpec.explode`).
 WHOLE = "$"
 
@@ -93,6 +99,8 @@ class Column:
         parent: in a table whose rows are elements of an array (`TableSpec.explode`): the value is one of the record that has the
             array. Without it `name`, `source` and `path` are those of a field of the element, and `path="$"` is the element.
         position: the place of the element in the array, from 0 as in a path.
+        invalid: `null` makes a value that the type does not accept null, and the check `castable` counts it. Without it such a
+            value costs the whole record, which goes to quarantine.
     """
 
     name: str
@@ -116,6 +124,7 @@ class Column:
     path: str = ""
     parent: bool = False
     position: bool = False
+    invalid: Invalid = ""
 
     def __repr__(self) -> str:
         """As dataclasses write it, without the text forms that are not declared: code versions are made of it."""
@@ -130,6 +139,7 @@ class Column:
             ("rounding", Rounding),
             ("case", Case),
             ("decimal", Decimal),
+            ("invalid", Invalid),
         ):
             check_member(getattr(self, name), allowed, f"Column {self.name!r}: {name}")
         if not _TYPES.fullmatch(self.type):
@@ -186,6 +196,7 @@ class Column:
             ("form", instant, "a timestamp or a date"),
             ("format", instant, "a timestamp or a date"),
             ("timezone", instant, "a timestamp or a date"),
+            ("invalid", self.type != "string", "a type that does not accept every text"),
         ):
             if getattr(self, name) and not fits:
                 raise DeclarationError(f"{what}, and {name} is for {of}.", remedy=f"Leave {name} out, or declare {of}.")

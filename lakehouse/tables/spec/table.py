@@ -150,6 +150,11 @@ class TableSpec:
                     f"Table {self.name!r}: by its rule {rule.name!r} the key or the partition might be null.",
                     remedy="Use not_null(...) with the action quarantine or fail, or leave it out: they are never null.",
                 )
+        if odd := [column.name for column in self.columns if column.invalid and column.name in {*self.never_null, *self.order}]:
+            raise DeclarationError(
+                f"Table {self.name!r}: rows are told apart and ordered by {odd[0]!r}, which may be null for what is no value.",
+                remedy="Leave invalid out, so that such a record goes to quarantine.",
+            )
         self._check_expressions(names)
         check_of_record(self)
         check_withdrawals(self)
