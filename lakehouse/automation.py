@@ -15,7 +15,7 @@ import dagster as dg
 from lakehouse.core.clock import TIMEZONE
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
-from lakehouse.landing.assets.brt import due, is_busy
+from lakehouse.landing.assets import feeds
 from lakehouse.landing.assets.connectors import connector_checks
 from lakehouse.runtime.steps import ACTIVE
 from lakehouse.settings import Settings
@@ -29,7 +29,7 @@ CONSOLE: dict[str, Any] = {"loggers": {"console": {"config": {}}}}
 #: The job whose runs may be for one table (`silver/request.py`).
 SINGLE_TABLE_JOB = "bronze_to_silver"
 #: What carries one of these tags has a job of its own, and is not part of `medallion_etl`.
-OWN_JOBS = ("brt", *(job.name for job in DECLARED), "ml", "upkeep", "slo")
+OWN_JOBS = (*(job.tag for job in DECLARED), "ml", "upkeep", "slo")
 #: What every step imports.
 _WARM = (
     *("lakehouse.definitions", "lakehouse.bronze.ingest", "lakehouse.silver.refresh"),
@@ -113,12 +113,17 @@ def _without_own_jobs(*groups: str) -> dg.AssetSelection:
 
 
 def _of_source(declared: DeclaredJob) -> Job:
-    """The job of a source: what carries its name as a tag."""
+    """The job of a source: what carries its tag. One that captures a feed has the feed alone."""
+    found = [feed for feed in feeds.feeds() if declared.tag in feed.tags]
+    captures: dict[str, Any] = {}
+    if len(found) == 1:
+        captures["alone"] = lambda settings: not feeds.is_busy(found[0], settings.landing)
+        captures["part"] = lambda settings: feeds.due(found[0], settings)
     return Job(
         name=declared.name,
-        selection=lambda: dg.AssetSelection.tag(declared.name, ""),
+        selection=lambda: dg.AssetSelection.tag(declared.tag, "", include_sources=True),
         description=declared.description or f"What {declared.name} has that is new, to its tables.",
-        tags=(*declared.tags, declared.name),
+        tags=(*declared.tags, declared.tag),
         max_runtime=declared.max_runtime,
         sla=declared.sla,
         cron=declared.cron,
@@ -126,6 +131,7 @@ def _of_source(declared: DeclaredJob) -> Job:
         starts_in=declared.starts_in if declared.cron else (),
         owners=declared.owners,
         executor=declared.executor,
+        **captures,
     )
 
 
@@ -151,19 +157,6 @@ JOBS = (
         max_runtime=timedelta(hours=1),
         cron="0 2 * * *",
         starts_in=("prod",),
-    ),
-    Job(
-        name="brt_capture",
-        selection=lambda: dg.AssetSelection.tag("brt", "", include_sources=True),
-        description="One capture of the BRT feed; every tenth exports the CSV and goes on through bronze to the report.",
-        tags=("brt",),
-        max_runtime=timedelta(minutes=10),
-        sla=timedelta(minutes=2),
-        cron="* * * * *",
-        every="minutely",
-        starts_in=("staging", "prod"),
-        alone=lambda settings: not is_busy(settings.landing),
-        part=lambda settings: due(settings.landing, buffer=settings.brt_buffer),
     ),
     *map(_of_source, DECLARED),
     Job(

@@ -2,7 +2,7 @@
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
 hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
-`brt_feed` says where bus positions are asked for, `airbyte` where syncs are, `systems` what else is asked outside the lake;
+`<feed>_feed` says where a captured feed is, `airbyte` where syncs are, `systems` what else is asked outside the lake;
 `warehouse` is the SQL database that tables are published to, `ml` says where models are registered; `announce` keeps what a
 layer has to tell others.
 
@@ -22,7 +22,7 @@ import dagster as dg
 from lakehouse.core.errors import DeclarationError, install
 from lakehouse.gold.project import dbt_project
 from lakehouse.landing.assets.airbyte_server import AirbyteApi
-from lakehouse.landing.assets.brt import BrtFeedResource
+from lakehouse.landing.assets.feeds import feed_resources
 from lakehouse.landing.assets.systems import Systems
 from lakehouse.ml.resource import MlResource
 from lakehouse.observability.announce import Announcer
@@ -53,7 +53,7 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         "lake": lake,
         "io_manager": DeltaIOManager(lake=lake),
         "request": TableRequest.configure_at_launch(),
-        "brt_feed": BrtFeedResource(url=settings.brt_url, buffer=settings.brt_buffer, landing=settings.landing),
+        **feed_resources(settings),
         # Plain records: they hold secrets, and what is configured in Dagster is shown in its pages.
         "airbyte": AirbyteApi.of(settings),
         "systems": Systems.of(settings),

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from lakehouse.landing.assets.brt import brt_captura, brt_csv
 from lakehouse.landing.assets.connectors import connector_assets, connector_checks
+from lakehouse.landing.assets.feeds import feed_assets
 from lakehouse.landing.assets.systems import system_assets
 from lakehouse.landing.readers.registry import landing
 from lakehouse.landing.sensor import landing_sensor
@@ -26,5 +26,5 @@ def build_defs(settings: Settings) -> dg.Definitions:
         )
         for ref, (spec, files) in streams.items()
     ]
-    made = [*connector_assets(), brt_captura, brt_csv, *system_assets(settings)]
+    made = [*connector_assets(), *feed_assets(), *system_assets(settings)]
     return dg.Definitions(assets=[*assets, *made], asset_checks=connector_checks(), sensors=[landing_sensor(settings)])

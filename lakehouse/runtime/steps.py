@@ -45,7 +45,7 @@ def retry_policy(retry: Retry) -> dg.RetryPolicy:
 
 def table_retry(tags: Iterable[str], layer: str) -> dg.RetryPolicy:
     """The policy of a table's step: what its job declares, else everyone's."""
-    own = [retry for job in JOBS if job.name in tags for of, retry in job.retries.items() if of == layer]
+    own = [retry for job in JOBS if job.tag in tags for of, retry in job.retries.items() if of == layer]
     return retry_policy(own[0]) if own else RETRY
 
 

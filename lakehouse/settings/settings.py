@@ -65,12 +65,6 @@ def _spark_conf(value: str) -> str:
     return value
 
 
-def _feed(value: str) -> str:
-    if not re.match(r"https?://[^/]|file:///", value):
-        raise ValueError("write https://host/path, or file:///folder with recorded answers")
-    return value
-
-
 def _box(value: str) -> str:
     try:
         Box(*map(float, value.split(",")))
@@ -160,8 +154,6 @@ class Settings(BaseSettings):
     airbyte_user: str = ""
     airbyte_password: SecretStr = SecretStr("")
     airbyte_poll_seconds: Annotated[float, Field(ge=0.01, le=3600)] = 10
-    brt_url: Annotated[str, AfterValidator(_feed)] = "https://dados.mobilidade.rio/gps/brt"
-    brt_buffer: Annotated[int, Field(ge=1, le=1_440)] = 10
     brt_box: Annotated[str, AfterValidator(_box)] = "-23.1,-22.7,-43.8,-43.1"
     log_format: Literal["text", "json"] = "text"
     kafka_bootstrap: Annotated[str, AfterValidator(_servers)] = ""

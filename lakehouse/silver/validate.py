@@ -156,7 +156,7 @@ class Validator:
         return frame.with_columns(**{f"{ROUNDED}{name}": flag for name, flag in flags.items()}).drop(*exact)
 
     def altered(self, validated: "nw.LazyFrame[Any]") -> dict[str, int]:
-        """How many values of each column are another than was delivered, as is declared: `rounded_<column>`, `invalid_<column>`."""
+        """How many values of a column are another than was delivered, as declared: `rounded_<column>`, `invalid_<column>`."""
         names = [f"{ROUNDED}{column.name}" for column in self._spec.delivered if column.rounding]
         names += [f"{INVALID}{column.name}" for column in self._spec.delivered if column.invalid]
         if not names:

@@ -11,7 +11,18 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from lakehouse.core.errors import DeclarationError
-from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, expression, in_range, min_rows, not_null, unique
+from lakehouse.tables.spec import (
+    CapturedFeed,
+    Column,
+    Job,
+    TableSpec,
+    expression,
+    in_range,
+    min_rows,
+    not_null,
+    setting,
+    unique,
+)
 
 _LOCAL = "timestamp_gps AT TIME ZONE 'America/Sao_Paulo'"
 
@@ -33,13 +44,27 @@ class Box:
 #: The city and the towns around it that the lines reach. `LAKEHOUSE_BRT_BOX` sets another.
 BOX = Box(south=-23.10, north=-22.70, west=-43.80, east=-43.10)
 
+BRT = CapturedFeed(
+    "brt",
+    url=setting(
+        "LAKEHOUSE_BRT_URL",
+        "https://dados.mobilidade.rio/gps/brt",
+        pattern=r"https?://[^/]|file:///",
+        form="https://host/path, or file:///folder with recorded answers",
+        description="the BRT feed; `file:///folder` replays recorded answers `<ms>.json`, one a run",
+    ),
+    records="veiculos",
+    lands="brt_gps",
+    buffer=setting("LAKEHOUSE_BRT_BUFFER", 10, minimum=1, maximum=1_440, description="captures that make one CSV, 1 to 1440"),
+)
+
 BRT_GPS = TableSpec(
     name="brt_gps",
     description=(
         "Positions of the buses of the BRT Rio, one row per vehicle and GPS instant, however often it was delivered. Of "
         "different contents for one position the one captured last stands; of those in one capture, the greatest."
     ),
-    source=AirbyteStream("brt_gps", made_by="brt_csv"),
+    source=BRT.captures,
     columns=(
         Column("timestamp_gps", "timestamp", source="dataHora", form="epoch_ms", description="Instant of the position."),
         Column("id_veiculo", "string", source="codigo", description="Vehicle."),
@@ -51,8 +76,20 @@ BRT_GPS = TableSpec(
         Column("sentido", "string", nulls=("", " "), description="`ida` or `volta`."),
         Column("trajeto", "string", nulls=("", " "), description="Name of the route."),
         Column("id_trajeto", "string", source="id_migracao_trajeto", nulls=("", " "), description="Route."),
-        Column("hodometro", "double", invalid="null", nulls=("", " "), description="Odometer in km, as delivered; it may be negative."),
-        Column("direcao", "double", invalid="null", nulls=("", " "), description="Heading in degrees, as delivered; some are over 360."),
+        Column(
+            "hodometro",
+            "double",
+            invalid="null",
+            nulls=("", " "),
+            description="Odometer in km; it may be negative.",
+        ),
+        Column(
+            "direcao",
+            "double",
+            invalid="null",
+            nulls=("", " "),
+            description="Heading in degrees; some are over 360.",
+        ),
         Column("ignicao", "boolean", invalid="null", nulls=("", " "), description="Whether the ignition is on."),
         Column("primeira_captura_em", "timestamp", observed="first", description="First capture that had it."),
         Column("ultima_captura_em", "timestamp", observed="last", description="Last capture that had it."),
@@ -90,5 +127,18 @@ def within(spec: TableSpec, box: Box) -> TableSpec:
     return replace(spec, rules=tuple(bounds.get(rule.name, rule) for rule in spec.rules))
 
 
+SOURCES = (BRT,)
 TABLES = (BRT_GPS,)
+JOBS = (
+    Job(
+        "brt_capture",
+        tag="brt",
+        description="One capture of the BRT feed; every tenth exports the CSV and goes on through bronze to the report.",
+        max_runtime=timedelta(minutes=10),
+        sla=timedelta(minutes=2),
+        cron="* * * * *",
+        every="minutely",
+        tags=(),
+    ),
+)
 PUBLISHED = ("gold/brt_frota_atual", "gold/brt_frota_por_minuto", "gold/brt_servicos_por_hora")

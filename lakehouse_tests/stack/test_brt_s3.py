@@ -8,7 +8,7 @@ import pytest
 
 from lakehouse.core.store import files
 from lakehouse.core.store.storage import lock
-from lakehouse.landing.assets.brt import is_busy
+from lakehouse.landing.assets.feeds import feeds, is_busy
 from lakehouse_tests.landing.assets.test_brt import Feed, failed, made
 from lakehouse_tests.stack import test_s3
 
@@ -50,7 +50,7 @@ def test_ten_real_captures_in_a_bucket_come_to_their_known_figures(environment, 
 
 def test_a_run_in_a_bucket_locks_the_feed_by_a_lease(environment, bucket):
     landing = f"s3://{bucket}/lake/landing"
-    assert not is_busy(landing)
+    assert not is_busy(feeds()[0], landing)
     with lock(f"{landing}/captures/brt"):
-        assert is_busy(landing)
-    assert not is_busy(landing)
+        assert is_busy(feeds()[0], landing)
+    assert not is_busy(feeds()[0], landing)

@@ -19,10 +19,12 @@ from lakehouse.commands.instance.schedules import Automation, declared, last_run
 from lakehouse.commands.instance.show import busy, local
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.text import one_line, span
-from lakehouse.landing.assets import brt
+from lakehouse.landing.assets import feeds
 from lakehouse.observability import metrics, notifier, services
 from lakehouse.observability.watch import explain
 from lakehouse.settings import Settings, dagster_home
+from lakehouse.tables import JOBS
+from lakehouse.tables.spec.setting import name_of
 
 if TYPE_CHECKING:
     from lakehouse.runtime.dagster_private import RemoteRepository
@@ -32,7 +34,7 @@ _ENDS = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRun
 _OWN = "dagster-daemon"
 _GOOD = {"delivered": "succeeded", "nothing": "succeeded, with nothing new"}
 #: A capture a minute: two are missed before the feed is called down, so within three minutes of the last good one.
-_FEED_JOB, _FEED_AGE = "brt_capture", timedelta(seconds=150)
+_FEED_AGE = timedelta(seconds=150)
 #: So many tables are named when there are more.
 _NAMED = 5
 
@@ -68,7 +70,7 @@ def findings(settings: Settings, instance: dg.DagsterInstance, *, now: datetime 
     if on and not instance.get_daemon_heartbeats():
         yield Finding("WRONG", f"daemon: none works for the {on} schedules and sensors that are on. Run make start.")
     yield from _runs(instance, own)
-    yield from _feed(settings, automations, at=at)
+    yield from _feeds(settings, automations, at=at)
     yield from _refused(settings)
     yield from _ages(instance, own, automatic=bool(on), at=at)
 
@@ -129,21 +131,24 @@ def _less(found: metrics.Delivered) -> str:
     return f"was stopped by a rule: {checks}." if found.outcome == "stopped" else f"found what is wrong: {checks}."
 
 
-def _feed(settings: Settings, automations: list[Automation], *, at: datetime) -> Iterator[Finding]:
-    """The BRT feed, while its schedule is on: how old its newest capture is, whatever runs there were."""
-    schedule = next((each for each in automations if each.job == _FEED_JOB and each.kind == "schedule" and each.on), None)
-    if schedule is None or schedule.last_run is None or settings.brt_url.startswith(brt.RECORDED):
-        return
-    newest = brt.newest(settings.landing, at=at)
-    if newest is not None and at - newest <= _FEED_AGE:
-        yield Finding("ok", f"{brt.CAPTURE.to_user_string()}: the newest capture is {span(at - newest)} old")
-        return
-    age = f"is {span(at - newest)} old" if newest is not None else "is older than yesterday"
-    yield Finding(
-        "WRONG",
-        f"{brt.CAPTURE.to_user_string()}: the newest capture {age}, and {schedule.name} is on (a capture a minute). "
-        "Ask LAKEHOUSE_BRT_URL yourself, then make trigger JOB=brt_capture.",
-    )
+def _feeds(settings: Settings, automations: list[Automation], *, at: datetime) -> Iterator[Finding]:
+    """Captured feeds, while their schedules are on: how old each one's newest capture is, whatever runs there were."""
+    on = {each.job: each for each in automations if each.kind == "schedule" and each.on and each.last_run is not None}
+    resources = feeds.feed_resources(settings)
+    for feed in feeds.feeds():
+        job = next((job for job in JOBS if job.tag in feed.tags), None)
+        if job is None or job.name not in on or resources[feeds.resource_of(feed)].is_recorded:
+            continue
+        key, newest = feeds.capture_key(feed).to_user_string(), feeds.newest(feed, settings.landing, at=at)
+        if newest is not None and at - newest <= _FEED_AGE:
+            yield Finding("ok", f"{key}: the newest capture is {span(at - newest)} old")
+            continue
+        age = f"is {span(at - newest)} old" if newest is not None else "is older than yesterday"
+        yield Finding(
+            "WRONG",
+            f"{key}: the newest capture {age}, and {on[job.name].name} is on (a capture a minute). "
+            f"Ask {name_of(feed.url, 'its url')} yourself, then make trigger JOB={job.name}.",
+        )
 
 
 def _refused(settings: Settings) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import failures, retry_policy
 from lakehouse.settings import Settings
 from lakehouse.tables import SOURCES
-from lakehouse.tables.spec import Retry, Setting, SourceSystem
+from lakehouse.tables.spec import CapturedFeed, Retry, Setting, SourceSystem
 from lakehouse.tables.spec.setting import plain
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Systems:
 
 def system_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     """The asset `landing/<name>` of every declared source system."""
-    return [_asset(declared, found) for declared, found in zip(SOURCES, settings.sources, strict=True)]
+    both = zip(SOURCES, settings.sources, strict=True)
+    return [_asset(declared, found) for declared, found in both if not isinstance(declared, CapturedFeed)]
 
 
 def _asset(declared: SourceSystem, found: SourceSystem) -> dg.AssetsDefinition:

@@ -1,6 +1,6 @@
 """Captures: the answers of a polled source, kept as they came until a CSV in landing holds their records.
 
-    <landing>/captures/<source>/pending/<ms>.json.gz                      captured, in no CSV yet: the buffer
+    <landing>/captures/<source>/pending/<ms>.json.gz (.pb.gz)             captured, in no CSV yet: the buffer
     <landing>/captures/<source>/exported/data=<day>/<ms>.json.gz          in a CSV, kept as delivered
     <landing>/captures/<source>/failed/data=<day>/<ms>.json               a capture that failed: when, and why
     <landing>/raw/<stream>/data=<day>/hora=<HH>/<first>_<last>.csv        the records of several captures, Airbyte's v2 columns
@@ -21,7 +21,6 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -31,45 +30,17 @@ from lakehouse.core.clock import zone
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import AIRBYTE, check_name, is_remote
 from lakehouse.core.store import files
+from lakehouse.landing.sources.answers import records
 from lakehouse.landing.sources.fetch import Answer
+from lakehouse.tables.spec.feed import Answered
 
-_STORED = re.compile(r"(\d{13})\.json\.gz")
-_RECORDED = re.compile(r"(\d{13})\.json(\.gz)?")
+_STORED = re.compile(r"(\d{13})\.(?:json|pb)\.gz")
+_RECORDED = re.compile(r"(\d{13})\.(?:json|pb)(\.gz)?")
 _CSV = re.compile(r"(\d{13})_(\d{13})\.csv")
-#: The field of an element that is no object; its text says what was there.
-NO_RECORD = "no_record"
 #: Of gzip: 9 takes four times as long for 7 % less.
 _LEVEL = 6
 #: How much of a refused answer is kept with the reason.
 _HEAD = 2_000
-#: More fields are no fields: an object used as a map, which no table should follow.
-_FIELDS = 200
-
-
-def records(body: bytes, *, field: str) -> list[Mapping[str, Any]]:
-    """The records of an answer `{field: [record, ...]}`. Numbers with a point are decimals, as written.
-
-    Raises:
-        ValueError: it is not of that form, or it lists nothing.
-    """
-    if not body.strip():
-        raise ValueError("It is empty.")
-    try:
-        answer = json.loads(body, parse_float=Decimal, parse_constant=str)
-    except RecursionError:
-        raise ValueError("It is nested too deeply.") from None
-    except ValueError as error:
-        kind = "HTML" if body.lstrip()[:1] == b"<" else "no whole JSON"
-        raise ValueError(f"It is {kind} ({error}).") from None
-    listed = answer.get(field) if isinstance(answer, dict) else None
-    if not isinstance(listed, list):
-        raise ValueError(f"It has no list {field!r}.")  # noqa: TRY004 - a wrong value of an answer, as all others here
-    if not listed:
-        raise ValueError(f"Its list {field!r} is empty.")
-    found: list[Mapping[str, Any]] = [record if isinstance(record, dict) else {NO_RECORD: record} for record in listed]
-    if len({name for record in found for name in record}) > _FIELDS:
-        raise ValueError(f"Its records have more than {_FIELDS} different fields.")
-    return found
 
 
 @dataclass(frozen=True)
@@ -89,13 +60,15 @@ class Captures:
         landing: the place that holds `raw/` and `captures/`.
         source: what is captured.
         stream: the landing stream that CSVs are exported to.
-        field: the field of an answer that lists its records.
+        field: the field of a JSON answer that lists its records.
+        form: of an answer.
     """
 
     landing: str
     source: str
     stream: str
     field: str
+    form: Answered = "json"
 
     def __post_init__(self) -> None:
         check_name(self.source, "source name")
@@ -107,7 +80,7 @@ class Captures:
 
     def check(self, body: bytes) -> None:
         """Refuse a body that is no answer, with ValueError."""
-        records(body, field=self.field)
+        records(body, form=self.form, field=self.field)
 
     # --- capturing ---------------------------------------------------------------------------------------------------
 
@@ -125,7 +98,7 @@ class Captures:
         files.put(uri, json.dumps(note, ensure_ascii=False, indent=1).encode())
         return uri
 
-    def recorded(self, folder: str) -> Answer | None:
+    def recorded(self, folder: str, *, setting: str = "the feed's url") -> Answer | None:
         """The next of the answers recorded in a folder, `<ms>.json` or `<ms>.json.gz`, in the order of their names; None when
         every one was captured, or failed, before. It is not checked.
 
@@ -134,7 +107,7 @@ class Captures:
         """
         names = sorted(name for name in files.names_in(folder) if _RECORDED.fullmatch(name))
         if not names and not is_remote(folder) and not Path(folder).is_dir():
-            raise DeclarationError(f"There is no folder {folder}.", remedy="Set LAKEHOUSE_BRT_URL to one, or to the feed.")
+            raise DeclarationError(f"There is no folder {folder}.", remedy=f"Set {setting} to one, or to the feed.")
         pending = set(self.pending())
 
         @cache
@@ -177,7 +150,7 @@ class Captures:
             body = b""
             try:
                 body = _unpacked(files.read(self._pending(at)))
-                group[at] = records(body, field=self.field)
+                group[at] = records(body, form=self.form, field=self.field)
             except ValueError as error:  # it was checked before it was kept: the disk has changed it
                 self.fail(at, reason=f"The kept answer cannot be read: {error}", body=body)
                 files.remove([self._pending(at)])
@@ -217,10 +190,14 @@ class Captures:
     # --- places ------------------------------------------------------------------------------------------------------
 
     def _pending(self, at: int) -> str:
-        return f"{self.folder}/pending/{at}.json.gz"
+        return f"{self.folder}/pending/{at}.{self._ending}.gz"
 
     def _exported(self, at: int) -> str:
-        return f"{self.folder}/exported/data={_day(at)}/{at}.json.gz"
+        return f"{self.folder}/exported/data={_day(at)}/{at}.{self._ending}.gz"
+
+    @property
+    def _ending(self) -> str:
+        return "json" if self.form == "json" else "pb"
 
     def _hour(self, at: int) -> str:
         return f"{self.landing.rstrip('/')}/raw/{self.stream}/data={_day(at)}/hora={_local(at):%H}"

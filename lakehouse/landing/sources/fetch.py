@@ -9,14 +9,18 @@ What an answer means does not belong here, nor what happens to it.
 
 import re
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lakehouse.core.errors import LakehouseError, SourceDownError, SourceRefusedError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 #: Tries of `fetch`; seconds of one and of all with their pauses, so that a capture ends within its minute.
 TRIES, TRY_SECONDS, ALL_SECONDS = 3, 15.0, 45.0
@@ -110,7 +114,7 @@ def ask(
 
 
 def fetch(url: str, *, setting: str, check: Callable[[bytes], object], cap: int, pause: float = 0.5) -> Answer:
-    """Ask until there is a usable answer, `TRIES` times with growing pauses.
+    """Ask until there is a usable answer, `TRIES` times with growing pauses, or as long as it asks for.
 
     Args:
         setting: the one that holds the URL.
@@ -122,7 +126,7 @@ def fetch(url: str, *, setting: str, check: Callable[[bytes], object], cap: int,
         SourceError: no try gave a usable answer.
     """
     import requests
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+    from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
     ends = time.monotonic() + ALL_SECONDS
     endpoint = Endpoint(shown(url), setting)
@@ -132,19 +136,46 @@ def fetch(url: str, *, setting: str, check: Callable[[bytes], object], cap: int,
             left = min(TRY_SECONDS, max(ends - time.monotonic(), 1.0))
             reply = ask(session, url, endpoint, seconds=left, silent=_SILENT_SECONDS, cap=cap, follow=True)
         at = time.time_ns() // 1_000_000
+        body = _unpacked(reply.body, cap=cap)
         try:
-            check(reply.body)
+            check(body)
         except ValueError as error:
             raise SourceDownError(f"{endpoint.shown} gave no usable answer: {error}", remedy="Look at what it sends.") from None
-        return Answer(reply.body, at, _milliseconds(reply.headers.get("Date", "")))
+        return Answer(body, at, _milliseconds(reply.headers.get("Date", "")))
 
+    def rest(state: "RetryCallState") -> float:
+        """The pause before the next try: a growing one, or as long as it asked for."""
+        return max(growing(state), _asked(state))
+
+    def is_late(state: "RetryCallState") -> bool:
+        """Whether the rest that it asked for is longer than this may take."""
+        return time.monotonic() + _asked(state) >= ends
+
+    growing = wait_random_exponential(multiplier=pause, max=5)
     retrying = Retrying(
         retry=retry_if_exception_type(SourceDownError),
-        stop=stop_after_attempt(TRIES),
-        wait=wait_random_exponential(multiplier=pause, max=5),
+        stop=lambda state: is_late(state) or state.attempt_number >= TRIES,
+        wait=rest,
         reraise=True,
     )
     return retrying(once)
+
+
+def _asked(state: "RetryCallState") -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    return error.after or 0.0 if isinstance(error, SourceDownError) else 0.0
+
+
+def _unpacked(body: bytes, *, cap: int) -> bytes:
+    """A body without the gzip around it that no header told of; one that is none, or larger than `cap`, is as it was."""
+    if body[:2] != b"\x1f\x8b":
+        return body
+    unpacking = zlib.decompressobj(wbits=31)
+    try:
+        found = unpacking.decompress(body, cap + 1)
+    except zlib.error:
+        return body
+    return found if unpacking.eof and len(found) <= cap else body
 
 
 def _check_status(endpoint: Endpoint, reply: Any) -> None:

@@ -19,8 +19,8 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.store.storage import LandedFile, Storage
 from lakehouse.landing.sources import database, rest
 from lakehouse.landing.sources.extract import Landed, cursor, land
-from lakehouse.tables.spec import Database, RestApi, Setting, SourceSystem
-from lakehouse.tables.spec.setting import plain
+from lakehouse.tables.spec import Database, RestApi, SourceSystem
+from lakehouse.tables.spec.setting import name_of, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +144,3 @@ def since(landed: list[LandedFile], system: SourceSystem) -> datetime | None:
 def seconds(value: Any) -> float:
     """A duration of a resolved declaration: a timedelta, or a setting in seconds."""
     return float(value.total_seconds() if isinstance(value, timedelta) else value)
-
-
-def name_of(declared: Any, otherwise: str) -> str:
-    """What messages call a declared value: its setting's name."""
-    return declared.name if isinstance(declared, Setting) else otherwise

@@ -13,6 +13,7 @@ What does not: reading, writing, dagster, anything about one particular table.
 from lakehouse.tables.spec.columns import EXTRA, EXTRACTED_AT, RECORD_DIGEST, Column, Form, Observed
 from lakehouse.tables.spec.database import Database, Table
 from lakehouse.tables.spec.dialect import Csv
+from lakehouse.tables.spec.feed import CapturedFeed
 from lakehouse.tables.spec.job import Job
 from lakehouse.tables.spec.policies import Health, Retention, Subject
 from lakehouse.tables.spec.rest import Bearer, Resource, RestApi
@@ -71,6 +72,7 @@ __all__ = [
     "AirbyteServer",
     "AirbyteStream",
     "Bearer",
+    "CapturedFeed",
     "Column",
     "Csv",
     "Database",

@@ -34,7 +34,7 @@ def collected(modules: Iterable[ModuleType]) -> Collected:
     published: list[str] = []
     for module in modules:
         own_jobs: Sequence[Job] = getattr(module, "JOBS", ())
-        tag = own_jobs[0].name if len(own_jobs) == 1 else ""
+        tag = own_jobs[0].tag if len(own_jobs) == 1 else ""
         tables += [_tagged(spec, tag) for spec in _declared(module, "TABLES")]
         sources += [_tagged(system, tag) for system in getattr(module, "SOURCES", ())]
         jobs += own_jobs

@@ -21,10 +21,11 @@ class Job:
 
         JOBS = (Job("loja", cron="0 2 * * *", sla=timedelta(hours=1)),)
 
-    It runs what carries its name as a tag. All sources and tables of a file that declares one job do; in a file with more than
-    one, their own `tags` say which. A dbt model joins it by the same tag.
+    It runs what carries its tag. All sources and tables of a file that declares one job do; in a file with more than one, their
+    own `tags` say which. A dbt model joins it by the same tag.
 
     Args:
+        tag: its name, unless given.
         cron: its schedule `<name>_<every>`, in America/Sao_Paulo; without it the job is started by hand.
         sla: it is to be done so long after it was started.
         max_runtime: a run that takes longer is ended.
@@ -36,6 +37,7 @@ class Job:
 
     name: str
     cron: str = ""
+    tag: str = ""
     sla: timedelta | None = None
     max_runtime: timedelta = timedelta(hours=1)
     every: str = "daily"
@@ -48,6 +50,9 @@ class Job:
 
     def __post_init__(self) -> None:
         check_name(self.name, "job name")
+        if not self.tag:
+            object.__setattr__(self, "tag", self.name)
+        check_name(self.tag, "tag")
         if self.max_runtime < timedelta(seconds=1) or (self.sla is not None and not timedelta() < self.sla <= self.max_runtime):
             raise DeclarationError(
                 f"Job {self.name!r}: sla {self.sla} and max_runtime {self.max_runtime} do not fit.",

@@ -28,6 +28,7 @@ class Setting:
         secret: its value is shown nowhere.
         choices: the only texts that it may be.
         minimum: of a number; `maximum` too.
+        pattern: what a text begins with, as a regular expression; `form` says it to a person.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Setting:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    pattern: str = ""
+    form: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", self.name):
@@ -68,6 +71,8 @@ class Setting:
                 raise self._refused(text, f"not from {low if low is not None else 'anything'} to {high}")
         elif self.choices and value not in self.choices:
             raise self._refused(text, f"not one of {', '.join(self.choices)}")
+        elif not re.match(self.pattern, value):
+            raise self._refused(text, f"not {self.form or 'of its form'}")
         return value
 
     def _refused(self, text: str, why: str) -> DeclarationError:
@@ -85,9 +90,11 @@ def setting(
     choices: tuple[str, ...] = (),
     minimum: float | None = None,
     maximum: float | None = None,
+    pattern: str = "",
+    form: str = "",
 ) -> Any:
     """A `Setting` where a declaration takes a value of its own."""
-    return Setting(name, default, description, unset, secret, choices, minimum, maximum)
+    return Setting(name, default, description, unset, secret, choices, minimum, maximum, pattern, form)
 
 
 def settings_of(declared: object) -> Iterator[Setting]:
@@ -109,3 +116,8 @@ def plain(value: Any) -> str:
     """The text of a value that `settings/` has put in a setting's stead, secret (pydantic's `SecretStr`) or not."""
     reveal = getattr(value, "get_secret_value", None)
     return str(reveal() if reveal is not None else value)
+
+
+def name_of(declared: Any, otherwise: str) -> str:
+    """What messages call a declared value: its setting's name."""
+    return declared.name if isinstance(declared, Setting) else otherwise

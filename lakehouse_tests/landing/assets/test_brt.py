@@ -19,13 +19,14 @@ from deltalake import DeltaTable
 from lakehouse.automation import JOBS, _unless_under_way
 from lakehouse.core.store.storage import lock
 from lakehouse.definitions import build_defs
-from lakehouse.landing.assets.brt import CAPTURE, brt_captura, brt_csv, is_busy
+from lakehouse.landing.assets.feeds import capture_key, feed_assets, feed_resources, feeds, is_busy
 from lakehouse.landing.sources.captures import Captures
-from lakehouse.resources import build_resources
 from lakehouse.sample.brt import serve
 from lakehouse.settings import Settings
 from lakehouse.tables.brt import BRT_GPS
 
+(BRT,) = feeds()
+CAPTURE = capture_key(BRT)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 LANDING = ["landing/brt_captura", "landing/brt_csv"]
 MARTS = ("brt_frota_atual", "brt_frota_por_minuto", "brt_servicos_por_hora")
@@ -55,9 +56,9 @@ class Feed:
     def capture(self) -> dg.ExecuteInProcessResult:
         """The landing assets alone."""
         settings = Settings(root=str(self.root), brt_url=self.url, **self.settings)
-        resources = {"brt_feed": build_resources(settings)["brt_feed"]}
+        resources = feed_resources(settings)
         with dg.DagsterInstance.ephemeral() as instance:
-            return dg.materialize([brt_captura, brt_csv], resources=resources, instance=instance, raise_on_error=False)
+            return dg.materialize(feed_assets(), resources=resources, instance=instance, raise_on_error=False)
 
     def sql(self, table: str, query: str) -> list[tuple[Any, ...]]:
         with duckdb.connect() as connection:
@@ -255,6 +256,9 @@ def test_vehicles_with_impossible_values_go_to_quarantine_and_the_rest_goes_on(l
         {**good, "codigo": "2", "latitude": 0, "longitude": 0},
         {**good, "codigo": "3", "dataHora": at + 3_600_000},
         {**good, "codigo": "4", "dataHora": "yesterday"},
+        {**good, "codigo": "6", "dataHora": at // 1000},
+        {**good, "codigo": "7", "dataHora": 946_684_800_000},
+        {**good, "codigo": "8", "latitude": "-22,9"},
         {**good, "codigo": None},
         "no vehicle",
     ]
@@ -262,11 +266,19 @@ def test_vehicles_with_impossible_values_go_to_quarantine_and_the_rest_goes_on(l
     captures = Captures(landing=str(lake.folder / "landing"), source="brt", stream="brt_gps", field="veiculos")
     from lakehouse.landing.sources.fetch import Answer
 
-    captures.persist(Answer(json.dumps({"veiculos": [good, *bad, old]}).encode(), at))
+    texts = {**good, "codigo": "9", "dataHora": str(at - 5_000), "latitude": "-22.9", "longitude": "-43.3"}
+    odd = {**good, "codigo": "10", "velocidade": "10,5", "ignicao": "sim", "hodometro": "?", "direcao": "N"}
+    captures.persist(Answer(json.dumps({"veiculos": [good, *bad, old, texts, odd, good]}).encode(), at))
     captures.export(buffer=1)
     refresh = lake.run(BRT_GPS)
     rows = {row["id_veiculo"]: row for row in lake.rows(BRT_GPS.silver)}
-    assert set(rows) == {"1", "5"}, "an old position stays"
+    assert set(rows) == {"1", "5", "9", "10"}, "an old position stays, and a bad field costs no position"
+    assert rows["9"]["latitude"] == rows["1"]["latitude"] == -22.9
+    assert [rows["10"][name] for name in ("velocidade", "ignicao", "hodometro", "direcao")] == [None] * 4
+    castable = next(finding for finding in refresh.findings if finding.rule == "castable")
+    assert {name: n for name, n in castable.detail.items() if name.startswith("invalid_")} == {
+        "invalid_velocidade": 1, "invalid_ignicao": 1, "invalid_hodometro": 1, "invalid_direcao": 1,
+    }  # fmt: skip
     assert rows["5"]["servico"] is rows["5"]["direcao"] is rows["5"]["placa"] is None
     assert str(rows["5"]["data"]) == "2025-07-30"
     assert (rows["1"]["capturas"], rows["1"]["hora"]) == (1, 18)
@@ -289,7 +301,7 @@ def test_a_second_run_waits_until_the_first_is_over(tmp_path):
         ended.append(time.monotonic())
 
     with lock(feed.captures.folder):
-        assert is_busy(str(feed.root / "landing"))
+        assert is_busy(BRT, str(feed.root / "landing"))
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(1)
@@ -299,7 +311,7 @@ def test_a_second_run_waits_until_the_first_is_over(tmp_path):
     thread.join(60)
     assert ended[0] > released
     assert len(feed.captures.pending()) == 1
-    assert not is_busy(str(feed.root / "landing"))
+    assert not is_busy(BRT, str(feed.root / "landing"))
 
 
 def test_the_schedule_leaves_a_minute_out_while_a_run_is_under_way_and_only_then(tmp_path):

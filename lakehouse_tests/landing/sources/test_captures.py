@@ -9,7 +9,8 @@ import pytest
 
 from lakehouse.core.store import files
 from lakehouse.landing.sources import captures as module
-from lakehouse.landing.sources.captures import Captures, records
+from lakehouse.landing.sources.answers import NO_RECORD, records
+from lakehouse.landing.sources.captures import Captures
 from lakehouse.landing.sources.fetch import Answer
 
 #: 2025-10-28 00:00 in America/Sao_Paulo.
@@ -79,7 +80,7 @@ def test_what_was_delivered_is_in_the_csv_to_the_letter(captures):
     assert first["texto"] == 'a "b",\nc'
     assert json.loads(first["dentro"]) == {"x": [1, 2.5]}
     assert (float(first["n"]), first["nan"], first["halb"]) == (100_000.0, "NaN", "\\ud800")
-    assert rows[1][module.NO_RECORD] == "7"
+    assert rows[1][NO_RECORD] == "7"
     text = files.read(f"{captures.landing}/raw/brt_gps/{next(iter(landed(captures)))}").decode()
     assert ',"",,true,' in text, "an empty text and no value are not the same"
 

@@ -164,3 +164,26 @@ def test_no_server_is_an_error_like_any_other(source):
 def test_what_people_see_of_an_address(source):
     assert shown("https://u:p@host/a?key=1#x") == "https://host/a"
     assert shown("file:///folder") == "file:///folder"
+
+
+def test_gzip_that_no_header_tells_of_is_unpacked_and_what_is_none_or_too_large_is_not():
+    assert Source(reply(body=gzip.compress(b"whole"))).fetch().body == b"whole"
+    assert module._unpacked(b"\x1f\x8bno", cap=10) == b"\x1f\x8bno"
+    large = gzip.compress(b"x" * 1_000)
+    assert module._unpacked(large, cap=999) == large and module._unpacked(large, cap=1_000) == b"x" * 1_000
+
+
+def test_a_rest_that_is_asked_for_is_kept_and_one_that_is_longer_than_the_minute_ends_it():
+    source = Source(reply(429, Retry_After="1"), reply())
+    begun = time.monotonic()
+    assert source.fetch().body == b"whole" and time.monotonic() - begun >= 1
+    busy = Source(reply(503, Retry_After="3600"))
+    begun = time.monotonic()
+    with pytest.raises(SourceError, match="asks for 3600 s of rest"):
+        busy.fetch()
+    assert busy.asked == 1 and time.monotonic() - begun < 1
+
+
+def test_a_redirect_is_followed_to_another_place():
+    target = Source(reply())
+    assert Source(reply(302, b"", Location=target.url)).fetch().body == b"whole"
