@@ -235,7 +235,7 @@ def test_each_environment_has_a_record_of_its_own_and_there_is_no_other():
     assert set(PROFILES) == {"dev", "staging", "prod"}
     assert [PROFILES[env].samples for env in ("dev", "staging", "prod")] == [True, False, False]
     for env in ("staging", "prod"):
-        api, database = Settings(env=env).sources
+        _, api, database = Settings(env=env).sources
         assert (api.retry.times, api.retry.seconds) == (3, 60)
         assert (database.retry.times, database.retry.seconds) == (2, 30)
         assert (api.request_seconds, api.timeout.total_seconds(), api.cache) == (30, 300, 3600)
@@ -247,9 +247,9 @@ def test_a_variable_changes_what_it_names_of_the_environments_record_and_nothing
     monkeypatch.setenv("LAKEHOUSE_ENV", "prod")
     monkeypatch.setenv("LAKEHOUSE_PEDIDOS_API_RETRY_SECONDS", "7")
     monkeypatch.setenv("LAKEHOUSE_PEDIDOS_CHANNEL_DOWN", "fail")
-    api, database = load_settings().sources
+    _, api, database = load_settings().sources
     assert (api.retry.times, api.retry.seconds, api.when_down) == (3, 7, "fail")
-    assert database.retry == Settings(env="prod").sources[1].retry
+    assert database.retry == Settings(env="prod").sources[2].retry
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ class CapturedFeed(SourceSystem):
         BRT = CapturedFeed("brt", url=setting("LAKEHOUSE_BRT_URL"), records="veiculos", lands="brt_gps")
         TableSpec(name="brt_gps", source=BRT.captures, ...)
 
+    Its url may be `file:///folder`, with recorded answers.
+
     Args:
-        url: `https://...`, or `file:///folder` with recorded answers.
         lands: the folder below `raw/` of its CSVs.
         records: the field of an answer that lists its records, for `json`.
         answers: the form of an answer.

@@ -348,3 +348,33 @@ def test_a_run_that_was_killed_does_not_delay_those_of_the_next_minutes(tmp_path
         assert isinstance(_unless_under_way(job, settings, context), dg.RunRequest), "nobody holds the feed"
         with lock(Captures(landing=settings.landing, source="brt", stream="brt_gps", field="veiculos").folder):
             assert isinstance(_unless_under_way(job, settings, context), dg.SkipReason)
+
+
+# --- another feed ------------------------------------------------------------------------------------------------------
+
+
+def test_the_feed_of_gtfs_realtime_that_the_docs_declare_becomes_a_table(lake):
+    """The block of docs/brt.md, as a file of tables/ has it."""
+    from types import ModuleType
+
+    from lakehouse.landing.assets.feeds import captures_of
+    from lakehouse.landing.sources.fetch import Answer
+    from lakehouse.settings import project_folder
+    from lakehouse.tables.spec.collect import collected
+    from lakehouse_tests.landing.sources.test_answers import AT, feed
+
+    page = (project_folder() / "docs" / "brt.md").read_text()
+    module = ModuleType("onibus")
+    names = "from datetime import timedelta\nfrom lakehouse.tables.spec import *\n"
+    exec(compile(names + page.split("```python")[1].split("```")[0], "docs/brt.md", "exec"), module.__dict__)
+    found = collected([module])
+    (spec,), (source,) = found.tables, found.sources
+    assert [job.name for job in found.jobs] == [*spec.tags] == [*source.tags] == ["onibus"]
+    captures = captures_of(source, f"{lake.folder}/landing")
+    for minute in range(2):
+        body = feed({"id": "a", "at": (-22.9068, -43.1729), "line": "10", "timestamp": AT + minute}, {"id": "b", "at": (1.5, 2)})
+        captures.persist(Answer(body, (AT + 60 * minute) * 1000))
+    captures.export(buffer=2)
+    lake.run(spec)
+    rows = sorted((row["id_veiculo"], row["timestamp_gps"].timestamp(), row["latitude"]) for row in lake.rows(spec.silver))
+    assert rows == [("a", AT, -22.9068), ("a", AT + 1, -22.9068), ("b", AT, 1.5)]

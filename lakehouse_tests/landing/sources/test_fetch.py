@@ -173,7 +173,7 @@ def test_gzip_that_no_header_tells_of_is_unpacked_and_what_is_none_or_too_large_
     assert module._unpacked(large, cap=999) == large and module._unpacked(large, cap=1_000) == b"x" * 1_000
 
 
-def test_a_rest_that_is_asked_for_is_kept_and_one_that_is_longer_than_the_minute_ends_it():
+def test_a_rest_that_is_asked_for_is_waited_and_one_that_is_longer_than_the_minute_ends_it():
     source = Source(reply(429, Retry_After="1"), reply())
     begun = time.monotonic()
     assert source.fetch().body == b"whole" and time.monotonic() - begun >= 1
@@ -184,6 +184,6 @@ def test_a_rest_that_is_asked_for_is_kept_and_one_that_is_longer_than_the_minute
     assert busy.asked == 1 and time.monotonic() - begun < 1
 
 
-def test_a_redirect_is_followed_to_another_place():
+def test_a_redirect_is_followed_to_another_address():
     target = Source(reply())
     assert Source(reply(302, b"", Location=target.url)).fetch().body == b"whole"
