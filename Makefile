@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION AT BASE DEEP FORCE FORM FROM HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE VERSION WITH YES
+GIVEN := ACTION AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -86,8 +86,8 @@ dev: setup ## Dagster UI on http://127.0.0.1:3000
 dashboard: setup $(VENV)/.dashboard ## Pages for people on http://127.0.0.1:8501: [PORT=8502]
 	@$(BIN)/python -m lakehouse dashboard $(if $(PORT),--port "$$PORT")
 
-trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TIMES=10] [JSON=1]
-	@$(BIN)/python -m lakehouse trigger "$$JOB" $(if $(SOURCE),--source-table "$$SOURCE") $(if $(TARGET),--target-table "$$TARGET") $(if $(TIMES),--times "$$TIMES") $(AS_JSON)
+trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [FULL=1] [FROM=2026-01-01] [UNTIL=2026-02-01] [TIMES=10] [JSON=1]
+	@$(BIN)/python -m lakehouse trigger "$$JOB" $(if $(SOURCE),--source-table "$$SOURCE") $(if $(TARGET),--target-table "$$TARGET") $(if $(FULL),--full "$$FULL") $(if $(FROM),--since "$$FROM") $(if $(UNTIL),--until "$$UNTIL") $(if $(TIMES),--times "$$TIMES") $(AS_JSON)
 
 materialize: setup ## Materialise assets here: SELECT='group:silver'
 	@$(BIN)/python -m lakehouse materialize "$$SELECT"

@@ -1,8 +1,9 @@
 """Resources: what assets are given to work with, bound here once.
 
 `lake` says where tables are and opens engine sessions (Spark's by dagster-pyspark's resource); `io_manager`
-hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`);
-`<feed>_feed` says where a captured feed is, `airbyte` where syncs are, `systems` what else is asked outside the lake;
+hands frames to assets and commits what they return; `request` lets one run ask for one table (job `bronze_to_silver`), and
+`extraction` ask source systems for everything or a window; `<feed>_feed` says where a captured feed is, `airbyte` where syncs
+are, `systems` what else is asked outside the lake;
 `warehouse` is the SQL database that tables are published to, `ml` says where models are registered; `announce` keeps what a
 layer has to tell others.
 
@@ -24,6 +25,7 @@ from lakehouse.gold.project import dbt_project
 from lakehouse.landing.assets.airbyte_server import AirbyteApi
 from lakehouse.landing.assets.feeds import feed_resources
 from lakehouse.landing.assets.systems import Systems
+from lakehouse.landing.request import ExtractionRequest
 from lakehouse.ml.resource import MlResource
 from lakehouse.observability.announce import Announcer
 from lakehouse.runtime.io_manager import DeltaIOManager
@@ -53,6 +55,7 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         "lake": lake,
         "io_manager": DeltaIOManager(lake=lake),
         "request": TableRequest.configure_at_launch(),
+        "extraction": ExtractionRequest.configure_at_launch(),
         **feed_resources(settings),
         # Plain records: they hold secrets, and what is configured in Dagster is shown in its pages.
         "airbyte": AirbyteApi.of(settings),

@@ -3,7 +3,7 @@
 0 is success; 1 means that a step or an error-severity check failed, and names it; the run is in the UI's history either way.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,8 +12,10 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.core.store import files
 from lakehouse.core.table.snapshot import open_existing
+from lakehouse.landing.sources.window import window
 from lakehouse.settings import load_settings
-from lakehouse.tables import ALL, parts
+from lakehouse.tables import ALL, JOBS, SOURCES, parts
+from lakehouse.tables.spec import CapturedFeed
 
 app = typer.Typer()
 
@@ -21,8 +23,12 @@ app = typer.Typer()
 @app.command()
 def trigger(
     job: Annotated[str, typer.Argument(help="job name, e.g. medallion_etl")],
+    *,
     source_table: Annotated[str, typer.Option(help="bronze_to_silver: only this table")] = "",
     target_table: Annotated[str, typer.Option(help="bronze_to_silver: into this silver table")] = "",
+    full: Annotated[int, typer.Option(min=0, max=1, help="1 asks the job's source systems for everything they have")] = 0,
+    since: Annotated[str, typer.Option(help="ask them from this date or instant on")] = "",
+    until: Annotated[str, typer.Option(help="take what is before this date or instant")] = "",
     times: Annotated[int, typer.Option(min=1, help="so often, one run after the other, those after a failed one too")] = 1,
     as_json: Json = False,
 ) -> int:
@@ -38,8 +44,29 @@ def trigger(
     chosen = {name: table for name, table in request.model_dump().items() if table}
     if chosen and job != SINGLE_TABLE_JOB:
         raise DeclarationError(f"{job} runs for all tables.", remedy=f"Use {SINGLE_TABLE_JOB} for one of them.")
-    config = {"resources": {"request": {"config": chosen}}} if chosen else {}
+    resources = {"request": {"config": chosen}} if chosen else {}
+    if asked := _asked(job, full=bool(full), since=since, until=until):
+        resources["extraction"] = {"config": asked}
+    config = {"resources": resources} if resources else {}
     return max(foreground.execute(found, config, as_json=as_json) for _ in range(times))
+
+
+def _asked(job: str, *, full: bool, since: str, until: str) -> dict[str, Any]:
+    """The run config of the window that source systems are asked for.
+
+    Raises:
+        DeclarationError: it cannot be one, or the job asks no source system.
+    """
+    asked = {name: value for name, value in {"full": full, "since": since, "until": until}.items() if value}
+    if not window(full=full, since=since, until=until):
+        return {}
+    asking = {tag for system in SOURCES if not isinstance(system, CapturedFeed) for tag in system.tags}
+    able = sorted(declared.name for declared in JOBS if declared.tag in asking)
+    if job not in able:
+        raise DeclarationError(
+            f"{job} asks no source system, so FULL, FROM and UNTIL mean nothing to it.", remedy=f"Use {', '.join(able)}."
+        )
+    return asked
 
 
 @app.command()

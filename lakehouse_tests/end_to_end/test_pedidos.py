@@ -38,11 +38,12 @@ def root(sources, tmp_path) -> Path:
     return tmp_path / "lake"
 
 
-def run(root: Path, *, only=(), instance=None, **options) -> dg.ExecuteInProcessResult:
+def run(root: Path, *, only=(), instance=None, asked=None, **options) -> dg.ExecuteInProcessResult:
     job = build_defs(Settings(root=str(root), **options)).resolve_job_def("pedidos")
     selection = [dg.AssetKey(key.split("/")) for key in only] or None
+    config = {**QUIET, **({"resources": {"extraction": {"config": asked}}} if asked else {})}
     with instance or dg.DagsterInstance.ephemeral() as used:
-        return job.execute_in_process(instance=used, raise_on_error=False, run_config=QUIET, asset_selection=selection)
+        return job.execute_in_process(instance=used, raise_on_error=False, run_config=config, asset_selection=selection)
 
 
 def told(result):
@@ -88,6 +89,21 @@ def test_the_samples_orders_go_all_the_way_and_a_second_run_finds_nothing_to_do(
         "warehouse/pedidos_por_canal",
     }  # fmt: skip
     assert set(failed(second)) == set(failed(first))
+
+
+def test_run_config_asks_both_sources_for_a_window_and_then_for_everything(root):
+    only = ["landing/pedidos_api", "landing/pedidos_db"]
+    first = run(root, only=only, asked={"until": "2017-01-01T20:00Z"})
+    assert first.success
+    reached = {key: metadata["cursor"] for key, metadata in told(first).items()}
+    assert "2017-01-01T19:09" <= min(reached.values()) <= max(reached.values()) < "2017-01-01T20:00"  # the shop has none later
+    assert told(first)["landing/pedidos_db"]["window"] == "until 2017-01-01T20:00:00+00:00"
+    rest = run(root, only=only, asked={"full": True})
+    delivered = {key: (metadata["new_records"], metadata["delivered"]) for key, metadata in told(rest).items()}
+    assert delivered["landing/pedidos_api"][0] == 0 < delivered["landing/pedidos_api"][1]
+    assert 0 < delivered["landing/pedidos_db"][0] < delivered["landing/pedidos_db"][1]
+    assert told(rest)["landing/pedidos_api"]["cache_hit"] is False
+    assert not run(root, only=only, asked={"since": "ontem"}).success
 
 
 def test_an_api_that_fails_twice_is_tried_again_after_the_declared_time_and_the_log_shows_it(root):

@@ -18,6 +18,8 @@ import dagster as dg
 from lakehouse.core.errors import DeclarationError, LakehouseError, SourceDownError, SourceError
 from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import lock
+from lakehouse.landing.request import ExtractionRequest
+from lakehouse.landing.sources.window import Window
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import failures, retry_policy
 from lakehouse.settings import Settings
@@ -97,7 +99,10 @@ def _asset(declared: SourceSystem, found: SourceSystem) -> dg.AssetsDefinition:
         io_manager_key=None,
     )
     def landing(
-        context: dg.AssetExecutionContext, lake: LakeResource, systems: dg.ResourceParam[Systems]
+        context: dg.AssetExecutionContext,
+        lake: LakeResource,
+        systems: dg.ResourceParam[Systems],
+        extraction: ExtractionRequest,
     ) -> dg.MaterializeResult:
         uri = (
             f"{lake.storage.landing}/raw/{declared.folder(declared.streams[0]) if len(declared.streams) == 1 else declared.name}"
@@ -105,8 +110,9 @@ def _asset(declared: SourceSystem, found: SourceSystem) -> dg.AssetsDefinition:
         begun = time.monotonic()
         tries = context.retry_number + 1
         with failures():
+            asked = extraction.window
             try:
-                done = _extracted(declared, lake, systems)
+                done = _extracted(declared, lake, systems, asked)
             except SourceError as error:
                 _try_again(context, error, retry)
                 if found.when_down == "fail":
@@ -122,6 +128,8 @@ def _asset(declared: SourceSystem, found: SourceSystem) -> dg.AssetsDefinition:
             context.log.info("%s: %s records delivered, %s of them new.", own, f"{landed.delivered:,}", f"{landed.new:,}")
         seconds = round(time.monotonic() - begun, 3)
         metadata = {"dagster/uri": uri, **_figures(done), "seconds": seconds, **done.metadata}
+        if asked:
+            metadata["window"] = str(asked)
         return dg.MaterializeResult(
             metadata=metadata, check_results=[_result(ref, True, {"delivered": delivered, "tries": tries})]
         )
@@ -129,7 +137,7 @@ def _asset(declared: SourceSystem, found: SourceSystem) -> dg.AssetsDefinition:
     return landing
 
 
-def _extracted(declared: SourceSystem, lake: LakeResource, systems: Systems) -> "Extraction":
+def _extracted(declared: SourceSystem, lake: LakeResource, systems: Systems, window: Window) -> "Extraction":
     """Ask the system with the folders of all its streams locked."""
     from lakehouse.landing.sources.registry import Work, extract
 
@@ -148,6 +156,7 @@ def _extracted(declared: SourceSystem, lake: LakeResource, systems: Systems) -> 
             sample=sample,
             cache=f"{systems.cache}/{declared.name}",
             deadline=deadline,
+            window=window,
         )
         return extract(system, work)
 

@@ -29,6 +29,7 @@ from lakehouse.core.errors import SourceRefusedError
 from lakehouse.core.names import AIRBYTE
 from lakehouse.core.store import files
 from lakehouse.core.store.storage import LandedFile, Storage
+from lakehouse.landing.sources.window import Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +39,7 @@ _NAME = re.compile(r"(?P<newest>\d{8}T\d{12})_[0-9a-f]{32}(_until_(?P<until>\d{8
 #: In a name: the file holds a record without a readable instant, which is delivered every time.
 _UNDATED = datetime(9999, 12, 31, tzinfo=UTC)
 _PART_MB = 64
+_NEW = Window()
 _LINE_BYTES = 16_000_000
 
 
@@ -109,6 +111,7 @@ def land(
     cursor_field: str,
     started: datetime,
     landed: Sequence[LandedFile],
+    window: Window = _NEW,
 ) -> Landed:
     """Land what is new among the staged records. The caller holds the stream.
 
@@ -116,6 +119,7 @@ def land(
         staged: files of one extraction on this machine: Parquet or CSV with a header, all text.
         started: when the source was asked; no cursor goes beyond it, whatever instants the records say.
         landed: the files of the stream as they were when the source was asked.
+        window: what was asked for; records from its end on are left out.
 
     Raises:
         SourceRefusedError: the source has a field of Airbyte's own name.
@@ -129,14 +133,16 @@ def land(
         raise SourceRefusedError(
             f"The source of {stream} has a field {taken[0]!r}, which is Airbyte's.", remedy="Rename it in the source's query."
         )
+    if window.until is not None:
+        instant = _dated(cursor_field, names)
+        records = records.filter(f"({instant}) IS NULL OR ({instant}) < TIMESTAMPTZ {text(window.until.isoformat())}")
     folder = Path(session.folder, f"landing-{stream}")
     folder.mkdir()
     older = _with_instants_from(landed, _oldest(records, cursor_field) if landed else None)
     delivered, parts = _stage_new(session, storage, records, names, folder, started=started, older=older)
     described = [_describe(session, part, cursor_field, names) for part in parts]
     # A source whose clock is ahead, or a date in the next century, must not hide what comes before it.
-    reached = max((min(dated, started) for _, dated, _, _ in described if dated is not None), default=None)
-    until = max((instant for instant in (before, reached) if instant is not None), default=None)
+    until = window.reach(before, [min(dated, started) for _, dated, _, _ in described if dated is not None])
     put = []
     for number, (path, dated, undated, (rows, digest)) in enumerate(described, start=1):
         newest = _UNDATED if undated or dated is None else dated

@@ -19,6 +19,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.store.storage import LandedFile, Storage
 from lakehouse.landing.sources import database, rest
 from lakehouse.landing.sources.extract import Landed, cursor, land
+from lakehouse.landing.sources.window import Window
 from lakehouse.tables.spec import Database, RestApi, SourceSystem
 from lakehouse.tables.spec.setting import name_of, plain
 
@@ -32,6 +33,7 @@ class Work:
         sample: the URL stands in for one that is not set, and is another every time.
         cache: the system's folder of this machine for what may be used again.
         deadline: `time.monotonic()` by which it ends.
+        window: what a person asked for instead of what is new.
     """
 
     storage: Storage
@@ -40,11 +42,16 @@ class Work:
     sample: bool
     cache: str
     deadline: float
+    window: Window = field(default_factory=Window)
 
     @property
     def setting(self) -> str:
         """What messages call the system's URL."""
         return name_of(self.declared.url, f"the url of source {self.declared.name}")
+
+    def since(self, landed: list[LandedFile]) -> datetime | None:
+        """From when on a stream with these landed files is asked; None for everything."""
+        return self.window.begin(cursor(landed), overlap=self.declared.overlap)
 
     def scratch(self, folder: str) -> Path:
         """A new folder of this machine for one stream's files, which the session may read."""
@@ -92,12 +99,12 @@ def _rest(system: RestApi, work: Work) -> Extraction:
             since=resource.since,
             name="sample" if work.sample else "",
             request_seconds=system.request_seconds,
-            cache_seconds=seconds(system.cache),
+            cache_seconds=0 if work.window else seconds(system.cache),
         )
         folder = system.folder(resource)
         landed = work.storage.landed(folder)
         cache = Path(work.cache, *([] if len(system.resources) == 1 else [resource.name]))
-        fetched = rest.fetch(api, cache, since=since(landed, system), deadline=work.deadline)
+        fetched = rest.fetch(api, cache, since=work.since(landed), deadline=work.deadline)
         here = work.scratch(folder)  # the cache is outside what a session may read
         staged = [str(copy(path, here)) for path in fetched.paths]
         found[resource.name] = land(
@@ -108,6 +115,7 @@ def _rest(system: RestApi, work: Work) -> Extraction:
             cursor_field=resource.cursor,
             started=fetched.started,
             landed=landed,
+            window=work.window,
         )
         hits.append(fetched.hit)
         asked_at.append(fetched.started)
@@ -128,17 +136,18 @@ def _database(system: Database, work: Work) -> Extraction:
         )
         started = datetime.now(UTC)
         here = work.scratch(folder)
-        staged = database.extract(source, here, since=since(landed, system), deadline=work.deadline)
+        staged = database.extract(source, here, since=work.since(landed), deadline=work.deadline)
         found[table.name] = land(
-            work.session, work.storage, folder, staged, cursor_field=table.cursor, started=started, landed=landed
+            work.session,
+            work.storage,
+            folder,
+            staged,
+            cursor_field=table.cursor,
+            started=started,
+            landed=landed,
+            window=work.window,
         )
     return Extraction(streams=found, metadata={"source": ", ".join(found)})
-
-
-def since(landed: list[LandedFile], system: SourceSystem) -> datetime | None:
-    """From when on to ask: how far complete extractions came, and the system's overlap before it; None for everything."""
-    reached = cursor(landed)
-    return None if reached is None else reached - system.overlap
 
 
 def seconds(value: Any) -> float:
