@@ -40,7 +40,7 @@ PEDIDOS_API = RestApi(
     auth=Bearer(
         setting("LAKEHOUSE_PEDIDOS_API_TOKEN", secret=True, description="sent to it as `Authorization: Bearer`"),
     ),
-    resources=(Resource("pedidos", since="updated_since", cursor="updated_at", folder="pedidos_api"),),
+    resources=(Resource("pedidos", since="updated_since", cursor="updated_at", total="total", folder="pedidos_api"),),
     retry=Retry(
         setting("LAKEHOUSE_PEDIDOS_API_RETRIES", 3, minimum=0, maximum=20, description="tries after the first"),
         setting(

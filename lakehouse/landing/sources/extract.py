@@ -19,7 +19,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -40,6 +42,8 @@ _NAME = re.compile(r"(?P<newest>\d{8}T\d{12})_[0-9a-f]{32}(_until_(?P<until>\d{8
 _UNDATED = datetime(9999, 12, 31, tzinfo=UTC)
 _PART_MB = 64
 _NEW = Window()
+#: What is gathered of small batches before it is written.
+_GROUP_ROWS, _GROUP_BYTES = 100_000, 32_000_000
 _LINE_BYTES = 16_000_000
 
 
@@ -61,18 +65,34 @@ def cursor(landed: Iterable[LandedFile]) -> datetime | None:
 
 def stage_batches(batches: "Iterable[pa.RecordBatch]", folder: Path) -> list[str]:
     """Write batches of text columns as Parquet files, a new one where the columns change. Returns their paths."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     paths: list[str] = []
     writer: Any = None
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+
+    def write() -> None:
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
+            waiting.clear()
+
     try:
         for batch in batches:
             if writer is None or writer.schema != batch.schema:
                 if writer is not None:
+                    write()
                     writer.close()
                 paths.append(str(folder / f"staged-{len(paths):05}.parquet"))
                 writer = pq.ParquetWriter(paths[-1], batch.schema, compression="snappy")
-            writer.write_batch(batch)
+                rows = size = 0
+            waiting.append(batch)
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+                write()
+                rows = size = 0
+        write()
     finally:
         if writer is not None:
             writer.close()
@@ -98,8 +118,20 @@ def text_batch(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> "p
     """Rows as a batch of text columns."""
     import pyarrow as pa
 
-    columns = [pa.array([as_text(row.get(name)) for row in rows], pa.string()) for name in names]
+    columns = [_text_column([row.get(name) for row in rows]) for name in names]
     return pa.RecordBatch.from_arrays(columns, names=list(names))
+
+
+def _text_column(values: list[Any]) -> "pa.Array":
+    """Values as `as_text` has them. Texts and numbers, which most are, take no call of our own for each."""
+    import pyarrow as pa
+
+    kinds = {*map(type, values)} - {NoneType}
+    if kinds <= {int, Decimal}:
+        values = [value if value is None else str(value) for value in values]
+    elif kinds != {str}:
+        values = list(map(as_text, values))
+    return pa.array(values, pa.string())
 
 
 def land(
@@ -134,9 +166,9 @@ def land(
             f"The source of {stream} has a field {taken[0]!r}, which is Airbyte's.", remedy="Rename it in the source's query."
         )
     if window.until is not None:
-        instant = _dated(cursor_field, names)
+        instant = instant_sql(cursor_field, names)
         records = records.filter(f"({instant}) IS NULL OR ({instant}) < TIMESTAMPTZ {text(window.until.isoformat())}")
-    folder = Path(session.folder, f"landing-{stream}")
+    folder = Path(session.folder, f"landing-{stream.replace('/', '-')}")
     folder.mkdir()
     older = _with_instants_from(landed, _oldest(records, cursor_field) if landed else None)
     delivered, parts = _stage_new(session, storage, records, names, folder, started=started, older=older)
@@ -205,7 +237,7 @@ def _describe(
     session: DuckDBSession, path: str, cursor_field: str, names: Sequence[str]
 ) -> tuple[str, datetime | None, bool, tuple[int, str]]:
     """Of a part: path, newest instant, whether a record has none, rows, and a digest that its records' order leaves alone."""
-    dated = _dated(cursor_field, names)
+    dated = instant_sql(cursor_field, names)
     digest = "md5(concat(count(*), bit_xor(md5_number(_airbyte_raw_id))))"
     [(newest, filled, rows, found)] = session.connection.execute(
         f"SELECT epoch_us(max({dated})), count({dated}), count(*), {digest} FROM read_parquet($1)",  # nosec B608 # quoted
@@ -214,7 +246,7 @@ def _describe(
     return path, _from_micros(newest), filled < rows, (rows, found)
 
 
-def _dated(cursor_field: str, names: Sequence[str]) -> str:
+def instant_sql(cursor_field: str, names: Sequence[str]) -> str:
     """SQL of a record's instant; null where it says none that can be read."""
     if cursor_field not in names:
         return "CAST(NULL AS TIMESTAMPTZ)"
@@ -223,7 +255,7 @@ def _dated(cursor_field: str, names: Sequence[str]) -> str:
 
 def _oldest(records: duckdb.DuckDBPyRelation, cursor_field: str) -> datetime | None:
     """The oldest instant among the records, whatever was asked for: a source may say more than that."""
-    [(oldest,)] = records.aggregate(f"epoch_us(min({_dated(cursor_field, records.columns)}))").fetchall()
+    [(oldest,)] = records.aggregate(f"epoch_us(min({instant_sql(cursor_field, records.columns)}))").fetchall()
     return _from_micros(oldest)
 
 

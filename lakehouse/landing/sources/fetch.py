@@ -73,6 +73,8 @@ def ask(
     method: str = "GET",
     query: Mapping[str, Any] | None = None,
     content: Mapping[str, Any] | None = None,
+    form: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Reply:
     """Ask once.
 
@@ -82,7 +84,7 @@ def ask(
         cap: the largest body in bytes, after decompression.
         silent: seconds between two pieces; `seconds` by default.
         follow: go where a redirect says; otherwise it is a refusal.
-        content: sent as JSON.
+        content: sent as JSON; `form` as the fields of a form.
 
     Raises:
         SourceDownError: worth another try.
@@ -94,8 +96,9 @@ def ask(
     body = bytearray()
     try:
         timeout = (min(_CONNECT_SECONDS, seconds), min(silent or seconds, seconds))
-        options = {"params": query, "json": content, "stream": True, "timeout": timeout, "allow_redirects": follow}
-        with session.request(method, url, **options) as reply:
+        sent = {"params": query, "json": content, "data": form, "headers": headers}
+        options = {"stream": True, "timeout": timeout, "allow_redirects": follow}
+        with session.request(method, url, **sent, **options) as reply:
             _check_status(endpoint, reply)
             # One receive at a time: a server that drips would keep a read of a whole chunk waiting for ever.
             while chunk := reply.raw.read1(_CHUNK, decode_content=True):
@@ -184,7 +187,7 @@ def _check_status(endpoint: Endpoint, reply: Any) -> None:
         return
     what = f"{endpoint.shown} answered {status}"
     if status in _BUSY or status >= 500:
-        after = _seconds(reply.headers.get("Retry-After"))
+        after = _seconds(reply.headers.get("Retry-After"), reply.headers.get("Date"))
         asked = f" and asks for {after:.0f} s of rest" if after is not None else ""
         raise SourceDownError(f"{what}{asked}.", remedy="Run again later.", after=after)
     reported = reply.raw.read1(_CHUNK, decode_content=True).decode("utf-8", "replace")
@@ -192,7 +195,13 @@ def _check_status(endpoint: Endpoint, reply: Any) -> None:
         raise SourceRefusedError(
             f"{what}: the token is not accepted.", remedy=f"Fix {endpoint.token}.", status=status, reported=reported
         )
-    raise SourceRefusedError(f"{what}.", remedy=f"Fix {endpoint.setting}.", status=status, reported=reported)
+    to = shown(reply.headers.get("Location", "")) if 300 <= status < 400 else ""
+    raise SourceRefusedError(
+        f"{what}{f' and sends to {to}, where nothing is asked' if to else ''}.",
+        remedy=f"Fix {endpoint.setting}.",
+        status=status,
+        reported=reported,
+    )
 
 
 def _check_bounds(endpoint: Endpoint, size: int, *, cap: int, ends: float, seconds: float) -> None:
@@ -216,14 +225,15 @@ def _broken(endpoint: Endpoint, error: BaseException) -> SourceDownError:
     )
 
 
-def _seconds(header: str | None) -> float | None:
-    """Retry-After: seconds, or a date."""
+def _seconds(header: str | None, date: str | None = None) -> float | None:
+    """Retry-After: seconds, or a date by the clock of whoever answers, which its header Date tells."""
     if header is None:
         return None
     with suppress(ValueError):
         return max(float(int(header)), 0.0)
     with suppress(ValueError, TypeError):
-        return max((parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds(), 0.0)
+        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        return max((parsedate_to_datetime(header) - now).total_seconds(), 0.0)
     return None
 
 

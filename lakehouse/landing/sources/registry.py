@@ -2,22 +2,21 @@
 
     SourceSystem ─▶ extract(system, work) ─▶ Extraction: what has landed of each of its streams
 
-Here: one function a kind. Not here: how an API or a database is asked (`rest.py`, `database.py`), how what it delivers lands
-exactly once (`extract.py`), retries (the asset's policy).
+Here: one function a kind. Not here: how an API or a database is asked (`rest_streams.py`, `database.py`), how what it delivers
+lands exactly once (`extract.py`), retries (the asset's policy).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import singledispatch
 from pathlib import Path
-from shutil import copy
 from typing import Any
 
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.store.storage import LandedFile, Storage
-from lakehouse.landing.sources import database, rest
+from lakehouse.landing.sources import database, rest_streams
 from lakehouse.landing.sources.extract import Landed, cursor, land
 from lakehouse.landing.sources.window import Window
 from lakehouse.tables.spec import Database, RestApi, SourceSystem
@@ -87,42 +86,8 @@ def extract(system: SourceSystem, work: Work) -> Extraction:
 
 @extract.register
 def _rest(system: RestApi, work: Work) -> Extraction:
-    declared = work.declared.auth if isinstance(work.declared, RestApi) else None
-    found: dict[str, Landed] = {}
-    hits, asked_at, location = [], [], ""
-    for resource in system.resources:
-        api = rest.Api(
-            url=rest.below(plain(system.url), resource.path),
-            token=plain(system.auth.token) if system.auth is not None else "",
-            setting=work.setting,
-            token_setting=name_of(declared.token, "its token") if declared is not None else "",
-            since=resource.since,
-            name="sample" if work.sample else "",
-            request_seconds=system.request_seconds,
-            cache_seconds=0 if work.window else seconds(system.cache),
-        )
-        folder = system.folder(resource)
-        landed = work.storage.landed(folder)
-        cache = Path(work.cache, *([] if len(system.resources) == 1 else [resource.name]))
-        fetched = rest.fetch(api, cache, since=work.since(landed), deadline=work.deadline)
-        here = work.scratch(folder)  # the cache is outside what a session may read
-        staged = [str(copy(path, here)) for path in fetched.paths]
-        found[resource.name] = land(
-            work.session,
-            work.storage,
-            folder,
-            staged,
-            cursor_field=resource.cursor,
-            started=fetched.started,
-            landed=landed,
-            window=work.window,
-        )
-        hits.append(fetched.hit)
-        asked_at.append(fetched.started)
-        location = location or api.location
-    return Extraction(
-        streams=found, metadata={"source": location, "cache_hit": all(hits), "fetched_at": min(asked_at).isoformat()}
-    )
+    found, metadata = rest_streams.take(system, work)
+    return Extraction(streams=found, metadata=metadata)
 
 
 @extract.register
@@ -148,8 +113,3 @@ def _database(system: Database, work: Work) -> Extraction:
             window=work.window,
         )
     return Extraction(streams=found, metadata={"source": ", ".join(found)})
-
-
-def seconds(value: Any) -> float:
-    """A duration of a resolved declaration: a timedelta, or a setting in seconds."""
-    return float(value.total_seconds() if isinstance(value, timedelta) else value)

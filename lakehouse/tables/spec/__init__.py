@@ -16,7 +16,21 @@ from lakehouse.tables.spec.dialect import Csv
 from lakehouse.tables.spec.feed import CapturedFeed
 from lakehouse.tables.spec.job import Job
 from lakehouse.tables.spec.policies import Health, Retention, Subject
-from lakehouse.tables.spec.rest import Bearer, Resource, RestApi
+from lakehouse.tables.spec.rest import (
+    ApiKey,
+    Basic,
+    Bearer,
+    Cursor,
+    LinkHeader,
+    NextUrl,
+    OAuth2ClientCredentials,
+    Offset,
+    Pages,
+    Rate,
+    Resource,
+    RestApi,
+    Single,
+)
 from lakehouse.tables.spec.retry import Retry
 from lakehouse.tables.spec.rules import (
     Action,
@@ -71,10 +85,13 @@ __all__ = [
     "AirbyteConnector",
     "AirbyteServer",
     "AirbyteStream",
+    "ApiKey",
+    "Basic",
     "Bearer",
     "CapturedFeed",
     "Column",
     "Csv",
+    "Cursor",
     "Database",
     "DeltaSource",
     "Drift",
@@ -83,10 +100,16 @@ __all__ = [
     "Health",
     "InRange",
     "Job",
+    "LinkHeader",
+    "NextUrl",
+    "OAuth2ClientCredentials",
     "Observed",
+    "Offset",
     "OnChange",
     "OwnCheck",
+    "Pages",
     "PlainFiles",
+    "Rate",
     "References",
     "Resource",
     "RestApi",
@@ -95,6 +118,7 @@ __all__ = [
     "RowKind",
     "RowRule",
     "Setting",
+    "Single",
     "Source",
     "SourceSystem",
     "Subject",

@@ -11,7 +11,9 @@ import pytest
 from lakehouse.core.errors import DeclarationError, SourceDownError, SourceRefusedError
 from lakehouse.core.store import files
 from lakehouse.landing.sources import database, extract, rest
+from lakehouse.landing.sources.access import Access
 from lakehouse.landing.sources.extract import Landed
+from lakehouse.tables.spec import Bearer
 from lakehouse_tests.conftest import Lake
 from lakehouse_tests.landing.shop import Shop, serve
 
@@ -26,9 +28,9 @@ def orders(count, **fields):
     return [order(n, at=f"2024-01-{n % 28 + 1:02}T{n % 24:02}:00:00Z", **fields) for n in range(1, count + 1)]
 
 
-def api(url: str, **given) -> rest.Api:
+def api(url: str, *, token="", **given) -> rest.Api:
     settings = {"setting": "LAKEHOUSE_PEDIDOS_API_URL", "token_setting": "LAKEHOUSE_PEDIDOS_API_TOKEN"}
-    return rest.Api(url=url, **settings, **given)
+    return rest.Api(url=url, access=Access(Bearer(token), settings["token_setting"]), **settings, **given)
 
 
 def table(url: str, **given) -> database.SqlTable:
