@@ -9,11 +9,14 @@ from decimal import Decimal
 from typing import Any
 
 from lakehouse.core.errors import DeclarationError, install
+from lakehouse.landing.sources.bodies import as_text, looks_like
 from lakehouse.tables.spec.feed import Answered
 
 Record = Mapping[str, Any]
 #: The field of an element that is no object; its text says what was there.
 NO_RECORD = "no_record"
+#: Of a text that is not in Unicode; Latin-1's letters are a part of it.
+_LATIN = "cp1252"
 #: More fields are no fields: an object used as a map, which no table should follow.
 _FIELDS = 200
 
@@ -37,7 +40,7 @@ def records(body: bytes, *, form: Answered = "json", field: str = "") -> list[Re
 
 def _json(body: bytes, field: str) -> list[Record]:
     try:
-        answer = json.loads(_text(body), parse_float=Decimal, parse_constant=str)
+        answer = json.loads(as_text(body, declared=_LATIN), parse_float=Decimal, parse_constant=str)
     except RecursionError:
         raise ValueError("It is nested too deeply.") from None
     except ValueError as error:
@@ -48,14 +51,6 @@ def _json(body: bytes, field: str) -> list[Record]:
     if not listed:
         raise ValueError(f"Its list {field!r} is empty.")
     return [record if isinstance(record, dict) else {NO_RECORD: record} for record in listed]
-
-
-def _text(body: bytes) -> str:
-    """A body as text: in the Unicode form that it begins like, else in Windows-1252, of which Latin-1's letters are a part."""
-    try:
-        return body.decode(json.detect_encoding(body), "strict")
-    except UnicodeDecodeError:
-        return body.decode("cp1252", "replace") if b"\x00" not in body else body.decode("latin-1")
 
 
 def _gtfs_realtime(body: bytes, field: str) -> list[Record]:
@@ -74,7 +69,7 @@ def _gtfs_realtime(body: bytes, field: str) -> list[Record]:
     try:
         message.ParseFromString(body)
     except DecodeError as error:
-        raise ValueError(f"It is no FeedMessage of GTFS-Realtime, but {looks_like(body)} ({error}).") from None
+        raise ValueError(f"It is no FeedMessage of GTFS-Realtime ({looks_like(body)}; {error}).") from None
     found: list[Record] = [
         {
             "entity_id": entity.id,
@@ -117,20 +112,6 @@ def _shortest(value: float) -> str:
         if struct.unpack("f", struct.pack("f", float(text)))[0] == value:
             return text
     return repr(value)
-
-
-def looks_like(body: bytes) -> str:
-    """What a body is that was expected to be JSON, for a message."""
-    head = body.lstrip()[:512].lower()
-    if head.startswith((b"<!doctype html", b"<html")) or b"<html" in head:
-        return "HTML"
-    if head.startswith(b"<"):
-        return "XML"
-    if body[:2] == b"\x1f\x8b":
-        return "gzip that cannot be unpacked"
-    if body[:1] in (b"\n", b"\x0a", b"\x08", b"\x12") and any(byte < 9 for byte in body[:64]):
-        return "not JSON; it looks like protobuf"
-    return "no whole JSON"
 
 
 _READERS: Mapping[Answered, Callable[[bytes, str], list[Record]]] = {"json": _json, "gtfs_realtime": _gtfs_realtime}

@@ -9,7 +9,6 @@ What an answer means does not belong here, nor what happens to it.
 
 import re
 import time
-import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.core.errors import LakehouseError, SourceDownError, SourceRefusedError
+from lakehouse.landing.sources.bodies import unpacked
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -139,7 +139,7 @@ def fetch(url: str, *, setting: str, check: Callable[[bytes], object], cap: int,
             left = min(TRY_SECONDS, max(ends - time.monotonic(), 1.0))
             reply = ask(session, url, endpoint, seconds=left, silent=_SILENT_SECONDS, cap=cap, follow=True)
         at = time.time_ns() // 1_000_000
-        body = _unpacked(reply.body, cap=cap)
+        body = unpacked(reply.body, cap=cap)
         try:
             check(body)
         except ValueError as error:
@@ -167,18 +167,6 @@ def fetch(url: str, *, setting: str, check: Callable[[bytes], object], cap: int,
 def _asked(state: "RetryCallState") -> float:
     error = state.outcome.exception() if state.outcome is not None else None
     return error.after or 0.0 if isinstance(error, SourceDownError) else 0.0
-
-
-def _unpacked(body: bytes, *, cap: int) -> bytes:
-    """A body without the gzip around it that no header told of; one that is none, or larger than `cap`, is as it was."""
-    if body[:2] != b"\x1f\x8b":
-        return body
-    unpacking = zlib.decompressobj(wbits=31)
-    try:
-        found = unpacking.decompress(body, cap + 1)
-    except zlib.error:
-        return body
-    return found if unpacking.eof and len(found) <= cap else body
 
 
 def _check_status(endpoint: Endpoint, reply: Any) -> None:

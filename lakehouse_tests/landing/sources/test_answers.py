@@ -65,7 +65,7 @@ def test_a_body_that_is_no_feed_of_gtfs_realtime_is_told(body, reason):
         (b"<?xml version='1.0'?><veiculos/>", "XML"),
         (b" <!DOCTYPE html><html>", "HTML"),
         (gzip.compress(b"{}")[:-3], "gzip"),
-        (b"service unavailable", "no whole JSON"),
+        (b"service unavailable", "not JSON"),
     ],
 )
 def test_a_body_that_is_no_json_is_told_by_what_it_looks_like(body, reason):

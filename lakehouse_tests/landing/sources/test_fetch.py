@@ -168,9 +168,9 @@ def test_what_people_see_of_an_address(source):
 
 def test_gzip_that_no_header_tells_of_is_unpacked_and_what_is_none_or_too_large_is_not():
     assert Source(reply(body=gzip.compress(b"whole"))).fetch().body == b"whole"
-    assert module._unpacked(b"\x1f\x8bno", cap=10) == b"\x1f\x8bno"
+    assert module.unpacked(b"\x1f\x8bno", cap=10) == b"\x1f\x8bno"
     large = gzip.compress(b"x" * 1_000)
-    assert module._unpacked(large, cap=999) == large and module._unpacked(large, cap=1_000) == b"x" * 1_000
+    assert module.unpacked(large, cap=999) == large and module.unpacked(large, cap=1_000) == b"x" * 1_000
 
 
 def test_a_rest_that_is_asked_for_is_waited_and_one_that_is_longer_than_the_minute_ends_it():
