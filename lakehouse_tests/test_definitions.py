@@ -26,6 +26,8 @@ from lakehouse.tables.vendas import VENDAS
 
 PROJECT = project_folder()
 PACKAGE = PROJECT / "lakehouse"
+#: Tables whose freshness their events decide (docs/decisions/0078).
+BY_EVENTS = {dg.AssetKey(spec.silver.key) for spec in ALL if spec.health.max_event_age is not None}
 HEAVY = (
     *("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit"),
     *("dagster_mlflow", "dagster_airbyte", "skops", "holidays"),
@@ -225,17 +227,22 @@ def test_every_check_blocks_and_states_what_it_is_about(graph):
         assert all(check.description for check in described), spec.name
 
 
-def test_every_silver_table_states_how_old_it_may_be(graph):
+def test_every_silver_table_states_how_old_it_may_be_once(graph):
+    assert BY_EVENTS  # one at least is declared
     for spec in ALL:
         policy = graph.get(dg.AssetKey(spec.silver.key)).freshness_policy
+        if spec.health.max_event_age is not None:
+            assert policy is None, spec.name  # its events decide: a policy could report otherwise
+            continue
         window = policy.fail_window.to_timedelta()
         assert window == spec.freshness or spec.freshness is None, spec.name
 
 
 def test_everything_that_is_made_states_how_old_it_may_be(graph):
-    for key in graph.materializable_asset_keys:
+    by_runs = graph.materializable_asset_keys - BY_EVENTS
+    for key in by_runs:
         assert graph.get(key).freshness_policy is not None, key
-    windows = {key: graph.get(key).freshness_policy.fail_window.to_timedelta() for key in graph.materializable_asset_keys}
+    windows = {key: graph.get(key).freshness_policy.fail_window.to_timedelta() for key in by_runs}
     assert windows[dg.AssetKey(["gold", "vendas_diarias"])] == windows[dg.AssetKey(["bronze", "vendas"])]
     assert windows[dg.AssetKey(["gold", "slo_jobs"])] < windows[dg.AssetKey(["gold", "vendas_diarias"])]
 

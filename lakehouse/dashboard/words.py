@@ -43,6 +43,7 @@ _LENGTH = r"[\d,.]+ (?:days|h \d+ min|h|min \d+ s|min|s)"
 _PROBLEMS = (
     (rf"the newest (\w+) is ({_LENGTH}) old, allowed are ({_LENGTH})", r"o \1 mais novo tem \2; o limite é \3"),
     (rf"the newest (\w+) is ({_LENGTH}) ahead of this clock", r"o \1 mais novo está \2 à frente deste relógio"),
+    (r"no run made it within its freshness policy", r"nenhuma execução a fez no prazo que o Dagster cobra"),
     (r"no file says how new (\w+) is", r"nenhum arquivo diz quão novo é \1"),
     (rf"the last commit was ({_LENGTH}) ago, allowed are ({_LENGTH})", r"o último commit foi há \1; o limite é \2"),
     (rf"the last commit is ({_LENGTH}) ahead of this clock", r"o último commit está \1 à frente deste relógio"),
@@ -96,6 +97,11 @@ def percent(share: float | None, decimals: int = 1) -> str:
 def sla(met: bool | None) -> str:
     """Whether a run ended in time; a dash where nothing is promised."""
     return page.DASH if met is None else "cumprido" if met else "perdido"
+
+
+def fresh(stale: bool | None) -> str:
+    """Whether a table is as fresh as it has to be; a dash where nothing decides on it."""
+    return page.DASH if stale is None else "atrasada" if stale else "em dia"
 
 
 def named(words: dict[str, str], value: str | None) -> str:

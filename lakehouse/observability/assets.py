@@ -17,6 +17,7 @@ import dagster as dg
 
 from lakehouse.core.names import TableRef
 from lakehouse.observability.watch import JobSla
+from lakehouse.runtime.dagster_private import overdue
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, failures
 from lakehouse.settings import Settings
@@ -81,6 +82,8 @@ def _table_health(settings: Settings, specs: Sequence[TableSpec], surroundings: 
         at = datetime.now(UTC)
         wanted = table_health.targets(lake.storage, specs, surroundings.tables)
         found = table_health.measure_all(thresholds.bounded(wanted, routing.in_force(lake.storage)), now=at)
+        late = overdue(context.instance, [target.ref.key for target in wanted])
+        found = [table_health.with_policy(one, late.get(f"{one.layer}/{one.table}")) for one in found]
         rows = [measured.row(at=at, run_id=context.run.run_id) for measured in found]
         with failures():
             version = outbox.record(lake.storage, table_health.HEALTH_TABLE, columns=table_health.COLUMNS, rows=rows)
@@ -90,7 +93,7 @@ def _table_health(settings: Settings, specs: Sequence[TableSpec], surroundings: 
                 passed=measured.outcome in ("ok", "absent"),
                 severity=_ERROR if measured.outcome in ("broken", "unknown") else dg.AssetCheckSeverity.WARN,
                 description=measured.problems or None,
-                metadata={"stale": True} if measured.stale else None,
+                metadata={"stale": True} if measured.stale and table_health.OVERDUE not in measured.problems else None,
             )
             for measured in found
         ]

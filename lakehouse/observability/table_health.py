@@ -29,6 +29,7 @@ COLUMNS = {
     "table": "string",
     "outcome": "string",
     "problems": "string",
+    "stale": "boolean",
     "version": "bigint",
     "committed_at": "timestamp",
     "commit_age_seconds": "double",
@@ -49,6 +50,7 @@ PATIENCE = 30.0
 #: A clock that is ahead by more makes an age of less than nothing: it is reported, and counts as fresh.
 _SKEW = timedelta(minutes=5)
 _MANY = 50
+OVERDUE = "no run made it within its freshness policy"
 #: For how long a table is reported that goes on without what a power cut had torn.
 _TOLD = timedelta(days=7)
 
@@ -72,13 +74,13 @@ class Target:
 @dataclass(frozen=True)
 class Measured:
     """What was found of one table. `outcome`: `ok`, `unhealthy` (a bound is broken), `broken` (it cannot be read), `absent`
-    (not materialised yet), `unknown` (no answer in time)."""
+    (not materialised yet), `unknown` (no answer in time). `stale` is None where nothing decides on its freshness."""
 
     layer: str
     table: str
     outcome: str
     problems: str = ""
-    stale: bool = False
+    stale: bool | None = None
     torn: str = ""
     version: int | None = None
     committed_at: datetime | None = None
@@ -172,13 +174,14 @@ def _figures(target: Target, snapshot: Snapshot, *, now: datetime) -> Measured:
 
 
 def _assess(found: Measured, bounds: Health) -> Measured:
-    problems, stale = [], False
+    problems: list[str] = []
+    stale: bool | None = None
     if bounds.max_event_age is not None and found.rows:
         age = timedelta(seconds=found.event_age_seconds) if found.event_age_seconds is not None else None
+        stale = None if age is None else age > bounds.max_event_age
         if age is None:
             problems.append(f"no file says how new {bounds.event_time} is")
         elif age > bounds.max_event_age:
-            stale = True
             problems.append(f"the newest {bounds.event_time} is {span(age)} old, allowed are {span(bounds.max_event_age)}")
         elif age < -_SKEW:
             problems.append(f"the newest {bounds.event_time} is {span(-age)} ahead of this clock")
@@ -197,6 +200,22 @@ def _assess(found: Measured, bounds: Health) -> Measured:
     if found.torn:
         problems.append(found.torn)
     return replace(found, outcome="unhealthy" if problems else "ok", problems="; ".join(problems), stale=stale)
+
+
+def with_policy(found: Measured, overdue: bool | None) -> Measured:
+    """What was found of a table, with what Dagster reports of its freshness policy. Where an age of events is declared there is
+    no policy; where only the routing's file gives one, both count.
+
+    Args:
+        overdue: whether the newest materialisation is older than the policy allows; None where no policy decides.
+    """
+    if overdue is None:
+        return found
+    found = replace(found, stale=bool(found.stale) or overdue)
+    if not overdue:
+        return found
+    problems = "; ".join([*filter(None, [found.problems]), OVERDUE])
+    return replace(found, problems=problems, outcome="unhealthy" if found.outcome in ("ok", "absent") else found.outcome)
 
 
 def is_small(size: int, file_mb: int) -> bool:

@@ -7,7 +7,7 @@ when it does, and one that finds a private name in any other module of the packa
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -120,6 +120,16 @@ def event_of(stored: str) -> "dg.EventLogEntry":
     from dagster._serdes import deserialize_value
 
     return deserialize_value(stored, dg.EventLogEntry)
+
+
+def overdue(instance: "dg.DagsterInstance", keys: Iterable[Sequence[str]]) -> dict[str, bool]:
+    """Whether assets, by name, are older than their freshness policy allows, as the daemon reported last; without those of which
+    it reports nothing. No public call tells what came of a policy."""
+    import dagster as dg
+
+    found = instance.get_freshness_state_records([dg.AssetKey(list(key)) for key in keys])
+    states = {key.to_user_string(): record.freshness_state.value for key, record in found.items()}
+    return {key: state == "FAIL" for key, state in states.items() if state in ("PASS", "WARN", "FAIL")}
 
 
 def runs_table() -> Any:

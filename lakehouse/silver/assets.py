@@ -46,7 +46,6 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
         deps=[*(part.bronze.key for part in spec.parts), *(ref.key for ref in spec.referred)],
         check_specs=check_specs(spec.silver.key, rules),
         code_version=code_version(of_silver(spec), transforms.code(spec.transform) if spec.transform is not None else ""),
-        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=spec.freshness) if spec.freshness else None,
         **arguments,
     )
     def silver(context: dg.AssetExecutionContext, lake: LakeResource, request: TableRequest) -> Iterator[Any]:

@@ -234,13 +234,14 @@ def test_what_is_wrong_with_a_table_is_reported_in_portuguese(english, portugues
 
 
 def test_every_problem_that_is_measured_has_portuguese_words():
-    from lakehouse.observability.table_health import Measured, _assess
+    from lakehouse.observability.table_health import OVERDUE, Measured, _assess
     from lakehouse.tables.spec import Health
 
     bounds = Health(event_time="em", max_event_age=timedelta(hours=1), max_commit_age=timedelta(hours=1))
     base = {"layer": "silver", "table": "t", "outcome": "ok", "rows": 1, "quarantine_share": 0.5, "log_length": 900}
     many = {**base, "files": 100, "small_files": 99, "event_age_seconds": 9e6, "commit_age_seconds": 9e6}
     ahead = {**base, "files": 9000, "small_files": 9, "event_age_seconds": -9e3, "commit_age_seconds": -9e3}
+    assert words.problems(OVERDUE) != OVERDUE
     for figures in (many, ahead, {**base, "event_age_seconds": None}):
         text = words.problems(_assess(Measured(**figures), bounds).problems)
         assert not re.search(r"\b(the|of|are|is|old|ago|allowed)\b", text), text

@@ -215,6 +215,23 @@ def test_runs_are_found_by_the_first_characters_of_their_id(instance):
     assert [row.run_id for row in found] == [result.run_id]
 
 
+def test_what_came_of_a_freshness_policy_is_the_newest_state_that_the_daemon_stored(instance):
+    from dagster._core.definitions.freshness import FreshnessState, FreshnessStateChange
+
+    key, asked = dg.AssetKey(["silver", "vendas"]), [["silver", "vendas"], ["silver", "other"]]
+    assert private.overdue(instance, asked) == {}
+    states = (("FAIL", {"silver/vendas": True}), ("PASS", {"silver/vendas": False}), ("NOT_APPLICABLE", {}), ("UNKNOWN", {}))
+    for name, expected in states:
+        change = FreshnessStateChange(
+            key=key,
+            new_state=FreshnessState(name),
+            previous_state=FreshnessState.UNKNOWN,
+            state_change_timestamp=datetime.now(UTC).timestamp(),
+        )
+        instance._report_runless_asset_event(change)
+        assert private.overdue(instance, asked) == expected
+
+
 # --- schedules and sensors ---------------------------------------------------------------------------------------------
 
 

@@ -97,10 +97,11 @@ def _failed(rows: list[Row]) -> page.Table:
 def _tables(rows: list[Row]) -> page.Table:
     return page.Table(
         title="Frescor das tabelas",
-        columns=("Tabela", "Estado", "Evento mais novo", "Último commit", "O que há"),
+        columns=("Tabela", "Frescor", "Saúde", "Evento mais novo", "Último commit", "O que há"),
         rows=[
             (
                 f"{page.text(row['layer'])}/{page.text(row['table'])}",
+                words.fresh(row.get("stale")),
                 words.named(words.HEALTH, row["outcome"]),
                 words.instant(row["newest_event_at"]),
                 words.ago(row["committed_at"]),
