@@ -3,19 +3,26 @@ these count. What ended since is apart: figures and rows are of one moment.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import narwhals as nw
 
 from lakehouse.core.names import TableRef
-from lakehouse.dashboard.overview import RUN, runs_since
-from lakehouse.dashboard.reading import Lake, Row
+from lakehouse.dashboard.reading import Lake, Row, since
+from lakehouse.observability import outcome
+from lakehouse.observability.metrics import COLUMNS, METRICS_TABLE
 
+RUN = (
+    *("run_id", "job", "requested_at", "started_at", "finished_at", "duration_seconds"),
+    *("outcome", "delivery", "retries", "rows", "sla_met"),
+)
 SLO_TABLE = TableRef("gold", "slo_jobs")
 #: The windows of `gold/slo_jobs`, and what the page calls them.
 WINDOWS = {"24h": ("24 horas", timedelta(hours=24)), "7d": ("7 dias", timedelta(days=7)), "30d": ("30 dias", timedelta(days=30))}
 #: So many runs are shown, the newest.
 MOST = 500
+_BEGINNING = datetime.fromtimestamp(0, tz=UTC)
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,11 @@ class Executions:
     total: int
     levels: list[Row]
     newer: list[Row]
+
+    @property
+    def failures(self) -> int | None:
+        """Runs of the window that are not good, as gold/slo_jobs counts them; None before its first run."""
+        return sum(row["failures"] for row in self.levels) if self.levels else None
 
 
 def read(lake: Lake, window: str, jobs: tuple[str, ...] = (), outcomes: tuple[str, ...] = ()) -> Executions:
@@ -65,3 +77,24 @@ def read(lake: Lake, window: str, jobs: tuple[str, ...] = (), outcomes: tuple[st
         for part in (within, frame.filter(nw.col("finished_at") > until))
     )
     return Executions(until, known, runs, lake.session.count(within), levels, newer)
+
+
+def is_bad(run: Row) -> bool:
+    """Whether a run delivered less than it should, or later than its SLA allows."""
+    return run["delivery"] in outcome.BAD or run["sla_met"] is False
+
+
+def runs_since(lake: Lake, after: datetime = _BEGINNING) -> "nw.LazyFrame[Any] | None":
+    """The runs that finished after an instant, as gold/slo_jobs counts them; None when none was ever measured.
+
+    `delivery` is what counts: of a row of a release before there was one, what its status says.
+    """
+    table = lake.opened(METRICS_TABLE)
+    if table is None or not table.files:
+        return None
+    frame = lake.session.read(table.paths(since(table, "finished_at", after)), COLUMNS)
+    by_status = nw.lit(None, nw.String)
+    for status, delivery in outcome.BY_STATUS.items():
+        by_status = nw.when(nw.col("outcome") == status).then(nw.lit(delivery)).otherwise(by_status)
+    frame = frame.with_columns(nw.coalesce(nw.col("delivery"), by_status).alias("delivery"))
+    return frame.filter((nw.col("kind") == "run") & (nw.col("finished_at") > after))

@@ -1,26 +1,24 @@
-"""The query of *Visão geral*: what ran, what failed, how fresh the tables are, whether the ledger adds up, what is open."""
+"""The query of *Visão geral*: what ran, what failed, how fresh the tables are, whether the ledger adds up, what is open.
+
+What failed within 24 hours is the query of *Execuções*: both pages end at the same moment, with the same figures.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import narwhals as nw
 
-from lakehouse.dashboard.reading import Lake, Row, since
+from lakehouse.dashboard import executions
+from lakehouse.dashboard.executions import RUN, Executions, runs_since
+from lakehouse.dashboard.reading import Lake, Row
 from lakehouse.observability import outbox, outcome
-from lakehouse.observability.metrics import COLUMNS, METRICS_TABLE
 from lakehouse.observability.notifier import INCIDENTS_TABLE, load
 from lakehouse.observability.services import SERVICES_TABLE
 from lakehouse.observability.table_health import HEALTH_TABLE
 from lakehouse.reports.vendas import ledger_of
 
-RUN = (
-    *("run_id", "job", "requested_at", "started_at", "finished_at", "duration_seconds"),
-    *("outcome", "delivery", "retries", "rows", "sla_met"),
-)
 #: A job that did not run for so long is not shown.
 _LOOK_BACK = timedelta(days=30)
-_BEGINNING = datetime.fromtimestamp(0, tz=UTC)
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Overview:
 
     Attributes:
         last_runs: the newest run of every job of the last 30 days, by name.
-        failed: runs of the last 24 hours that are not good, as gold/slo_jobs counts them, newest first.
+        day: the 24 hours of *Execuções*, with the runs of it that are not good; what ended since is apart there too.
         tables: the last measurement of silver and gold.
         services: the last measurement of services.
         ledger: layer, table, in_rows, written, deduplicated, deleted, quarantined, balanced.
@@ -37,7 +35,7 @@ class Overview:
     """
 
     last_runs: list[Row]
-    failed: list[Row]
+    day: Executions
     tables: list[Row]
     services: list[Row]
     ledger: list[Row]
@@ -51,7 +49,7 @@ def read(lake: Lake) -> Overview:
     health = outbox.newest(lake.session, lake.storage, HEALTH_TABLE)
     return Overview(
         last_runs=runs,
-        failed=_failed(lake),
+        day=executions.read(lake, "24h", outcomes=outcome.BAD),
         tables=sorted(
             (row for row in health if row["layer"] in ("silver", "gold")),
             key=lambda row: (row["layer"] != "silver", row["table"]),
@@ -62,27 +60,6 @@ def read(lake: Lake) -> Overview:
     )
 
 
-def is_bad(run: Row) -> bool:
-    """Whether a run delivered less than it should, or later than its SLA allows."""
-    return run["delivery"] in outcome.BAD or run["sla_met"] is False
-
-
-def runs_since(lake: Lake, after: datetime = _BEGINNING) -> "nw.LazyFrame[Any] | None":
-    """The runs that finished after an instant, as gold/slo_jobs counts them; None when none was ever measured.
-
-    `delivery` is what counts: of a row of a release before there was one, what its status says.
-    """
-    table = lake.opened(METRICS_TABLE)
-    if table is None or not table.files:
-        return None
-    frame = lake.session.read(table.paths(since(table, "finished_at", after)), COLUMNS)
-    by_status = nw.lit(None, nw.String)
-    for status, delivery in outcome.BY_STATUS.items():
-        by_status = nw.when(nw.col("outcome") == status).then(nw.lit(delivery)).otherwise(by_status)
-    frame = frame.with_columns(nw.coalesce(nw.col("delivery"), by_status).alias("delivery"))
-    return frame.filter((nw.col("kind") == "run") & (nw.col("finished_at") > after))
-
-
 def _last_runs(lake: Lake) -> list[Row]:
     frame = runs_since(lake, datetime.now(UTC) - _LOOK_BACK)
     if frame is None:
@@ -90,10 +67,3 @@ def _last_runs(lake: Lake) -> list[Row]:
     newest = frame.group_by("job").agg(nw.col("finished_at").max().alias("last"))
     last = frame.join(newest, left_on=["job", "finished_at"], right_on=["job", "last"]).sort("job")
     return list({row["job"]: row for row in lake.select(last, *RUN)}.values())
-
-
-def _failed(lake: Lake) -> list[Row]:
-    frame = runs_since(lake, datetime.now(UTC) - timedelta(hours=24))
-    if frame is None:
-        return []
-    return lake.select(frame.filter(nw.col("delivery").is_in(list(outcome.BAD))).sort("finished_at", descending=True), *RUN)

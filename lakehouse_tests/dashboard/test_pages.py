@@ -161,7 +161,8 @@ def test_the_overview_has_the_newest_run_of_each_job_and_what_failed(ask):
     assert {row["job"]: row["outcome"] for row in found.last_runs} == {
         "pedidos": "failure", "medallion_etl": "success", HOSTILE: "success", "antigo": "success",
     }  # fmt: skip
-    assert [row["run_id"] for row in found.failed] == ["run-0001"]
+    assert [row["run_id"] for row in found.day.runs] == ["run-0001"]
+    assert (found.day.until, found.day.failures) == (NOW, 1)
     assert sorted(found.incidents) == ["check:silver/vendas:x", "run_failure:pedidos"]
     assert all(row["balanced"] for row in found.ledger)
 
@@ -250,5 +251,5 @@ def test_every_problem_that_is_measured_has_portuguese_words():
 def test_what_the_dashboard_reads_is_where_the_project_has_it():
     from lakehouse.observability import metrics
 
-    assert overview.METRICS_TABLE == metrics.METRICS_TABLE
-    assert set(overview.RUN) <= set(metrics.COLUMNS)
+    assert executions.METRICS_TABLE == metrics.METRICS_TABLE
+    assert set(executions.RUN) <= set(metrics.COLUMNS)

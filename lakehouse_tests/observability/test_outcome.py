@@ -196,4 +196,7 @@ def test_dashboard_health_prometheus_and_the_mart_report_the_same_of_a_history(t
         assert f'lakehouse_job_failures{{job="{job}",time_window="24h"}} {float(bad)}' in scraped
         assert f'lakehouse_job_runs{{job="{job}",time_window="24h"}} {float(len(kinds))}' in scraped
     assert [row["delivery"] for row in shown["pedidos"].newer] == ["failed"]  # shown, and apart
-    assert len(first.failed) == 1 + sum(level["failures"] for found in shown.values() for level in found.levels)
+    # Both pages end at the same moment, with the same failures.
+    assert {found.until for found in shown.values()} == {first.day.until}
+    assert first.day.failures == len(first.day.runs) == sum(found.failures for found in shown.values())
+    assert [(row["job"], row["delivery"]) for row in first.day.newer] == [("pedidos", "failed")]

@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from lakehouse.dashboard import executions, markup, overview, words
+from lakehouse.dashboard import executions, markup, words
 from lakehouse.dashboard.executions import Executions
 from lakehouse.dashboard.pages import show
 from lakehouse.dashboard.reading import Row
@@ -67,7 +67,7 @@ def _totals(found: Executions) -> list[tuple[str, str, str]]:
     return [
         ("Execuções", page.number(found.total), "com estes filtros"),
         ("Taxa de sucesso", words.percent(good / (good + bad) if good + bad else None), f"de {page.number(runs)} execuções"),
-        ("Falhas", page.number(bad) if found.levels else page.DASH, ""),
+        ("Falhas", page.number(found.failures), ""),
         ("SLA perdidos", page.number(missed) if found.levels else page.DASH, f"de {page.number(with_sla)} com SLA"),
     ]
 
@@ -123,7 +123,7 @@ def _history(title: str, rows: list[Row]) -> page.Table:
             for row in rows
         ],
         numeric=frozenset({3, 5, 6}),
-        alarm=frozenset(n for n, row in enumerate(rows) if overview.is_bad(row)),
+        alarm=frozenset(n for n, row in enumerate(rows) if executions.is_bad(row)),
     )
 
 

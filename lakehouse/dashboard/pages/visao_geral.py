@@ -1,6 +1,6 @@
 """*Visão geral*: one look at what ran, what failed, how fresh the tables are and whether the records add up."""
 
-from lakehouse.dashboard import overview, words
+from lakehouse.dashboard import executions, overview, words
 from lakehouse.dashboard.overview import Overview
 from lakehouse.dashboard.pages import show
 from lakehouse.dashboard.reading import Row
@@ -23,8 +23,11 @@ def _parts() -> None:
         show.empty("Nenhuma execução foi medida ainda.", "make run")
     else:
         show.table(_runs(found.last_runs))
-    if found.failed:
-        show.table(_failed(found.failed))
+    day = found.day
+    if day.runs:
+        show.table(_failed(f"O que não foi entregue em 24 horas, até {words.instant(day.until)}", day.runs))
+    if day.newer:
+        show.table(_failed("O que não foi entregue depois disso", day.newer))
     if found.tables:
         show.table(_tables(found.tables))
     else:
@@ -39,10 +42,9 @@ def _totals(found: Overview) -> list[tuple[str, str, str]]:
     wrong = sum(row["outcome"] in _WRONG for row in there)
     unbalanced = sum(not row["balanced"] for row in found.ledger)
     down = sum(not row["healthy"] for row in found.services)
-    newest = max((row["finished_at"] for row in found.last_runs), default=None)
     measured = max((row["measured_at"] for row in found.tables), default=None)
     return [
-        ("Falhas em 24 horas", page.number(len(found.failed)), f"última execução {words.ago(newest)}"),
+        ("Falhas em 24 horas", page.number(found.day.failures), f"até {words.instant(found.day.until)}"),
         ("Incidentes abertos", page.number(len(found.incidents)), "ver Alertas"),
         ("Tabelas em ordem", f"{len(there) - wrong} de {len(there)}" if there else page.DASH, f"medidas {words.ago(measured)}"),
         ("Livro-razão", "não fecha" if unbalanced else "fecha" if found.ledger else page.DASH, f"{len(found.ledger)} tabelas"),
@@ -71,13 +73,13 @@ def _runs(rows: list[Row]) -> page.Table:
             for row in rows
         ],
         numeric=frozenset({4, 6}),
-        alarm=frozenset(n for n, row in enumerate(rows) if overview.is_bad(row)),
+        alarm=frozenset(n for n, row in enumerate(rows) if executions.is_bad(row)),
     )
 
 
-def _failed(rows: list[Row]) -> page.Table:
+def _failed(title: str, rows: list[Row]) -> page.Table:
     return page.Table(
-        title="O que não foi entregue nas últimas 24 horas",
+        title=title,
         columns=("Job", "Resultado", "Terminou", "Duração", "Execução"),
         rows=[
             (
