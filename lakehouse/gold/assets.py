@@ -37,6 +37,7 @@ from lakehouse.runtime.steps import RETRY, check_results, failures, standing_fin
 from lakehouse.tables import parts
 
 T = TypeVar("T")
+_COLUMN_LINEAGE = "dagster/column_lineage"
 _LINEAGE: dict[tuple[str, str], dg.TableColumnLineage] = {}
 
 
@@ -95,6 +96,7 @@ class _Build:
         versions = {ref: snapshot.version for ref, snapshot in sources.items()}
         self.ids = {ref: snapshot.id for ref, snapshot in sources.items()}
         self.batches = {ref: increments.batch_of(ref, snapshot) for ref, snapshot in sources.items()}
+        self.reported = self.context.instance.get_asset_records([mart.spec.key for mart in wanted])
         stale = []
         for mart in wanted:
             if self._is_current(mart, published[mart.unique_id], versions):
@@ -192,7 +194,16 @@ class _Build:
             Unchanged(published.version),
             output_name=mart.spec.key.to_python_identifier(),
             data_version=dg.DataVersion(str(published.version)),
+            metadata={"unique_id": mart.unique_id, **self._last_lineage(mart)},
         )
+
+    def _last_lineage(self, mart: Mart) -> dict[str, Any]:
+        """The column lineage as it was reported last: it is found in the SQL that dbt compiles, and dbt is not run."""
+        events = [
+            record.asset_entry.last_materialization for record in self.reported if record.asset_entry.asset_key == mart.spec.key
+        ]
+        last = events[0].asset_materialization if events and events[0] is not None else None
+        return {name: value for name, value in last.metadata.items() if name == _COLUMN_LINEAGE} if last is not None else {}
 
     def _dbt(
         self,
@@ -281,7 +292,7 @@ class _Build:
             metadata={
                 "dbt_seconds": round(results[mart.unique_id].execution_time, 3),
                 "unique_id": mart.unique_id,
-                "dagster/column_lineage": _lineage(mart, results, self.manifest),
+                _COLUMN_LINEAGE: _lineage(mart, results, self.manifest),
             },
         )
 

@@ -8,7 +8,8 @@ and gets a lazy frame for each input; `AssetIn(metadata={"version": 3})` reads a
 and asset names the engine that reads and writes where it is not to be the lake's (`{"engine": "spark"}`).
 
 The commit carries run, asset, code version and the versions of the inputs (of a Write: those that were loaded here); the
-materialisation carries what was measured.
+materialisation carries what was measured. Where there was nothing to do, it carries what the newest commit reports: a page of
+Dagster shows the newest materialisation alone, and is not to be empty after a run without work.
 """
 
 import time
@@ -22,6 +23,7 @@ import dagster as dg
 from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import Snapshot, open_existing, require_table
 from lakehouse.core.table.staging import Write, stage_write
 from lakehouse.core.table.transaction import Committed, Transaction, commit_staged, redo_on_conflict
@@ -93,7 +95,8 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             found = open_existing(storage.uri(ref), version=obj.version)
             if found is not None:
                 found.check()
-            return {"nothing_to_do": True, **describe(found), **obj.metadata}
+            last = _reported(found.provenance) if found is not None else {}
+            return {"nothing_to_do": True, **describe(found), **last, **obj.metadata}
         if isinstance(obj, Write):
             write = obj
 
@@ -110,9 +113,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
             "files_removed": len(transaction.remove),
             "commit_seconds": round(time.monotonic() - started, 3),
         }
-        made = replace(transaction.provenance, findings={}, inputs={}, input_ids={}, run_id="", asset="", code_version="")
-        inputs = dict(transaction.provenance.inputs)
-        return {**describe(snapshot), **added, **_numbers(made.written()), **({"inputs": inputs} if inputs else {})}
+        return {**describe(snapshot), **added, **_reported(transaction.provenance)}
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         self._open = ExitStack()
@@ -152,6 +153,13 @@ def describe(snapshot: Snapshot | None) -> dict[str, Any]:
         "bytes": snapshot.bytes,
         "files": len(snapshot.files),
     }
+
+
+def _reported(made: Provenance) -> dict[str, Any]:
+    """What a commit reports of itself beside what Dagster and the checks know: its figures, facts and inputs."""
+    inputs = dict(made.inputs)
+    own = replace(made, findings={}, inputs={}, input_ids={}, run_id="", asset="", code_version="")
+    return {**_numbers(own.written()), **({"inputs": inputs} if inputs else {})}
 
 
 def _numbers(figures: Mapping[str, str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
 
     rules = declared_rules(spec)
     names = [name for name, _ in rules]
-    arguments = asset_arguments(spec, "silver")
+    arguments, lineage = asset_arguments(spec, "silver"), {"dagster/column_lineage": _lineage(spec)}
 
     @dg.asset(
         key=spec.silver.key,
@@ -72,6 +72,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                     yield dg.Output(
                         Unchanged(refresh.version, {NEVER_DELIVERED: empty} if empty else {}),
                         data_version=dg.DataVersion(str(refresh.version)),
+                        metadata=lineage,
                     )
                 return
             yield from check_results(spec.silver.key, refresh.findings)
@@ -85,7 +86,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 yield dg.Output(
                     transaction,
                     data_version=dg.DataVersion(str(refresh.version + 1)),
-                    metadata={"dagster/column_lineage": _lineage(spec)},
+                    metadata=lineage,
                 )
             committed = finalise(session, storage, target, log=context.log.info)
             if committed is not None and not elsewhere:

@@ -55,15 +55,15 @@ class Lake:
         with duckdb_session(memory_limit="500MB", spill=str(self.root / ".spill"), folders=[str(self.root)]) as session:
             commit_staged(stage_write(session, str(self.root / "silver" / spec.silver_name), write))
 
-    def run(self, *marts: str, dbt: Path | None = None) -> dg.ExecuteInProcessResult:
-        """Materialise gold, or only some marts, with the project's dbt or with a copy of it."""
+    def run(self, *marts: str, dbt: Path | None = None, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
+        """Materialise gold, or only some marts, with the project's dbt or with a copy of it, on an instance of its own."""
         keys = [dg.AssetKey(["gold", mart]) for mart in marts or sorted(MARTS)]
-        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
+        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as own:
             warnings.simplefilter("ignore")
             if dbt is not None:
                 patch.setattr(project, "project_dir", lambda: dbt)
             job = build_defs(Settings(root=str(self.root))).resolve_implicit_global_asset_job_def()
-            return job.execute_in_process(instance=instance, asset_selection=keys, raise_on_error=False)
+            return job.execute_in_process(instance=instance or own, asset_selection=keys, raise_on_error=False)
 
     def rows(self, mart: str) -> list[dict]:
         return DeltaTable(str(self.root / "gold" / mart)).to_pyarrow_table().to_pylist()
@@ -230,6 +230,23 @@ def test_a_mart_asked_for_alone_is_replaced_whole_by_one_dbt_run_and_states_what
 
     assert published(lake.run()) == MARTS - {"vendas_diarias"}  # it is current, the others see the same silver
     assert len(calls) == 2
+
+
+def test_a_mart_that_is_current_shows_the_lineage_and_figures_of_the_run_that_made_it(lake):
+    lake.silver(VENDAS, [sale(9, created_date="2025-01-01")])
+
+    def reported(instance: dg.DagsterInstance) -> dict:
+        (event,) = lake.run("vendas_diarias", instance=instance).get_asset_materialization_events()
+        return {name: value.value for name, value in event.materialization.metadata.items()}
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        made, once, again = (reported(instance) for _ in range(3))
+    of_the_run = {"rows_written", "files_added", "files_removed", "commit_seconds", "dbt_seconds"}
+    assert made["dagster/column_lineage"].deps_by_column["receita"]
+    for idle in (once, again):
+        assert idle == {**{name: value for name, value in made.items() if name not in of_the_run}, "nothing_to_do": True}
+    with dg.DagsterInstance.ephemeral() as forgetful:  # whose history is gone
+        assert "dagster/column_lineage" not in reported(forgetful)
 
 
 # --- failing tests and models ----------------------------------------------------------------------------------------

@@ -223,6 +223,8 @@ def test_nothing_to_do_is_told_and_no_version_advances(tables):
     before = _listing(tables.uri("t"))
     told = metadata(tables.run(same))
     assert (told["nothing_to_do"], told["checked"], told["dagster/row_count"], told["delta_version"]) == (True, 5, 1, 1)
+    assert told["operation"] == "append"  # as the newest commit reports
+    assert {column.name: column.type for column in told["dagster/column_schema"].columns} == COLUMNS
     assert _listing(tables.uri("t")) == before
 
 
