@@ -17,6 +17,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
 from lakehouse.landing.assets import feeds
 from lakehouse.landing.assets.connectors import connector_checks
+from lakehouse.observability.assets import monitored
 from lakehouse.runtime.steps import ACTIVE
 from lakehouse.settings import Settings
 from lakehouse.tables import JOBS as DECLARED
@@ -182,8 +183,7 @@ JOBS = (
     Job(
         name="monitoring",
         selection=lambda: (
-            dg.AssetSelection.tag("monitoring", "")
-            | dg.AssetSelection.checks(*[key for check in connector_checks() for key in check.check_keys])
+            monitored() | dg.AssetSelection.checks(*[key for check in connector_checks() for key in check.check_keys])
         ),
         description="Health of tables, Kafka and services, and metrics of runs, every five minutes.",
         tags=("monitoring",),

@@ -20,7 +20,7 @@
     job         the sample landing to silver, gold and report by `python -m lakehouse trigger medallion_etl`
     brt         one run of brt_capture that only captures, beside a bare call and append; and a day of 1,440 captures of 750
                 vehicles in one process, with what the first and the last exports took, and the same over many days
-    monitoring  one monitoring run over 30 tables; 1,000 new runs taken up beside 100,000 past ones
+    monitoring  one monitoring run over 30 tables, and the events of the next; 1,000 new runs taken up beside 100,000 past ones
     upkeep      10 M rows in 2,000 small files: a scan before and after they were compacted, and what compacting takes
     adopt       a Delta table of another writer taken into bronze, beside delta-rs' scan of it written to Parquet
     profile     what `make table` finds out of 1 M lines of CSV, beside DuckDB's `DESCRIBE` and `COPY` to Parquet

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.cases.graph import MEDALLION
 from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, environment, run
 
-GB = 1_000_000_000
+GB, KB = 1_000_000_000, 1_000
 #: What is promised of `full` and `increment` is promised of this size; below it fixed costs decide.
 BOUND_ROWS = 10_000_000
 FULL_PEAK = 2.5 * GB
@@ -26,7 +26,7 @@ _SMALL_LINES = 5_000
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the result. `limit` bounds `value`; None where nothing was promised. `unit` is s, /s, GB, x or files."""
+    """One line of the result. `limit` bounds `value`; None where nothing was promised. `unit` is s, /s, GB, KB, x or files."""
 
     case: str
     what: str

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 
-from benchmarks.cases.common import GB, Bench, Figure, fresh_home, prepared_home, ratio_figure
+from benchmarks.cases.common import GB, KB, Bench, Figure, fresh_home, prepared_home, ratio_figure
 from benchmarks.cases.graph import SMALL
 from benchmarks.measure import Run, alternate, run
 
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
+#: Of a monitoring run that finds all in order, in its own log and in the index.
+EVENTS = 100
 HEAVY = ("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit")
 
 
@@ -79,6 +81,8 @@ def monitoring(bench: Bench) -> Iterator[Figure]:
     yield Figure("monitoring", "one run over 30 tables", one.seconds, None, limit=5, bound="<= 5 s")
     yield Figure("monitoring", "its CPU", one.output["cpu"], None)
     yield Figure("monitoring", "its peak memory", one.peak / GB, None, unit="GB", limit=0.3, bound="<= 0.3 GB")
+    written = (one.output["event_bytes"] + one.output["index_bytes"]) / KB
+    yield Figure("monitoring", "events of the run after it, in order", written, unit="KB", limit=EVENTS, bound=f"<= {EVENTS} KB")
     past = run(["-m", "benchmarks.monitoring", "history", str(bench.fresh("history"))])
     yield Figure("monitoring", "1,000 new runs beside 100,000", past.seconds, None, limit=10, bound="<= 10 s")
     yield Figure("monitoring", "its CPU", past.output["cpu"], None)

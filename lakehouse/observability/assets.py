@@ -8,10 +8,10 @@
 None of them fails because of what it finds, and none waits for what hangs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -22,6 +22,9 @@ from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, failures
 from lakehouse.settings import Settings
 from lakehouse.tables.spec import TableSpec
+
+if TYPE_CHECKING:
+    from lakehouse.observability.table_health import Measured
 
 GROUP = "ops"
 _ARGUMENTS: dict[str, Any] = {
@@ -37,6 +40,9 @@ _ARGUMENTS: dict[str, Any] = {
 _OWN_TOPICS = ("lakehouse.events", "lakehouse.alerts")
 _KAFKA_SECONDS = 10.0
 _ERROR = dg.AssetCheckSeverity.ERROR
+_TABLE_HEALTH = dg.AssetKey(["ops", "table_health"])
+#: A check that passes is reported once a day, so that Dagster's page of it is no older; so many of them in one run.
+_REPEAT_AFTER, _REPEATED = timedelta(days=1), 8
 
 
 @dataclass(frozen=True)
@@ -59,24 +65,31 @@ def monitoring_assets(settings: Settings, specs: Sequence[TableSpec], *, surroun
     ]
 
 
+def monitored() -> dg.AssetSelection:
+    """What job `monitoring` runs: its four assets, and of their checks those of topics. The step of `ops/table_health` reports
+    on tables by itself (`_worth_reporting`); by hand its checks are run like any others, with the asset or alone."""
+    return dg.AssetSelection.tag("monitoring", "") - dg.AssetSelection.checks_for_assets(_TABLE_HEALTH)
+
+
 def _table_health(settings: Settings, specs: Sequence[TableSpec], surroundings: Surroundings) -> dg.AssetsDefinition:
     from lakehouse.observability.table_health import targets
 
     wanted = targets(settings.storage, specs, surroundings.tables)
     table_checks = [
-        dg.AssetCheckSpec(
-            target.check, asset=["ops", "table_health"], description=f"{target.ref} can be read and is within its bounds."
-        )
+        dg.AssetCheckSpec(target.check, asset=_TABLE_HEALTH, description=f"{target.ref} can be read and is within its bounds.")
         for target in wanted
     ]
+    own = {name: value for name, value in _ARGUMENTS.items() if name not in ("io_manager_key", "retry_policy")}
+    description = "Every table's version, age, size, files, log, freshness by event time and share in quarantine."
 
-    @dg.asset(
-        key=["ops", "table_health"],
-        description="Every table's version, age, size, files, log, freshness by event time and share in quarantine.",
+    @dg.multi_asset(
+        name="ops__table_health",
+        specs=[dg.AssetSpec(_TABLE_HEALTH, description=description, skippable=True, **own)],
         check_specs=table_checks,
-        **_ARGUMENTS,
+        can_subset=True,
+        retry_policy=RETRY,
     )
-    def table_health(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    def table_health(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         from lakehouse.observability import outbox, routing, table_health, thresholds
 
         at = datetime.now(UTC)
@@ -84,22 +97,54 @@ def _table_health(settings: Settings, specs: Sequence[TableSpec], surroundings: 
         found = table_health.measure_all(thresholds.bounded(wanted, routing.in_force(lake.storage)), now=at)
         late = overdue(context.instance, [target.ref.key for target in wanted])
         found = [table_health.with_policy(one, late.get(f"{one.layer}/{one.table}")) for one in found]
-        rows = [measured.row(at=at, run_id=context.run.run_id) for measured in found]
-        with failures():
-            version = outbox.record(lake.storage, table_health.HEALTH_TABLE, columns=table_health.COLUMNS, rows=rows)
-        results = [
-            dg.AssetCheckResult(
-                check_name=f"{measured.layer}_{measured.table}",
-                passed=measured.outcome in ("ok", "absent"),
-                severity=_ERROR if measured.outcome in ("broken", "unknown") else dg.AssetCheckSeverity.WARN,
-                description=measured.problems or None,
-                metadata={"stale": True} if measured.stale and table_health.OVERDUE not in measured.problems else None,
-            )
-            for measured in found
-        ]
-        return dg.MaterializeResult(metadata={"delta_version": version, "tables": len(found)}, check_results=results)
+        if context.selected_asset_keys:
+            rows = [measured.row(at=at, run_id=context.run.run_id) for measured in found]
+            with failures():
+                version = outbox.record(lake.storage, table_health.HEALTH_TABLE, columns=table_health.COLUMNS, rows=rows)
+            yield dg.MaterializeResult(metadata={"delta_version": version, "tables": len(found)})
+        results = [_result_of(measured) for measured in found]
+        chosen = {key.name for key in context.selected_asset_check_keys}
+        yield from (result for result in results if result.check_name in chosen)
+        if not chosen:
+            yield from _worth_reporting(context.instance, results, now=at)
 
     return table_health
+
+
+def _result_of(measured: "Measured") -> dg.AssetCheckResult:
+    from lakehouse.observability.table_health import OVERDUE
+
+    return dg.AssetCheckResult(
+        check_name=f"{measured.layer}_{measured.table}",
+        passed=measured.outcome in ("ok", "absent"),
+        severity=_ERROR if measured.outcome in ("broken", "unknown") else dg.AssetCheckSeverity.WARN,
+        description=measured.problems or None,
+        metadata={"stale": True} if measured.stale and OVERDUE not in measured.problems else None,
+    )
+
+
+def _worth_reporting(
+    instance: dg.DagsterInstance, results: Sequence[dg.AssetCheckResult], *, now: datetime
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """The results that a person needs: what is wrong, what has passed again or was never reported, and, some at a time, what was
+    reported a day ago. A check that is part of a run is 6 KB of events whatever it finds, and there is one a table."""
+    repeated = 0
+    for result in results:
+        key = dg.AssetCheckKey(_TABLE_HEALTH, str(result.check_name))
+        last = instance.get_latest_asset_check_evaluation_record(key) if result.passed else None
+        if last is not None and last.status.value == "SUCCEEDED":
+            if repeated == _REPEATED or now.timestamp() - last.create_timestamp < _REPEAT_AFTER.total_seconds():
+                continue
+            repeated += 1
+        yield dg.AssetCheckEvaluation(
+            asset_key=_TABLE_HEALTH,
+            check_name=key.name,
+            passed=result.passed,
+            severity=result.severity,
+            description=result.description,
+            metadata=result.metadata,
+            blocking=False,
+        )
 
 
 def _kafka_health(settings: Settings) -> dg.AssetsDefinition:
@@ -189,7 +234,6 @@ def _run_metrics(surroundings: Surroundings) -> dg.AssetsDefinition:
         with failures():
             job_slas = thresholds.slas_in_force(surroundings.job_slas, routing.in_force(lake.storage))
             taken = metrics.take_up(context.instance, lake.storage, job_slas=job_slas)
-        context.log.info("Took up %s runs.", taken)
         return dg.MaterializeResult(metadata={"runs": taken})
 
     return run_metrics

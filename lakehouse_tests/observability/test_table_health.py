@@ -18,6 +18,7 @@ from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import open_table
 from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.definitions import build_defs
+from lakehouse.observability import assets as observability
 from lakehouse.observability import outbox, prometheus, services, watch
 from lakehouse.observability.deadline import TooLateError, side_by_side, within
 from lakehouse.observability.table_health import HEALTH_TABLE, Target, measure, measure_all, targets
@@ -254,6 +255,49 @@ def test_the_monitoring_job_measures_and_hides_nothing(tmp_path, web):
     assert (
         open_table(storage.uri(HEALTH_TABLE), {}).rows == len(result.get_asset_check_evaluations()) - 2
     )  # of topics: leaders and lag
+
+
+def test_a_run_reports_on_the_tables_that_a_person_needs_to_know_of(tmp_path):
+    settings = Settings(root=str(tmp_path / "lake"))
+    ref = TableRef("silver", "produtos")  # whose events no bound is declared for
+    storage, log = settings.storage, Path(settings.storage.uri(ref), "_delta_log", f"{0:020}.json")
+    write(storage, ref, [NOW])
+    good, definitions = log.read_text(), build_defs(settings)
+    job = definitions.resolve_job_def("monitoring")
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def reported() -> dict[str, bool]:
+            result = job.execute_in_process(instance=instance)
+            assert result.success
+            checks = result.get_asset_check_evaluations()
+            return {check.check_name: check.passed for check in checks if check.asset_key.path[-1] == "table_health"}
+
+        first = reported()
+        assert all(first.values()) and {target.check for target in targets(storage, ALL, [])} < set(first)
+        assert reported() == {}
+        log.write_text("{")
+        assert reported() == reported() == {"silver_produtos": False}  # as long as it is wrong, every run has it
+        log.write_text(good)
+        assert reported() == {"silver_produtos": True}
+        assert reported() == {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(observability, "_REPEAT_AFTER", timedelta())
+            assert len(reported()) == observability._REPEATED < len(first)
+        rows = open_table(storage.uri(HEALTH_TABLE), {}).rows
+        assert rows == 7 * len(first)  # every run measures every table
+        # by hand: the asset with its checks, or checks alone, which record nothing
+        whole = definitions.resolve_implicit_global_asset_job_def()
+        key = dg.AssetKey(["ops", "table_health"])
+        by_hand = whole.execute_in_process(instance=instance, asset_selection=[key])
+        assert len(by_hand.get_asset_check_evaluations()) == len(first)
+        alone = dg.materialize(
+            [definitions.resolve_assets_def(key)],
+            selection=dg.AssetSelection.checks(dg.AssetCheckKey(key, "silver_produtos")),
+            instance=instance,
+        )
+        assert [check.check_name for check in alone.get_asset_check_evaluations()] == ["silver_produtos"]
+        assert not alone.get_asset_materialization_events()
+        assert open_table(storage.uri(HEALTH_TABLE), {}).rows == rows + len(first)
 
 
 def test_a_metric_has_its_name_help_type_labels_and_value(tmp_path):
