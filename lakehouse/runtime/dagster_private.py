@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from dagster._core.definitions.reconstruct import ReconstructableJob  # noqa: F401
     from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus  # noqa: F401
     from dagster._core.remote_representation.external import RemoteRepository, RemoteSchedule, RemoteSensor  # noqa: F401
+    from dagster._core.storage.compute_log_manager import CapturedLogContext  # noqa: F401
+    from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager  # noqa: F401
     from dagster._serdes import ConfigurableClassData  # noqa: F401
 
 #: Types, imported when they are first asked for.
@@ -27,6 +29,9 @@ _TYPES = {
     "WorkerStatus": "dagster._core.launcher",
     # its storage: an argument of `from_config_value`, which Dagster calls on every storage
     "ConfigurableClassData": "dagster._serdes",
+    # the laptop's logs of what runs print: the manager that Dagster uses without a setting; `dagster` exports it not
+    "CapturedLogContext": "dagster._core.storage.compute_log_manager",
+    "LocalComputeLogManager": "dagster._core.storage.local_compute_log_manager",
     # commands: what the public `build_reconstructable_job` returns
     "ReconstructableJob": "dagster._core.definitions.reconstruct",
     # commands: what `repository` returns, and what is in it
