@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -54,7 +55,7 @@ def entries(instance: dg.DagsterInstance, *, after: int, types: Types, limit: in
 
     log = event_log_table()
     query = select(log.c.id, log.c.event).where(log.c.id > after, log.c.dagster_event_type.in_([t.value for t in types]))
-    with _index(instance) as connection:
+    with index(instance) as connection:
         rows = connection.execute(query.order_by(log.c.id).limit(limit)).fetchall()
     return [Entry(int(number), event_of(text)) for number, text in rows]
 
@@ -64,7 +65,7 @@ def newest(instance: dg.DagsterInstance) -> int:
     from sqlalchemy import func, select
 
     log = event_log_table()
-    with _index(instance) as connection:
+    with index(instance) as connection:
         return int(connection.execute(select(func.max(log.c.id))).scalar() or 0)
 
 
@@ -94,24 +95,34 @@ def steps(instance: dg.DagsterInstance, run_ids: Sequence[str], types: Types) ->
 
 
 @contextmanager
-def _index(instance: dg.DagsterInstance) -> Iterator[Any]:
-    storage: Any = instance.event_log_storage
-    storage = getattr(storage, "event_log_storage", storage)  # of a storage that combines runs, events and schedules
-    with storage.index_connection() as connection:
+def index(instance: dg.DagsterInstance) -> Iterator[Any]:
+    """A connection to what Dagster stores across runs."""
+    with _storage(instance).index_connection() as connection:
         yield connection
+
+
+def run_files(instance: dg.DagsterInstance) -> list[Path]:
+    """The files that are the logs of one run each, as there are on SQLite."""
+    storage = _storage(instance)
+    if not has_file_per_run(storage):
+        return []
+    across = Path(storage.path_for_shard("index"))
+    return sorted(path for path in across.parent.glob("*.db") if path != across)
+
+
+def _storage(instance: dg.DagsterInstance) -> Any:
+    storage: Any = instance.event_log_storage
+    return getattr(storage, "event_log_storage", storage)  # of a storage that combines runs, events and schedules
 
 
 def _logs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterator[tuple[Any, Sequence[str]]]:
     """Connections to the logs of runs, each with the runs that it serves."""
-    from pathlib import Path
-
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
-    storage: Any = instance.event_log_storage
-    storage = getattr(storage, "event_log_storage", storage)
+    storage = _storage(instance)
     if not has_file_per_run(storage):
-        with _index(instance) as connection:
+        with index(instance) as connection:
             for start in range(0, len(run_ids), 200):
                 yield connection, run_ids[start : start + 200]
         return

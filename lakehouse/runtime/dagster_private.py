@@ -112,6 +112,13 @@ def event_log_table() -> Any:
     return SqlEventLogStorageTable
 
 
+def check_executions_table() -> Any:
+    """The SQL table of what checks found. Deleting a run leaves its rows there, and no public call removes one."""
+    from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
+
+    return AssetCheckExecutionsTable
+
+
 def has_file_per_run(event_log_storage: Any) -> bool:
     """Whether the events of each run are a SQLite file. The public API does not tell how an instance stores them."""
     from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage

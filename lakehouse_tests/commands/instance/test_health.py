@@ -85,13 +85,13 @@ def test_schedules_that_are_on_without_a_daemon_and_a_daemon_that_is_silent_are_
 
 
 def test_old_tables_are_wrong_where_something_should_renew_them_and_else_a_note(wrong, instance, capsys):
-    made(instance, "silver/vendas", hours=1)
+    made(instance, "silver/pedidos", hours=1)
     assert wrong(now=datetime.now(UTC) + timedelta(days=30)) == ()
     cli.schedules("slo_hourly", on=1)
     beat(instance)
     later = datetime.now(UTC) + timedelta(days=30)
     output = [each for each in wrong(now=later) if "assets are older" in each]
-    assert len(output) == 1 and "silver/vendas (30 days, allowed 26 h)" in output[0]
+    assert len(output) == 1 and "silver/pedidos (30 days, allowed 26 h)" in output[0]
     assert [each for each in wrong() if "assets are older" in each] == []
 
 
