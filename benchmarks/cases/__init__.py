@@ -21,6 +21,7 @@
     brt         one run of brt_capture that only captures, beside a bare call and append; and a day of 1,440 captures of 750
                 vehicles in one process, with what the first and the last exports took, and the same over many days
     monitoring  one monitoring run over 30 tables, and the events of the next; 1,000 new runs taken up beside 100,000 past ones
+    year        what minutes of the BRT and monitoring runs take in Dagster's files, extrapolated to a year, with retention
     upkeep      10 M rows in 2,000 small files: a scan before and after they were compacted, and what compacting takes
     adopt       a Delta table of another writer taken into bronze, beside delta-rs' scan of it written to Parquet
     profile     what `make table` finds out of 1 M lines of CSV, beside DuckDB's `DESCRIBE` and `COPY` to Parquet
@@ -36,7 +37,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.cases.common import BOUND_ROWS, Bench, Figure
 from benchmarks.cases.engines import cluster, s3, spark
 from benchmarks.cases.flows import brt, files, job, json_lines, mlops, pedidos
-from benchmarks.cases.overhead import cli, monitoring, startup, warm
+from benchmarks.cases.overhead import cli, monitoring, startup, warm, year
 from benchmarks.cases.tables import adopt, append, elt, full, gold, increment, parity, profile, spread, upkeep
 from benchmarks.measure import PROJECT
 
@@ -64,6 +65,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "job": job,
     "brt": brt,
     "monitoring": monitoring,
+    "year": year,
     "upkeep": upkeep,
     "profile": profile,
     "parity": parity,

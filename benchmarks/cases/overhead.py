@@ -1,4 +1,4 @@
-"""Cases of what everything costs before there is work to do: `startup`, `cli`, `warm`, `monitoring`."""
+"""Cases of what everything costs before there is work to do: `startup`, `cli`, `warm`, `monitoring`, `year`."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,8 @@ from benchmarks.measure import Run, alternate, run
 
 STARTUP_RATIO = 1.5
 WARM_SECONDS = 0.1
+#: Of a minute that captures and exports nothing; the size of files to that of a period before.
+MINUTE_EVENTS, STEADY, _DAY = 60, 1.1, 24 * 60
 #: Of a monitoring run that finds all in order, in its own log and in the index.
 EVENTS = 100
 HEAVY = ("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit")
@@ -86,3 +88,25 @@ def monitoring(bench: Bench) -> Iterator[Figure]:
     past = run(["-m", "benchmarks.monitoring", "history", str(bench.fresh("history"))])
     yield Figure("monitoring", "1,000 new runs beside 100,000", past.seconds, None, limit=10, bound="<= 10 s")
     yield Figure("monitoring", "its CPU", past.output["cpu"], None)
+
+
+def year(bench: Bench) -> Iterator[Figure]:
+    """Dagster's files over a year of minutes, extrapolated from some real ones (`benchmarks/year.py`)."""
+    home = fresh_home(bench, "year")
+    feed = {"LAKEHOUSE_BRT_URL": f"file://{bench.work}/year/answers"}
+    done = run(["-m", "benchmarks.year", str(bench.work / "year")], env={**home, **feed})
+    found = dict(done.output)
+    bench.raw["year"] = found
+    minute, days = found["bytes_per_minute"], found["history_days"]
+    minutes = f"from {len(found['periods']) * found['minutes']} minutes"
+    yield Figure("year", "events of a minute that captures", found["minute_events"] / KB, unit="KB", limit=MINUTE_EVENTS,
+                 bound=f"<= {MINUTE_EVENTS} KB")  # fmt: skip
+    yield Figure("year", "events of one that exports, every tenth", found["export_events"] / KB, unit="KB")
+    yield Figure("year", "events of a monitoring run", found["monitoring_events"] / KB, unit="KB", limit=EVENTS,
+                 bound=f"<= {EVENTS} KB")  # fmt: skip
+    yield Figure("year", f"on disk a day, {minutes}", minute * _DAY / GB, unit="GB")
+    yield Figure("year", f"on disk with {days} days of history", minute * _DAY * days / GB, unit="GB")
+    yield Figure("year", "on disk after a year without retention", minute * _DAY * 365 / GB, unit="GB")
+    *_, before, after = found["periods"]
+    yield Figure("year", "files after a period more, with retention", after / KB, before / KB, unit="KB", value=after / before,
+                 limit=STEADY, bound=f"<= {STEADY} x")  # fmt: skip
