@@ -39,7 +39,7 @@ $(VENV)/.dev: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.stack: $(VENV)/.dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,spark,stack]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,spark]'
 	@touch $@
 
 # One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
@@ -184,7 +184,7 @@ stack: ## Start them, and Dagster on them; returns when every part answers: [PAR
 	@test -e $(VENV)/.stack || { echo 'Run make stack-install first.' >&2; exit 1; }
 	@$(BIN)/python -m deploy.stack up $$PARTS
 
-stack-status: setup ## Which part of the stack answers
+stack-status: setup ## Which part of the stack answers, and what was started again and why
 	@$(BIN)/python -m deploy.stack status
 
 stack-env: setup ## What a shell needs to use the stack: eval "$$(make -s stack-env)"

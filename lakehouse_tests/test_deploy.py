@@ -35,10 +35,9 @@ COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 # --- the stack -------------------------------------------------------------------------------------------------------
 
 
-def test_every_line_of_the_procfile_belongs_to_one_part_has_its_own_log_and_binds_to_this_machine_only():
+def test_every_line_of_the_procfile_belongs_to_one_part_and_binds_to_this_machine_only():
     assert sorted(PROCFILE) == sorted(process for part in PARTS.values() for process in part.processes)
     for name, line in PROCFILE.items():
-        assert f'>> "$STACK_HOME/log/{name}.log" 2>&1' in line
         assert "127.0.0.1" in line or name in ("kafka", "daemon"), name  # Kafka's listeners are in its file, the daemon has none
         assert "0.0.0.0" not in line
 
@@ -81,7 +80,7 @@ def test_nothing_is_stopped_that_was_not_started(tmp_path):
 
 
 @pytest.mark.stack
-def test_what_was_started_is_stopped_with_its_children_and_without_honcho(tmp_path):
+def test_what_was_started_is_stopped_with_its_children_and_without_its_supervisor(tmp_path):
     parent = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 60 & sleep 61 & wait"], start_new_session=True)
     while len(found := family({parent.pid: alive()[parent.pid][1]})) < 3:
         os.sched_yield()

@@ -123,8 +123,8 @@ def running_stack(part: str) -> Iterator[dict[str, str]]:
     stack = ["-m", "deploy.stack"]
     home = {"STACK_HOME": str(BENCH / "stack"), "STACK_TOOLS": str(PROJECT / ".stack" / "tools")}
     run([*stack, "install", part], env=home)
-    run([*stack, "up", part], env=home)
     try:
+        run([*stack, "up", part], env=home)
         exports = subprocess.check_output([sys.executable, *stack, "env"], env={**environment(), **home}, text=True, cwd=PROJECT)
         yield dict(re.findall(r"^export ([A-Z_]+)='(.*)'$", exports, flags=re.MULTILINE))
     finally:

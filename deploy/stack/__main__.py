@@ -1,4 +1,4 @@
-"""`python -m deploy.stack install|up|down|status|wait|env [part ...]`: what the Make targets of the stack run."""
+"""`python -m deploy.stack install|up|down|status|env [part ...]`: what the Make targets of the stack run."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import deploy.stack
 from deploy.stack.environment import environment
 from deploy.stack.install import install
-from deploy.stack.launcher import down, started, status, up, wait
+from deploy.stack.launcher import down, started, status, up
 from deploy.stack.part import StackError, default_home
 from deploy.stack.parts import chosen
 
@@ -29,8 +29,6 @@ def main(arguments: Sequence[str]) -> int:
             print(f"stopped {down(home)} processes")
         elif command == "status":
             return 0 if status(home) else 1
-        elif command == "wait":  # a line of the Procfile waits for what it needs
-            wait(home, chosen(names), os.environ)
         elif command == "env":
             env = environment(home, started(home))
             prefixes = ("AWS_", "DAGSTER_", "MLFLOW_TRACKING_URI", "LAKEHOUSE_")

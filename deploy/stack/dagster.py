@@ -8,6 +8,8 @@ from pathlib import Path
 from deploy.stack import postgres
 from deploy.stack.part import PROJECT, Env, Part, absent_module, get
 
+_PATIENCE = 300  # with a load of 14 on two cores it took 114 s
+
 _QUESTION = """{ instance { daemonHealth { allDaemonStatuses { required healthy lastHeartbeatTime } } }
                  workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"""
 
@@ -34,7 +36,7 @@ def _code_answers(env: Env) -> bool:
 
 
 def _dagster_answers(env: Env) -> bool:
-    """The UI serves, the location loaded without an error, and every daemon had a heartbeat since this start."""
+    """The UI serves, the location loaded without an error, and every daemon had a heartbeat since the processes started."""
     reply = get(f"http://127.0.0.1:{env['STACK_WEBSERVER_PORT']}/graphql", body={"query": _QUESTION})
     data = (json.loads(reply).get("data") if reply else None) or {}
     if not data.get("instance") or not data.get("workspaceOrError"):
@@ -54,15 +56,24 @@ def _metrics_answer(env: Env) -> bool:
     return get(f"http://127.0.0.1:{env['STACK_METRICS_PORT']}/health") is not None
 
 
-CODE = Part(("code",), ("CODE",), _code_answers, needs=("s3", "postgres"))
+CODE = Part(
+    ("code",),
+    ("CODE",),
+    _code_answers,
+    patience=_PATIENCE,
+    children_stay=True,  # a run's worker finishes without its code server (lakehouse/runtime/launcher.py)
+    prepare=_prepare,
+    needs=("s3", "postgres"),
+)
 DAGSTER = Part(
     ("webserver", "daemon"),
     ("WEBSERVER",),
     _dagster_answers,
-    _prepare,
-    ("code", "s3", "postgres"),
+    patience=_PATIENCE,
+    prepare=_prepare,
+    needs=("code", "s3", "postgres"),
     settings=_settings,
     offers=lambda env: {"LAKEHOUSE_UI_URL": f"http://127.0.0.1:{env['STACK_WEBSERVER_PORT']}"},
     lacks=lambda: absent_module("dagster_postgres"),
 )
-METRICS = Part(("metrics",), ("METRICS",), _metrics_answer, _prepare, ("code", "s3", "postgres"))
+METRICS = Part(("metrics",), ("METRICS",), _metrics_answer, prepare=_prepare, needs=("code", "s3", "postgres"))

@@ -59,7 +59,7 @@ KAFKA = Part(
     ("kafka",),
     ("KAFKA", "KAFKA_CONTROLLER"),
     _answers,
-    _prepare,
+    prepare=_prepare,
     offers=lambda env: {"LAKEHOUSE_KAFKA_BOOTSTRAP": f"127.0.0.1:{env['STACK_KAFKA_PORT']}"},
     lacks=lambda: absent({**_JAVA, f"{tools()}/kafka/{JAR}": _POM}),
     packages=lambda: {"mvn": "maven", **_JAVA},

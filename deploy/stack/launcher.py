@@ -1,21 +1,21 @@
-"""Starting and stopping the parts. Processes are known by their ids and by when they started, kept in `pids.json`."""
+"""Starting and stopping the parts. Processes are known by their ids and by when they started, in `pids.json` and `state/`."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from deploy.stack.environment import environment
-from deploy.stack.part import PROJECT, Env, StackError
+from deploy.stack.part import PROJECT, Env, Part, StackError
 from deploy.stack.parts import PARTS, chosen, missing
-from lakehouse.core.processes import alive, end, family, why_taken
+from deploy.stack.state import State, answers, read_all
+from deploy.stack.supervisor import STOP_SECONDS, log_of
+from lakehouse.core.processes import alive, end, family
 
-ANSWER_SECONDS = 120  # a cold start of everything takes 40 s on two cores
-STOP_SECONDS = 20  # honcho kills after 5 s what does not stop when asked
+_LOOK_SECONDS = 0.5
 
 
 def up(home: Path, names: Sequence[str] = (), *, outlive: bool = True) -> dict[str, str]:
@@ -25,7 +25,7 @@ def up(home: Path, names: Sequence[str] = (), *, outlive: bool = True) -> dict[s
         outlive: they go on when this process ends; otherwise they are stopped then, however it ends (on Linux).
 
     Raises:
-        StackError: something is missing, a port is taken, or a part does not answer; what was started is stopped again.
+        StackError: something is missing, and nothing was started; or a part does not come up, and the others run.
     """
     parts = chosen(names)
     if family(_recorded(home)):
@@ -34,17 +34,37 @@ def up(home: Path, names: Sequence[str] = (), *, outlive: bool = True) -> dict[s
         listed = ", ".join(f"{program} ({package})" for program, package in lacks.items())
         raise StackError(f"Missing: {listed}. Run make stack-install.")
     env = environment(home, parts)
-    for port in [port for part in parts for port in PARTS[part].ports]:
-        _refuse_taken(f"STACK_{port}_PORT", int(env[f"STACK_{port}_PORT"]), home)
+    down(home)  # the files of one that ended with the machine
     (home / "log").mkdir(parents=True, exist_ok=True)
+    unprepared = _prepare(home, parts, env)
+    (home / "parts").write_text(" ".join(parts))
+    supervisor = _supervise(home, [part for part in parts if part not in unprepared], env, outlive=outlive)
+    try:
+        wait(home, parts, env, failed=unprepared, ended=lambda: supervisor.poll() is not None)
+    except StackError:
+        raise
+    except BaseException:
+        down(home)
+        raise
+    return env
+
+
+def _prepare(home: Path, parts: Sequence[str], env: Env) -> dict[str, str]:
+    """Prepare each part; those that failed, and why."""
+    failed = {}
     for part in parts:
-        PARTS[part].prepare(home, env)
-    env["STACK_STARTED"] = str(time.time())
-    processes = [process for part in parts for process in PARTS[part].processes]
-    honcho = [sys.executable, "-m", "honcho", "start", "--no-colour", "-d", str(PROJECT), "-f", "deploy/Procfile"]
-    with (home / "log" / "honcho.log").open("w") as log:
+        try:
+            PARTS[part].prepare(home, env)
+        except StackError as error:
+            failed[part] = f"{error} Correct that, then make stack-down and make stack."
+    return failed
+
+
+def _supervise(home: Path, parts: Sequence[str], env: Env, *, outlive: bool) -> subprocess.Popen[bytes]:
+    ends_with_parent = [] if outlive or not shutil.which("setpriv") else ["setpriv", "--pdeathsig", "TERM"]
+    with (home / "log" / "supervisor.log").open("w") as log:
         process = subprocess.Popen(
-            [*_ends_with_parent(outlive=outlive), *honcho, "-e", str(home / "env"), *processes],
+            [*ends_with_parent, sys.executable, "-m", "deploy.stack.supervisor", str(home), *parts],
             cwd=PROJECT,
             env=env,
             stdin=subprocess.DEVNULL,
@@ -52,66 +72,70 @@ def up(home: Path, names: Sequence[str] = (), *, outlive: bool = True) -> dict[s
             stderr=log,
             start_new_session=True,
         )
-    own = alive()[process.pid][1]
-    (home / "pids.json").write_text(json.dumps({process.pid: own}))
-    try:
-        wait(home, parts, env, ended=lambda: process.poll() is not None)
-    except BaseException:
-        down(home)
-        raise
-    (home / "pids.json").write_text(json.dumps(family({process.pid: own})))
-    (home / "parts").write_text(" ".join(parts))
-    return env
+    (home / "pids.json").write_text(json.dumps({process.pid: alive()[process.pid][1]}))
+    return process
 
 
-def _ends_with_parent(*, outlive: bool) -> list[str]:
-    """The kernel tells honcho, which stops its children."""
-    return [] if outlive or not shutil.which("setpriv") else ["setpriv", "--pdeathsig", "TERM"]
-
-
-def _refuse_taken(variable: str, port: int, home: Path) -> None:
-    if why_taken(port):
-        raise StackError(f"Port {port} is taken: set another {variable} in {home}/env.")
-
-
-def wait(home: Path, parts: Sequence[str], env: Env, *, ended: Callable[[], bool] = lambda: False) -> None:
+def wait(
+    home: Path, parts: Sequence[str], env: Env, *, failed: Mapping[str, str] = {}, ended: Callable[[], bool] = lambda: False
+) -> None:
     """Return when every one of the parts answers.
 
+    Args:
+        failed: those that are not waited for, and why.
+        ended: whether the process is gone that supervises them.
+
     Raises:
-        StackError: a part does not answer in time, or `ended` says that a process did.
+        StackError: some do not come up, each within its patience; the message names them.
     """
-    began, waiting = time.monotonic(), list(parts)
-    while True:
+    began, waiting = time.monotonic(), [part for part in parts if part not in failed]
+    begun, failed = dict[str, float](), dict(failed)
+    while waiting:
+        if ended():
+            raise StackError(f"The supervisor ended. Read {home}/log/supervisor.log, then make stack-down and make stack.")
         for part in list(waiting):
-            if PARTS[part].answers(env):
-                waiting.remove(part)
+            states = read_all(home, PARTS[part].processes)
+            if not any(state.waits for state in states.values()):
+                begun.setdefault(part, time.monotonic())
+            if answers(home, PARTS[part], env):
                 print(f"{part:10} answers after {time.monotonic() - began:.1f} s", flush=True)
-        if not waiting:
-            return
-        if ended() or time.monotonic() - began > ANSWER_SECONDS:
-            if ended():
-                raise StackError(_first_ended(home))
-            logs = [f"{home}/log/{process}.log" for part in waiting for process in PARTS[part].processes]
-            raise StackError(f"No answer within {ANSWER_SECONDS} s from {', '.join(waiting)}. Read {', '.join(logs)}.")
-        time.sleep(0.5)
+            elif why := _why_not(home, PARTS[part], states, since=begun.get(part), failed=failed):
+                failed[part] = why
+                print(f"{part:10} does not come up", flush=True)
+            else:
+                continue
+            waiting.remove(part)
+        time.sleep(_LOOK_SECONDS if waiting else 0)
+    if failed:
+        listed = "".join(f"\n  {part}: {why}" for part, why in failed.items())
+        raise StackError(
+            f"{len(failed)} of {len(parts)} parts did not come up; the others run.{listed}\n"
+            "A part comes up by itself once its cause is gone: make stack-status shows it, make stack-down stops all."
+        )
 
 
-def _first_ended(home: Path) -> str:
-    """honcho stops everything when one process ends, and says which one was the first."""
-    log = home / "log" / "honcho.log"
-    found = re.search(r"\| (\S+)\.1 stopped \(rc=(-?\d+)\)", log.read_text())
-    if not found:
-        return f"The stack ended. Read {log}."
-    return f"{found[1]} ended with exit code {found[2]}, which stops all. Read {home}/log/{found[1]}.log."
+def _why_not(home: Path, part: Part, states: Mapping[str, State], *, since: float | None, failed: Mapping[str, str]) -> str:
+    """Why a part is not waited for any longer; empty as long as it may still come up."""
+    if absent := [need for need in part.needs if need in failed]:
+        return f"it waits for {', '.join(absent)}."
+    for name, state in states.items():
+        if state.is_looping(time.time()):
+            return f"{name} ended {state.failures} times in a row: {state.problem}. Read {log_of(home, name)}."
+    if since is not None and time.monotonic() - since > part.patience:
+        logs = ", ".join(str(log_of(home, name)) for name in part.processes)
+        return f"no answer within {part.patience} s. Read {logs}."
+    return ""
 
 
 def down(home: Path) -> int:
     """Stop what `up` started; how many processes there were. None of them is left."""
-    recorded = _recorded(home)
-    # honcho passes it on to its children's groups; without it they are told one by one
-    count = end(recorded, leaders=list(recorded)[:1], patience=STOP_SECONDS)
+    states = _states(home).values()
+    # each supervisor ends its own process; one that was killed left its process in its state
+    leaders = [*list(_main(home))[:1], *(pid for state in states for pid in state.supervisor)]
+    count = end(_recorded(home), leaders=leaders, patience=3 * STOP_SECONDS)
     for name in ("pids.json", "parts"):
         (home / name).unlink(missing_ok=True)
+    shutil.rmtree(home / "state", ignore_errors=True)
     return count
 
 
@@ -121,19 +145,38 @@ def started(home: Path) -> list[str]:
 
 
 def status(home: Path) -> bool:
-    """Print which part answers; whether all do that were started."""
+    """Print which part answers, and of each process what is not as it should be; whether all do that were started."""
     parts = started(home)
     if not parts or not family(_recorded(home)):
         print("the stack is down")
         return False
-    env = environment(home, parts)
-    answers = {part: PARTS[part].answers(env) for part in parts}
-    for part, good in answers.items():
+    env, good = environment(home, parts), True
+    for part in parts:
+        serves = answers(home, PARTS[part], env)
+        good = good and serves
         ports = ", ".join(env[f"STACK_{port}_PORT"] for port in PARTS[part].ports)
-        print(f"{part:10} {'answers' if good else 'DOES NOT ANSWER':16} 127.0.0.1:{ports}")
-    return all(answers.values())
+        print(f"{part:10} {'answers' if serves else 'DOES NOT ANSWER':16} 127.0.0.1:{ports}")
+        for name, state in read_all(home, PARTS[part].processes).items():
+            if report := state.report(time.time()):
+                print(f"           {name} {report}; log: {log_of(home, name)}")
+    if not family(_main(home)):
+        print("The supervisor was killed: make stack-down, then make stack.")
+        good = False
+    return good
+
+
+def _main(home: Path) -> dict[int, int]:
+    file = home / "pids.json"
+    return {int(pid): start for pid, start in json.loads(file.read_text()).items()} if file.exists() else {}
+
+
+def _states(home: Path) -> dict[str, State]:
+    return read_all(home, [process for part in PARTS.values() for process in part.processes])
 
 
 def _recorded(home: Path) -> dict[int, int]:
-    file = home / "pids.json"
-    return {int(pid): start for pid, start in json.loads(file.read_text()).items()} if file.exists() else {}
+    """The main supervisor, each line's, and the processes."""
+    found = _main(home)
+    for state in _states(home).values():
+        found |= state.supervisor | state.process
+    return found

@@ -18,6 +18,7 @@ MLFLOW = Part(
     ("mlflow",),
     ("MLFLOW",),
     _answers,
+    patience=300,  # it imports for minutes on a busy machine
     needs=("s3", "postgres"),
     settings=_settings,
     offers=lambda env: {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{env['STACK_MLFLOW_PORT']}"},

@@ -4,10 +4,12 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -33,8 +35,11 @@ class Part:
 
     Args:
         processes: its lines of the Procfile.
-        ports: the variables of its ports, without `STACK_` and `_PORT`.
+        ports: the variables of its ports, without `STACK_` and `_PORT`; the first process listens on them.
         answers: whether it serves.
+        patience: seconds that it may take to answer, from its start.
+        stop: the signal that asks its processes to end.
+        children_stay: what its processes began goes on after their end.
         prepare: what is done before it starts, once; the part's folder is below the first argument.
         needs: the parts that run before it.
         settings: variables of the stack's processes that follow from the environment file, whether the part runs or not.
@@ -47,6 +52,9 @@ class Part:
     processes: tuple[str, ...]
     ports: tuple[str, ...]
     answers: Callable[[Env], bool]
+    patience: int = 120
+    stop: signal.Signals = signal.SIGTERM
+    children_stay: bool = False
     prepare: Callable[[Path, Env], None] = _nothing
     needs: tuple[str, ...] = ()
     settings: Callable[[Path, Env], dict[str, str]] = _no_values
@@ -83,7 +91,7 @@ def get(url: str, *, body: object = None) -> str | None:
     try:
         with urllib.request.urlopen(request, timeout=5) as reply:
             return str(reply.read().decode())
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return None
 
 

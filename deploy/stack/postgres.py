@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -65,7 +66,8 @@ POSTGRES = Part(
     ("postgres",),
     ("POSTGRES",),
     _answers,
-    _prepare,
+    stop=signal.SIGINT,  # a fast shutdown; on SIGTERM it waits for its clients
+    prepare=_prepare,
     settings=_settings,
     offers=lambda env: {"LAKEHOUSE_WAREHOUSE_URL": url(env, "warehouse")},
     lacks=lambda: {} if programs() else {"postgres": "postgresql"},

@@ -56,7 +56,7 @@ S3 = Part(
     ("s3",),
     ("S3",),
     _answers,
-    _prepare,
+    prepare=_prepare,
     settings=_settings,
     lacks=lambda: absent({str(_program()): VERSITYGW}),
     packages=_packages,

@@ -62,17 +62,27 @@ def family(started: Mapping[int, int]) -> dict[int, int]:
     return members
 
 
-def end(started: Mapping[int, int], *, leaders: Iterable[int], patience: float) -> int:
+def adopt_orphans() -> None:
+    """Let descendants of this process whose parent ends become its own children, so that `family` still finds them."""
+    import ctypes
+
+    subreaper = 36  # PR_SET_CHILD_SUBREAPER of Linux's prctl
+    if ctypes.CDLL(None, use_errno=True).prctl(subreaper, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "This kernel does not let a process adopt orphans (prctl)")
+
+
+def end(started: Mapping[int, int], *, leaders: Iterable[int], patience: float, ask: signal.Signals = signal.SIGTERM) -> int:
     """End processes and their descendants; how many there were. None of them is left.
 
     Args:
         leaders: they are asked first, and have `patience` seconds to end what they began. What is left then is asked itself,
             and killed after five seconds more.
+        ask: the signal by which the leaders are asked.
     """
     members = family(started)
     count = len(members)
     if first := [pid for pid in leaders if pid in members]:
-        _tell(first, signal.SIGTERM)
+        _tell(first, ask)
         members = _wait(members, until_gone=first, seconds=patience)
     _tell(members, signal.SIGTERM)
     members = _wait(members, until_gone=members, seconds=_REST_SECONDS)

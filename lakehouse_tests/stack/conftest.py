@@ -24,6 +24,7 @@ import pytest
 
 from deploy.stack import launcher
 from deploy.stack.environment import EXAMPLE, write_env
+from deploy.stack.state import read
 
 Environment = dict[str, str]
 
@@ -35,13 +36,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("stack")
 
 
-def _free_ports() -> dict[str, int]:
+def free_ports() -> dict[str, int]:
     names = [line.partition("=")[0] for line in EXAMPLE.read_text().splitlines() if "_PORT=" in line]
     with ExitStack() as opened:  # all at once, so that no two are the same
         sockets = [opened.enter_context(socket.socket()) for _ in names]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
+
+
+def pid_of(home: Path, process: str) -> int | None:
+    """The id of a process of the Procfile; None while it does not run."""
+    state = read(home, process)
+    return next(iter(state.process), None) if state else None
 
 
 @dataclass
@@ -66,11 +73,11 @@ def running(*parts: str, **settings: str) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="lakehouse-stack-") as folder:
         home = Path(folder)
         home.chmod(0o755)
-        with write_env(home, _free_ports()).open("a") as file:
+        with write_env(home, free_ports()).open("a") as file:
             file.writelines(f"{name}={value}\n" for name, value in settings.items())
         own = Stack(home, parts, {})
-        own.up()
         try:
+            own.up()
             yield own
         finally:
             own.down()

@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -19,9 +21,10 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
+from deploy.stack import launcher
 from lakehouse.runtime.launcher import WatchedRunLauncher
 from lakehouse.settings import project_folder
-from lakehouse_tests.stack.conftest import Instance, running, s3_client
+from lakehouse_tests.stack.conftest import Instance, pid_of, running, s3_client
 
 NOTICED_SECONDS = 60
 FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
@@ -110,14 +113,54 @@ def test_a_worker_that_died_with_its_code_server_is_noticed_when_the_machine_is_
     assert "there is no process" in str(instance.run(run_id)["eventConnection"]["events"])
 
 
+def test_a_run_outlives_its_code_server_which_is_started_again(instance):
+    shutil.rmtree(instance.lake, ignore_errors=True)
+    run_id = instance.launch("medallion_etl")
+    server = _worker(instance.wait(run_id, _working, seconds=90)).parent()
+    assert server is not None
+    home, others = instance.stack.home, ("s3", "postgres", "webserver", "daemon")
+    before = {name: pid_of(home, name) for name in others}
+    server.kill()
+    run = instance.wait(run_id, _finished, seconds=180)
+    assert (run["status"], "dagster/auto_retry_run_id" in run["tags"]) == ("SUCCESS", False)
+    assert _gold_lines(instance) == instance.lines
+    deadline = time.monotonic() + 120
+    while not launcher.status(home):
+        assert time.monotonic() < deadline, "the code server does not answer again"
+        time.sleep(1)
+    assert pid_of(home, "code") != server.pid
+    assert {name: pid_of(home, name) for name in others} == before
+    assert instance.wait(instance.launch("monitoring"), _finished, seconds=180)["status"] == "SUCCESS"
+
+
+def test_a_killed_database_answers_again_and_no_other_process_ends(instance):
+    home = instance.stack.home
+    names = ("s3", "code", "webserver", "daemon")
+    before = {name: pid_of(home, name) for name in names}
+    killed = pid_of(home, "postgres")
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while pid_of(home, "postgres") in (None, killed) or not launcher.status(home):
+        assert time.monotonic() < deadline, "the database does not answer again"
+        time.sleep(1)
+    assert {name: pid_of(home, name) for name in names} == before
+    for _ in range(3):  # runs, events and schedules have a pool each, whose first connection is one to the database before
+        with suppress(urllib.error.HTTPError):
+            run_id = instance.launch("monitoring")
+            break
+    assert instance.wait(run_id, _finished, seconds=180)["status"] == "SUCCESS"
+    assert {name: pid_of(home, name) for name in names} == before
+
+
 def test_a_worker_of_a_code_server_elsewhere_is_asked_for_there_and_no_answer_fails_no_run(instance):
-    launcher = WatchedRunLauncher()
+    watched = WatchedRunLauncher()
     with dg.DagsterInstance.ephemeral() as own:
-        launcher.register_instance(own)
+        watched.register_instance(own)
         for port, status in ((int(instance.stack.env["STACK_CODE_PORT"]), "NOT_FOUND"), (9, "RUNNING")):
             info = json.dumps({"host": "127.0.0.1", "port": port})
             run = own.create_run_for_job(_a_job, tags={".dagster/grpc_info": info})
-            assert launcher._remote(run).status.value == status
+            assert watched._remote(run).status.value == status
 
 
 PROGRAMS = {

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.stack import launcher
 from lakehouse.settings import load_settings
 from lakehouse_tests.ml.conftest import MlLake, errors, few_recipes, jumping, steady
 from lakehouse_tests.stack.conftest import running, s3_client
@@ -24,7 +23,6 @@ __all__ = ["few_recipes"]
 @pytest.fixture
 def server_lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_recipes: None) -> Iterator[tuple[MlLake, object]]:
     """A lake whose registry is a server of the test's own, so that it can be stopped."""
-    monkeypatch.setattr(launcher, "ANSWER_SECONDS", 300)  # MLflow's server imports for minutes on a busy machine
     load_settings()  # MLflow's telemetry is off before it is imported
     with running("mlflow") as own:
         url = own.env["MLFLOW_TRACKING_URI"]

@@ -1,7 +1,10 @@
 """Each part does what it is here for, through the fixture that other suites take it from."""
 
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,10 +16,12 @@ import pytest
 import sqlalchemy
 
 from deploy.stack import launcher
+from deploy.stack.environment import environment, write_env
 from deploy.stack.part import StackError
 from deploy.stack.parts import PARTS
+from deploy.stack.state import answers
 from lakehouse.settings import project_folder
-from lakehouse_tests.stack.conftest import running, s3_client
+from lakehouse_tests.stack.conftest import free_ports, pid_of, s3_client
 
 
 def test_s3_takes_an_object_that_must_not_exist_once(s3, bucket):
@@ -56,21 +61,35 @@ def test_mlflow_stores_experiments(mlflow):
     assert made in [found["experiment_id"] for found in ask("experiments/search", {"max_results": 10})["experiments"]]
 
 
-@pytest.mark.parametrize(
-    ("program", "expected"),
-    [("exit 3", "s3 ended with exit code 3, which stops all"), ("sleep 1000", "No answer within 3 s from s3")],
-)
-def test_a_part_that_does_not_come_up_is_named_with_its_log_and_nothing_of_it_is_left(monkeypatch, program, expected):
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "bin").mkdir()
-        broken = Path(folder) / "bin" / "versitygw"
-        broken.write_text(f"#!/bin/sh\n{program}\n")
-        broken.chmod(0o755)
-        monkeypatch.setenv("STACK_TOOLS", folder)
-        monkeypatch.setattr(launcher, "ANSWER_SECONDS", 3)
-        with pytest.raises(StackError, match=rf"{expected}.*/log/s3\.log"), running("s3"):
-            pytest.fail("it is not up")
+def test_a_killed_server_answers_again_and_a_taken_port_is_named_while_the_others_run():
+    with tempfile.TemporaryDirectory(prefix="lakehouse-stack-") as folder, socket.create_server(("127.0.0.1", 0)) as other:
+        home, port = Path(folder), other.getsockname()[1]
+        home.chmod(0o755)
+        write_env(home, {**free_ports(), "STACK_MLFLOW_PORT": port})
+        try:
+            with pytest.raises(StackError, match=rf"mlflow ended 3 times in a row: port {port} is taken") as caught:
+                launcher.up(home, ["mlflow"], outlive=False)
+            assert f"{home}/log/mlflow.log" in str(caught.value)
+            for victim, untouched in (("postgres", "s3"), ("s3", "postgres")):
+                before = {name: pid_of(home, name) for name in (victim, untouched)}
+                os.kill(before[victim], signal.SIGKILL)
+                _answers_again(home, victim, before[victim], seconds=30)
+                assert pid_of(home, untouched) == before[untouched]
+            other.close()
+            began = time.monotonic()
+            while not launcher.status(home):
+                assert time.monotonic() - began < 300, "MLflow does not come up on a port that is free again"
+                time.sleep(1)
+        finally:
+            launcher.down(home)
         assert not _of(folder)
+
+
+def _answers_again(home: Path, part: str, killed: int, *, seconds: float) -> None:
+    env, began = environment(home, [part]), time.monotonic()
+    while not answers(home, PARTS[part], env) or pid_of(home, part) == killed:
+        assert time.monotonic() - began < seconds, f"{part} does not answer again"
+        time.sleep(0.2)
 
 
 def _read(file: Path) -> bytes:
