@@ -20,7 +20,8 @@ from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 Record = dict[str, Any]
-Style = Literal["next", "link", "cursor", "offset", "pages", "single"]
+#: `token` is a cursor at another path, under another name.
+Style = Literal["next", "link", "cursor", "offset", "pages", "single", "token"]
 STYLES: tuple[Style, ...] = ("next", "link", "cursor", "offset", "pages", "single")
 PROTOBUF = b'\n\x0d\n\x032.0\x10\x00\x18\xa0\xd0\xc1\xb7\x06\x12\x1f\n\x01a"\x1a\n\x06\n\x00*\x02T1'
 ELSEWHERE = "http://127.0.0.2:9"
@@ -34,12 +35,14 @@ class Stub:
         lists: `{"/v1/pedidos": [record, ...]}`; `updated_since` filters what has `updated_at`.
         faults: `{(path, page): fault}`, each once: a status, `(status, Retry-After)`, or a word of `_Handler.misbehave`.
         always: what it does to every request.
+        styles: of some paths, where they are not as the others.
         secret: a bearer token, `user:password`, or a key that the header X-Api-Key or the parameter `key` has.
         ahead: how far its clock is ahead of ours.
     """
 
     lists: dict[str, list[Record]]
     style: Style = "next"
+    styles: dict[str, Style] = field(default_factory=dict)
     size: int = 10
     faults: dict[tuple[str, int], Any] = field(default_factory=dict)
     always: Any = None
@@ -117,13 +120,14 @@ class _Handler(BaseHTTPRequestHandler):
         stub = self.own
         since = given.get("updated_since", "")[:19]
         records = [record for record in stub.lists[path] if str(record.get("updated_at", "9")) >= since]
-        size, style = stub.size, stub.style
+        size, style = stub.size, stub.styles.get(path, stub.style)
         if style == "single":
             return 1, records, {}
         if style == "offset":
             start = int(given["offset"])
-        elif style == "cursor":
-            start = int(base64.b64decode(given["after"]).decode()[3:]) if given.get("after") else 0
+        elif style in ("cursor", "token"):
+            after = given.get("after") or given.get("cursor")
+            start = int(base64.b64decode(after).decode()[3:]) if after else 0
         else:
             start = (int(given.get("page", "1")) - 1) * size
         number, more = start // size + 1, start + size < len(records)
@@ -133,9 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
             return number, {"data": found, "total": len(records), "next": link if more else None}, {}
         if style == "link":
             return number, found, {"Link": f'<{stub.url}{link}>; rel="next", <{stub.url}>; rel="first"'} if more else {}
-        if style == "cursor":
+        if style in ("cursor", "token"):
             after = base64.b64encode(f"at {start + size}".encode()).decode() if more else ""
-            return number, {"result": {"items": found}, "paging": {"after": after}}, {}
+            at_top = {"data": found, "next": after or None}
+            return number, at_top if style == "token" else {"result": {"items": found}, "paging": {"after": after}}, {}
         return number, {"data": found}, {}
 
     def misbehave(self, fault: str, body: Any, headers: dict[str, str]) -> None:
