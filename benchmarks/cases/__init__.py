@@ -10,6 +10,7 @@
     cluster     `full` by Spark on a standalone master with two workers: what the driver takes; the table must be DuckDB's
     s3          medallion_etl over the real sales (or the sample) on a local S3 server, beside a folder
     pedidos     1 M orders from PostgreSQL to silver and back to PostgreSQL, beside COPY out, DuckDB and COPY in
+    rest        1,000 pages of 1,000 orders of an API to landing, beside a loop with requests and a file of JSON lines
     files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     json        1 M records of JSON lines from one landed file to bronze's data files, beside DuckDB's own reader and a copy
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
@@ -36,7 +37,7 @@ from collections.abc import Callable, Iterator
 
 from benchmarks.cases.common import BOUND_ROWS, Bench, Figure
 from benchmarks.cases.engines import cluster, s3, spark
-from benchmarks.cases.flows import brt, files, job, json_lines, mlops, pedidos
+from benchmarks.cases.flows import brt, files, job, json_lines, mlops, pedidos, rest
 from benchmarks.cases.overhead import cli, monitoring, startup, warm, year
 from benchmarks.cases.tables import adopt, append, elt, full, gold, increment, parity, profile, spread, upkeep
 from benchmarks.measure import PROJECT
@@ -56,6 +57,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "cluster": cluster,
     "s3": s3,
     "pedidos": pedidos,
+    "rest": rest,
     "files": files,
     "json": json_lines,
     "startup": startup,

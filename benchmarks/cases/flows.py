@@ -1,4 +1,4 @@
-"""Cases that run a flow from its source to its end: `files`, `json`, `pedidos`, `job`, `brt`, `mlops`."""
+"""Cases that run a flow from its source to its end: `files`, `json`, `pedidos`, `rest`, `job`, `brt`, `mlops`."""
 
 import os
 import socket
@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from benchmarks.cases.common import GB, Bench, Figure, fresh_home, running_stack, same_rows, sample_landing, work_figures
 from benchmarks.cases.graph import BRT_CAPTURE, MEDALLION, MLOPS
-from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, run
+from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, environment, run
 
+REST_ROWS, REST_RATIO, REST_PEAK = 1_000_000, 1.5, 0.5 * GB
 ORDERS, ORDERS_RATIO, ORDERS_PEAK = 1_000_000, 2.0, 1.0 * GB
 FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
 JSON_LINES = 1_000_000
@@ -72,6 +73,26 @@ def pedidos(bench: Bench) -> Iterator[Figure]:
         found = bench.persist("pedidos", alternate({"ours": side("ours"), "bare": side("bare")}, rounds=bench.rounds))
         run(["-m", "benchmarks.pedidos", "same"], env=env)
     yield from work_figures("pedidos", found, ratio=ORDERS_RATIO, peak=ORDERS_PEAK)
+
+
+def rest(bench: Bench) -> Iterator[Figure]:
+    """A million records of an API to landing."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.rest_server"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PROJECT, env=environment(),
+    )  # fmt: skip
+    try:
+        url = server.stdout.readline().strip() if server.stdout is not None else ""
+
+        def side(name: str) -> Callable[[], Run]:
+            return lambda: run(["-m", "benchmarks.rest", name, url, str(bench.fresh(f"rest-{name}"))])
+
+        found = bench.persist("rest", alternate({"ours": side("ours"), "bare": side("bare")}, rounds=bench.rounds))
+    finally:
+        server.communicate()
+    if wrong := {name: each.output["rows"] for name, each in found.items() if each.output["rows"] != REST_ROWS}:
+        raise BenchmarkError(f"Of {REST_ROWS:,} records there were {wrong}.")
+    yield from work_figures("rest", found, ratio=REST_RATIO, peak=REST_PEAK)
 
 
 def job(bench: Bench) -> Iterator[Figure]:

@@ -43,7 +43,7 @@ _UNDATED = datetime(9999, 12, 31, tzinfo=UTC)
 _PART_MB = 64
 _NEW = Window()
 #: What is gathered of small batches before it is written.
-_GROUP_ROWS, _GROUP_BYTES = 100_000, 32_000_000
+_GROUP_ROWS, _GROUP_BYTES = 50_000, 4_000_000
 _LINE_BYTES = 16_000_000
 
 
@@ -96,6 +96,7 @@ def stage_batches(batches: "Iterable[pa.RecordBatch]", folder: Path) -> list[str
     finally:
         if writer is not None:
             writer.close()
+    pa.default_memory_pool().release_unused()  # what follows has a bound of its own
     return paths
 
 
