@@ -38,6 +38,7 @@ class Stub:
         styles: of some paths, where they are not as the others.
         secret: a bearer token, `user:password`, or a key that the header X-Api-Key or the parameter `key` has.
         ahead: how far its clock is ahead of ours.
+        wait: seconds before each answer.
     """
 
     lists: dict[str, list[Record]]
@@ -49,6 +50,7 @@ class Stub:
     secret: str = ""
     tokens: int = 0
     ahead: timedelta = timedelta()
+    wait: float = 0.0
     asked: list[str] = field(default_factory=list)
     at: list[float] = field(default_factory=list)
     port: int = 0
@@ -92,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def respond(self, posted: Record) -> None:
         stub, parts = self.own, urlsplit(self.path)
+        time.sleep(stub.wait)
         given = {**dict(parse_qsl(parts.query)), **{name: str(value) for name, value in posted.items()}}
         with stub.lock:
             stub.asked.append(self.path)
