@@ -39,6 +39,7 @@ def derived() -> dict[Path, str]:
     from lakehouse.commands.declared import listed
     from lakehouse.definitions import build_defs
     from lakehouse.gold.sources import render_sources, sources_path
+    from lakehouse.settings.settings import Settings, field_of
     from lakehouse.tables import ALL, SETTINGS
 
     sources = render_sources(ALL)
@@ -49,7 +50,8 @@ def derived() -> dict[Path, str]:
     graph = build_defs(load_settings()).resolve_asset_graph()
     keys = sorted(key.to_user_string() for key in graph.get_all_asset_keys())
     checks = sorted(f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys)
-    return {path: sources, project_folder() / GOLDEN: "\n".join([*keys, "", *checks, ""]), **listed(SETTINGS)}
+    own = [one for one in SETTINGS if field_of(one) not in Settings.model_fields]  # the others are listed among everyone's
+    return {path: sources, project_folder() / GOLDEN: "\n".join([*keys, "", *checks, ""]), **listed(own)}
 
 
 def _differs(path: Path, content: str) -> str:

@@ -1,39 +1,12 @@
-"""Kafka: sending with acknowledgement, and what topics and consumer groups look like. The only place with a Kafka client."""
+"""Kafka: sending with acknowledgement, and what topics and consumer groups look like. Connections are in `core/kafka.py`."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lakehouse.core.errors import DeclarationError, LakehouseError, install
+from lakehouse.core.kafka import SILENT, KafkaError, admin, client, consumer, explained, offsets
 from lakehouse.core.text import one_line
-
-_QUIET = logging.getLogger("lakehouse.kafka")
-_QUIET.setLevel(logging.CRITICAL)
-#: librdkafka repeats "connection refused" by the second; what counts is raised.
-_SILENT = {"logger": _QUIET, "log_level": 0}
-
-
-class KafkaError(LakehouseError):
-    """The brokers do not answer, or refuse."""
-
-
-def client(name: str) -> Any:
-    """A class of the client library.
-
-    Raises:
-        DeclarationError: it is not installed.
-    """
-    try:
-        import confluent_kafka
-        import confluent_kafka.admin
-    except ModuleNotFoundError:
-        raise DeclarationError(
-            "LAKEHOUSE_KAFKA_BOOTSTRAP is set, but confluent-kafka is not installed.",
-            remedy=f"{install('alerts')}, or unset it.",
-        ) from None
-    return getattr(confluent_kafka.admin, name, None) or getattr(confluent_kafka, name)
 
 
 def produce(bootstrap: str, topic: str, messages: Sequence[tuple[str, str, bytes]], *, timeout: float) -> dict[int, int]:
@@ -64,7 +37,7 @@ def produce(bootstrap: str, topic: str, messages: Sequence[tuple[str, str, bytes
             "linger.ms": 5,
             "queue.buffering.max.messages": 1_000_000,
             "socket.connection.setup.timeout.ms": 5000,
-            **_SILENT,
+            **SILENT,
         }
     )
     for identity, key, value in messages:
@@ -88,22 +61,22 @@ def arrived(bootstrap: str, topic: str, since: Mapping[int, int], *, timeout: fl
     Raises:
         KafkaError: the brokers do not answer within `timeout` seconds, each call.
     """
-    with _explained(bootstrap):
-        admin = _admin(bootstrap)
-        found = admin.list_topics(timeout=timeout).topics.get(topic)
+    with explained(bootstrap):
+        asked = admin(bootstrap)
+        found = asked.list_topics(timeout=timeout).topics.get(topic)
         if found is None or found.error is not None:
             return set()
         numbers = [number for number, part in found.partitions.items() if part.leader >= 0]
-        begins, ends = (_offsets(admin, topic, numbers, which, timeout) for which in ("earliest", "latest"))
+        begins, ends = (offsets(asked, topic, numbers, which, timeout) for which in ("earliest", "latest"))
         starts = {number: max(since.get(number, 0), begins[number]) for number in numbers}
         left = {number for number in numbers if ends[number] > starts[number]}
         if not left:
             return set()
         ids: set[str] = set()
-        with _consumer(bootstrap) as consumer:
-            consumer.assign([client("TopicPartition")(topic, number, starts[number]) for number in left])
+        with _consumer(bootstrap) as reader:
+            reader.assign([client("TopicPartition")(topic, number, starts[number]) for number in left])
             while left:
-                messages = consumer.consume(10_000, timeout=timeout)
+                messages = reader.consume(10_000, timeout=timeout)
                 if not messages:
                     raise KafkaError(f"Kafka at {bootstrap} does not give back {topic}.", remedy="Look at the brokers' log.")
                 for message in messages:
@@ -164,42 +137,36 @@ def topics(bootstrap: str, watched: Sequence[tuple[str, str]], *, timeout: float
     Raises:
         KafkaError: the brokers do not answer within `timeout` seconds, each call.
     """
-    with _explained(bootstrap):
-        admin = _admin(bootstrap)
-        known = admin.list_topics(timeout=timeout).topics
-        return [_topic(admin, bootstrap, known.get(name), watched=(name, group), timeout=timeout) for name, group in watched]
-
-
-def _admin(bootstrap: str) -> Any:
-    return client("AdminClient")({"bootstrap.servers": bootstrap, "socket.connection.setup.timeout.ms": 5000, **_SILENT})
+    with explained(bootstrap):
+        asked = admin(bootstrap)
+        known = asked.list_topics(timeout=timeout).topics
+        return [_topic(asked, bootstrap, known.get(name), watched=(name, group), timeout=timeout) for name, group in watched]
 
 
 @contextmanager
 def _consumer(bootstrap: str) -> Iterator[Any]:
-    """A consumer of partitions that it is told: it joins no group and commits nothing."""
-    name = "lakehouse-monitoring"
-    settings = {"group.id": name, "enable.auto.commit": False, "enable.partition.eof": False, **_SILENT}
-    consumer = client("Consumer")({"bootstrap.servers": bootstrap, **settings})
+    """A consumer that is closed after the block."""
+    made = consumer(bootstrap, "lakehouse-monitoring")
     try:
-        yield consumer
+        yield made
     finally:
-        consumer.close()
+        made.close()
 
 
-def _topic(admin: Any, bootstrap: str, found: Any, *, watched: tuple[str, str], timeout: float) -> TopicHealth:
+def _topic(asked: Any, bootstrap: str, found: Any, *, watched: tuple[str, str], timeout: float) -> TopicHealth:
     topic, group = watched
     if found is None or found.error is not None:
         return TopicHealth(topic, group, 0, 0, 0, 0, None, None, None)
     partition = client("TopicPartition")
     led = [number for number, part in found.partitions.items() if part.leader >= 0]
     leaderless = len(found.partitions) - len(led)
-    ends = _offsets(admin, topic, led, "latest", timeout)
-    begins = _offsets(admin, topic, led, "earliest", timeout)
+    ends = offsets(asked, topic, led, "latest", timeout)
+    begins = offsets(asked, topic, led, "earliest", timeout)
     newest = _newest(bootstrap, topic, begins, ends, timeout)
     committed: Mapping[int, int] = {}
     if group:
-        asked = client("ConsumerGroupTopicPartitions")(group, [partition(topic, number) for number in led])
-        reply = admin.list_consumer_group_offsets([asked], request_timeout=timeout)[group].result(timeout)
+        wanted = client("ConsumerGroupTopicPartitions")(group, [partition(topic, number) for number in led])
+        reply = asked.list_consumer_group_offsets([wanted], request_timeout=timeout)[group].result(timeout)
         committed = {part.partition: part.offset for part in reply.topic_partitions if part.offset >= 0}
     parts = [PartitionLag(number, begins[number], ends[number], committed.get(number)) for number in sorted(ends) if group]
     return TopicHealth(
@@ -216,44 +183,22 @@ def _topic(admin: Any, bootstrap: str, found: Any, *, watched: tuple[str, str], 
     )
 
 
-def _offsets(admin: Any, topic: str, partitions: Sequence[int], which: str, timeout: float) -> dict[int, int]:
-    partition, spec = client("TopicPartition"), client("OffsetSpec")
-    wanted = {partition(topic, number): getattr(spec, which)() for number in partitions}
-    asked = admin.list_offsets(wanted, request_timeout=timeout) if wanted else {}
-    return {part.partition: reply.result(timeout).offset for part, reply in asked.items()}
-
-
 def _newest(bootstrap: str, topic: str, begins: Mapping[int, int], ends: Mapping[int, int], timeout: float) -> int | None:
     """The instant of the newest message: the last of each partition is read. The broker's own index knows the greatest
     timestamp, but a transaction's marker or a compacted tail hides it."""
     last = [client("TopicPartition")(topic, number, end - 1) for number, end in ends.items() if end > begins[number]]
     if not last:
         return None
-    with _consumer(bootstrap) as consumer:
-        consumer.assign(last)
+    with _consumer(bootstrap) as reader:
+        reader.assign(last)
         found: list[int] = []
         for _ in last:
-            message = consumer.poll(min(timeout, 2.0))
+            message = reader.poll(min(timeout, 2.0))
             if message is None:
                 break
             if message.error() is None:
                 found.append(message.timestamp()[1])
         return max(found, default=None)
-
-
-@contextmanager
-def _explained(bootstrap: str) -> Iterator[None]:
-    from concurrent.futures import TimeoutError as Expired
-
-    failure = client("KafkaException")
-    try:
-        yield
-    except (failure, Expired) as error:
-        reported = error.args[0].str() if isinstance(error, failure) else "no answer in time"
-        raise KafkaError(
-            f"Kafka at {bootstrap} does not answer: {one_line(reported, limit=120)}.",
-            remedy="Check that the brokers run and LAKEHOUSE_KAFKA_BOOTSTRAP.",
-        ) from None
 
 
 def reach(bootstrap: str, *, timeout: float) -> None:
@@ -262,5 +207,5 @@ def reach(bootstrap: str, *, timeout: float) -> None:
     Raises:
         KafkaError: none does within `timeout` seconds.
     """
-    with _explained(bootstrap):
-        _admin(bootstrap).list_topics(timeout=timeout)
+    with explained(bootstrap):
+        admin(bootstrap).list_topics(timeout=timeout)

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from lakehouse.tables.spec.setting import Setting, Value
+from lakehouse.tables.spec.setting import Setting, Value, plain
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def from_environment(settings: Iterable[Setting], environment: Mapping[str, str]
     """
     found: dict[str, Value] = {}
     for one in settings:
-        text = environment.get(one.name, "") if given.get(one.name) is None else str(given[one.name])
+        text = environment.get(one.name, "") if given.get(one.name) is None else plain(given[one.name])
         if text:
             found[one.name] = one.parse(text)
     return Values(found)
@@ -38,6 +38,9 @@ def resolved(declared: Any, values: Values, environment: str) -> Any:
     if isinstance(declared, tuple):
         parts = tuple(resolved(each, values, environment) for each in declared)
         return declared if all(new is old for new, old in zip(parts, declared, strict=True)) else parts
+    if isinstance(declared, Mapping):
+        by_name = {name: resolved(each, values, environment) for name, each in declared.items()}
+        return declared if all(by_name[name] is each for name, each in declared.items()) else by_name
     if is_dataclass(declared) and not isinstance(declared, type):
         known = {part.name: getattr(declared, part.name) for part in fields(declared) if part.init}
         given = {name: resolved(value, values, environment) for name, value in known.items()}

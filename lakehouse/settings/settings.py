@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from lakehouse.core.engines.session import Spark
 from lakehouse.core.errors import DeclarationError
+from lakehouse.core.kafka import is_address
 from lakehouse.core.names import LAYERS, Engine, is_remote
 from lakehouse.core.store import durability
 from lakehouse.core.store.durability import Durability
@@ -23,7 +24,7 @@ from lakehouse.settings.declared import Values, from_environment, resolved
 from lakehouse.settings.environments import PROFILES, Profile
 from lakehouse.tables import ALL, PUBLISHED, SETTINGS, SOURCES
 from lakehouse.tables.brt import BRT_GPS, Box, within
-from lakehouse.tables.spec import SourceSystem, TableSpec
+from lakehouse.tables.spec import Setting, SourceSystem, TableSpec
 from lakehouse.tables.spec.job import Environment
 
 #: What a message about a wrong value must not repeat.
@@ -111,7 +112,7 @@ def _emails(value: str) -> str:
 
 
 def _servers(value: str) -> str:
-    if wrong := [server for server in listed(value) if not re.fullmatch(r"[^:/\s]+:\d+", server)]:
+    if wrong := [server for server in listed(value) if not is_address(server)]:
         raise ValueError(f"write host:port, separated by commas ({wrong[0]!r} is none)")
     return value
 
@@ -131,6 +132,11 @@ def _urls(value: str) -> str:
 def listed(value: str) -> list[str]:
     """The parts of a value that is separated by commas."""
     return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def field_of(one: Setting) -> str:
+    """The field of `Settings` that has a declared setting's variable, where there is one; its name as an argument otherwise."""
+    return one.name.removeprefix("LAKEHOUSE_").lower()
 
 
 class Settings(BaseSettings):
@@ -194,7 +200,10 @@ class Settings(BaseSettings):
     @classmethod
     def _with_declared(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Take the settings of declarations from the environment, or, as the fields, by their name without the prefix."""
-        named = {one.name: given.pop(one.name.removeprefix("LAKEHOUSE_").lower(), None) for one in SETTINGS}
+        named = {}
+        for one in SETTINGS:
+            name = field_of(one)
+            named[one.name] = given.get(name) if name in cls.model_fields else given.pop(name, None)
         return {**given, "declared": from_environment(SETTINGS, os.environ, given=named)}
 
     @field_validator("root", "landing_dir", "real_data", "backup_root")

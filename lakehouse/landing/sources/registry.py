@@ -2,10 +2,11 @@
 
     SourceSystem ─▶ extract(system, work) ─▶ Extraction: what has landed of each of its streams
 
-Here: one function a kind. Not here: how an API or a database is asked (`rest_streams.py`, `database.py`), how what it delivers
-lands exactly once (`extract.py`), retries (the asset's policy).
+Here: one function a kind. Not here: how each is asked (`rest_streams.py`, `database.py`, `kafka.py`), how what it delivers lands
+exactly once (`extract.py`), retries (the asset's policy).
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,10 +17,10 @@ from typing import Any
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.store.storage import LandedFile, Storage
-from lakehouse.landing.sources import database, rest_streams
+from lakehouse.landing.sources import database, kafka, rest_streams, schemas
 from lakehouse.landing.sources.extract import Landed, cursor, land
 from lakehouse.landing.sources.window import Window
-from lakehouse.tables.spec import Database, RestApi, SourceSystem
+from lakehouse.tables.spec import Database, KafkaTopic, RestApi, SourceSystem
 from lakehouse.tables.spec.setting import name_of, plain
 
 
@@ -113,3 +114,19 @@ def _database(system: Database, work: Work) -> Extraction:
             window=work.window,
         )
     return Extraction(streams=found, metadata={"source": ", ".join(found)})
+
+
+@extract.register
+def _kafka(system: KafkaTopic, work: Work) -> Extraction:
+    limit = system.max_seconds if system.max_seconds is not None else 0.8 * system.timeout.total_seconds()
+    with schemas.decoder(system, work.declared, deadline=work.deadline) as decode:
+        topic = kafka.topic_of(system, setting=work.setting, decode=decode)
+        taken = kafka.take(
+            topic, work.storage, work.scratch(topic.folder), stop=min(work.deadline, time.monotonic() + limit)
+        )
+    positions = {str(number): at for number, at in taken.positions.items()}
+    figures = {"epoch": taken.epoch, "behind": taken.behind, "lost": taken.lost, "committed": taken.committed}
+    return Extraction(
+        streams={system.name: taken.landed},
+        metadata={"source": f"{topic.name} at {topic.bootstrap}", "cursor": positions, **figures},
+    )

@@ -15,6 +15,7 @@ from lakehouse.tables.spec.database import Database, Table
 from lakehouse.tables.spec.dialect import Csv
 from lakehouse.tables.spec.feed import CapturedFeed
 from lakehouse.tables.spec.job import Job
+from lakehouse.tables.spec.kafka import KafkaTopic
 from lakehouse.tables.spec.policies import Health, Retention, Subject
 from lakehouse.tables.spec.rest import (
     ApiKey,
@@ -100,6 +101,7 @@ __all__ = [
     "Health",
     "InRange",
     "Job",
+    "KafkaTopic",
     "LinkHeader",
     "NextUrl",
     "OAuth2ClientCredentials",

@@ -271,6 +271,11 @@ def reads_same(one: Source, other: Source) -> bool:
 
 def check_source(source: object, what: str) -> None:
     """Refuse what is not declared as a source."""
+    if isinstance(name := getattr(source, "name", None), str) and hasattr(source, "streams"):
+        raise DeclarationError(
+            f"{what}: {name!r} is a source system, and may have several streams.",
+            remedy="Give one of them: its resource(...), its table(...), or its messages().",
+        )
     if not isinstance(source, Source):
         raise DeclarationError(
             f"{what}: {source!r:.80} is not a source.", remedy="Give AirbyteStream(...), PlainFiles(...) or DeltaSource(...)."

@@ -7,10 +7,10 @@ are made of the stored numbers here, value by value: one that no calendar has co
 import datetime as dt
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lakehouse.core.errors import DeclarationError, install
 from lakehouse.landing.readers.files.refused import Refused
@@ -53,13 +53,7 @@ class NoValueError(Exception):
 
 def records(path: str) -> Iterator[tuple[Any, Convert]]:
     """Each record as stored, and what makes its values of it."""
-    try:
-        import fastavro
-    except ModuleNotFoundError:
-        raise DeclarationError(
-            f"{Path(path).name} is Avro, and fastavro, which reads it, is not installed.",
-            remedy=f"{install('ingest')}.",
-        ) from None
+    fastavro = library(Path(path).name)
     with Path(path).open("rb") as source:
         blocks: Any = fastavro.block_reader(source)
         schema = blocks.writer_schema
@@ -69,6 +63,42 @@ def records(path: str) -> Iterator[tuple[Any, Convert]]:
             content = block.bytes_
             for _ in range(block.num_records):
                 yield fastavro.schemaless_reader(content, stored, None), convert
+
+
+def library(what: str) -> Any:
+    """The package that reads Avro.
+
+    Raises:
+        DeclarationError: it is not installed.
+    """
+    try:
+        import fastavro
+    except ModuleNotFoundError:
+        raise DeclarationError(
+            f"{what} is Avro, and fastavro, which reads it, is not installed.", remedy=f"{install('ingest')}."
+        ) from None
+    return fastavro
+
+
+def parsed(schema: Any, named: dict[str, Any]) -> Any:
+    """A schema whose types have their full names; those with a name join `named`, and may be of it."""
+    return library("A schema").parse_schema(schema, named_schemas=named, _write_hint=False)
+
+
+def json_reader(schema: Any, *, others: Sequence[Any] = (), named: dict[str, Any]) -> Callable[[IO[bytes]], str]:
+    """What reads one value without a file around it, as JSON text.
+
+    Args:
+        others: schemas by `parsed` whose types this one names; `named` has them.
+    """
+    fastavro = library("A schema")
+    full = parsed(schema, named)
+    stored_names: dict[str, Any] = {}
+    for other in others:
+        fastavro.parse_schema(_stored(other), named_schemas=stored_names, _write_hint=False)
+    stored = fastavro.parse_schema(_stored(full), named_schemas=stored_names)
+    convert = _Types([*others, full]).convert(full)
+    return lambda content: json.dumps(convert(fastavro.schemaless_reader(content, stored, None)), default=_text, ensure_ascii=False)
 
 
 def _stored(schema: Any) -> Any:

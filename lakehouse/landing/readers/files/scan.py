@@ -29,6 +29,8 @@ from lakehouse.landing.readers.files.refused import LONGEST_RECORD
 _OPENED = f"opened_{uuid.uuid4().hex}"
 #: So many records are looked at before all of them.
 _FIRST = 2_048
+#: Characters of a field that are shown of a record which is none.
+_SHOWN = 100
 #: What DuckDB raises for a file's content, besides its plain `Error` (damaged Parquet pages). A binder or catalog
 #: error is never the file's fault, a memory error only that of a file with long lines.
 _UNREADABLE = (
@@ -91,9 +93,10 @@ class Part:
         relation = self._csv(form, locations) if form.kind == "csv" else self._parquet(locations)
         envelope = {name: location for name, location in locations.items() if name in ENVELOPE_NAMES and name != DATA}
         if DATA in locations:
-            data = locations[DATA]
-            relation = relation.select("*", sql(data).alias("_payload"))
-            return self._documents(relation, envelope, read=[*envelope.values(), data])
+            beside = {name: location for name, location in locations.items() if name not in ENVELOPE_NAMES}
+            relation = relation.select("*", sql(locations[DATA]).alias("_payload"))
+            found = self._documents(relation, envelope, read=[*envelope.values(), *beside.values(), locations[DATA]])
+            return found.with_beside(beside)
         fields = {name: sql(location) for name, location in locations.items() if name not in ENVELOPE_NAMES}
         if not fields:
             return self._envelopes(relation, envelope)
@@ -234,8 +237,21 @@ class Found:
         self.repeated: dict[str, int] = {}
         self.columns: dict[str, duckdb.Expression] = {}
         self.extra: dict[str, duckdb.Expression] = {}
+        #: SQL of fields that are beside the documents.
+        self.beside: dict[str, str] = {}
         #: Why records are none.
         self.problem = "It is not a JSON object."
+
+    def with_beside(self, beside: Mapping[str, str]) -> "Found":
+        """The same with fields that are beside the documents, by the SQL of each: what a document has of them counts first."""
+        for name, location in beside.items():
+            own = self.fields.get(name)
+            self.fields[name] = sql(location) if own is None else duckdb.CoalesceOperator(own, sql(location))
+        self.shapes = [
+            (path, None if names is None else tuple(dict.fromkeys((*names, *beside))), rows) for path, names, rows in self.shapes
+        ]
+        self.beside = dict(beside)
+        return self
 
     def assign(self, known: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         """Give each field its column, or `_extra`: a column has one field, and never another one's value.
@@ -327,7 +343,15 @@ class Found:
             return []
         sources = self.part.sources.set_alias("s")
         broken = self.relation.filter("_document IS NULL").set_alias("d").join(sources, f"d.{_OPENED} = s.{_OPENED}")
-        return [self.part.session.persist(_rejected(broken, reason=self.problem))]
+        return [self.part.session.persist(_rejected(broken, reason=self._reason()))]
+
+    def _reason(self) -> str:
+        """SQL of why a record is none: what its writer has noted, else what is wrong with it, and where it is from."""
+        meta = self._envelope("_airbyte_meta")
+        noted = f"CASE WHEN json_valid({meta}) THEN {meta} ->> '/refused' END"
+        fields = [f"{text(name)} || ' ' || left({location}, {_SHOWN:d})" for name, location in self.beside.items()]
+        where = f"concat(' It has ', concat_ws(', ', {', '.join(fields)}), '.')" if fields else "''"
+        return f"coalesce({noted}, concat({text(self.problem)}, {where}))"
 
     def _envelope(self, name: str) -> str:
         present = [self.envelope[n] for n in (name, V1_NAMES.get(name, "")) if n in self.envelope]
@@ -342,10 +366,11 @@ def _step_by_step(relation: duckdb.DuckDBPyRelation, values: Mapping[str, str]) 
 
 
 def _rejected(relation: duckdb.DuckDBPyRelation, *, reason: str) -> "nw.LazyFrame[Any]":
+    """Rows of the quarantine; `reason` is SQL."""
     cut = f" Of its characters the first {LONGEST_RECORD:,} are kept."
     columns = {
         "rules": text("readable_record"),
-        "reason": f"concat({text(reason)}, CASE WHEN len(_payload) > {LONGEST_RECORD:d} THEN {text(cut)} END)",
+        "reason": f"concat({reason}, CASE WHEN len(_payload) > {LONGEST_RECORD:d} THEN {text(cut)} END)",
         "record": f"left(coalesce(_payload, ''), {LONGEST_RECORD:d})",
         "source_file": "_source_file",
     }
