@@ -5,6 +5,8 @@ import dagster as dg
 from lakehouse.landing.assets.connectors import connector_assets, connector_checks
 from lakehouse.landing.assets.feeds import feed_assets
 from lakehouse.landing.assets.systems import system_assets
+from lakehouse.landing.assets.topics import topic_checks
+from lakehouse.landing.lag import lag_sensors
 from lakehouse.landing.readers.registry import landing
 from lakehouse.landing.sensor import landing_sensor
 from lakehouse.settings import Settings
@@ -27,4 +29,8 @@ def build_defs(settings: Settings) -> dg.Definitions:
         for ref, (spec, files) in streams.items()
     ]
     made = [*connector_assets(), *feed_assets(), *system_assets(settings)]
-    return dg.Definitions(assets=[*assets, *made], asset_checks=connector_checks(), sensors=[landing_sensor(settings)])
+    return dg.Definitions(
+        assets=[*assets, *made],
+        asset_checks=[*connector_checks(), *topic_checks()],
+        sensors=[landing_sensor(settings), *lag_sensors(settings)],
+    )

@@ -100,9 +100,9 @@ def _next(context: dg.SensorEvaluationContext, before: Cursor, digest: str, file
         return after, f"{JOB} is on its way; looking again at the next tick."
     if _is_taken(context, datetime.fromisoformat(after.since)):
         return Cursor(taken=digest), f"A run has taken the {files} files."
-    failed = _failures(context.instance)
-    due = failed[0] + _PAUSES[min(len(failed), len(_PAUSES)) - 1] if failed and after.asked == digest else now
-    if due > now:
+    failed = failures(context.instance, JOB)
+    due = pause(failed) if after.asked == digest else None
+    if due is not None and due > now:
         return after, f"{JOB} has failed {len(failed)} times in a row; it is asked again in {span(due - now)}."
     request = dg.RunRequest(run_key=f"{digest}-{after.since}-{len(failed)}", tags={ATTEMPT_TAG: str(len(failed) + 1)})
     return replace(after, asked=digest), request
@@ -127,12 +127,17 @@ def _is_taken(context: dg.SensorEvaluationContext, since: datetime) -> bool:
     return set(context.repository_def.get_job(JOB).asset_layer.executable_asset_keys) <= chosen
 
 
-def _failures(instance: dg.DagsterInstance) -> Sequence[datetime]:
-    """When the job's runs since its last success have failed, the newest first."""
+def failures(instance: dg.DagsterInstance, job: str) -> Sequence[datetime]:
+    """When a job's runs since its last success have failed, the newest first."""
     ended: list[datetime] = []
-    for record in instance.get_run_records(dg.RunsFilter(job_name=JOB), limit=_RECENT):
+    for record in instance.get_run_records(dg.RunsFilter(job_name=job), limit=_RECENT):
         if record.dagster_run.status not in _FAILED:
             break
         at = record.end_time or record.create_timestamp.timestamp()
         ended.append(datetime.fromtimestamp(at, UTC))
     return ended
+
+
+def pause(failed: Sequence[datetime]) -> datetime | None:
+    """Until when a job that has failed so often is left alone; None when it has not."""
+    return failed[0] + _PAUSES[min(len(failed), len(_PAUSES)) - 1] if failed else None

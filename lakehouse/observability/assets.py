@@ -163,16 +163,9 @@ def _kafka_health(settings: Settings) -> dg.AssetsDefinition:
         from lakehouse.observability import outbox, topics
 
         at = datetime.now(UTC)
-        wanted = [*map(topics.Watched, _OWN_TOPICS), *topics.watched(settings.kafka_topics, max_lag=settings.kafka_max_lag)]
+        wanted = topics.by_brokers(settings, _OWN_TOPICS)
         with failures():
-            found = topics.look(
-                lake.storage,
-                settings.kafka_bootstrap,
-                wanted if settings.kafka_bootstrap else [],
-                at=at,
-                run_id=context.run.run_id,
-                patience=_KAFKA_SECONDS,
-            )
+            found = topics.look_at_all(lake.storage, wanted, at=at, run_id=context.run.run_id, patience=_KAFKA_SECONDS)
             version = outbox.record(lake.storage, topics.KAFKA_TABLE, columns=topics.COLUMNS, rows=found.topics)
             if found.lags:
                 outbox.record(lake.storage, topics.LAG_TABLE, columns=topics.LAG_COLUMNS, rows=found.lags)

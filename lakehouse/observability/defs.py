@@ -9,6 +9,7 @@ from lakehouse.core.clock import TIMEZONE
 from lakehouse.core.names import TableRef
 from lakehouse.gold.project import ensure_manifest
 from lakehouse.gold.schema import mart_columns
+from lakehouse.landing.lag import LAG_SECONDS, lag_sensors
 from lakehouse.observability.assets import Surroundings, monitoring_assets
 from lakehouse.observability.sensors import INTERVAL, sensors
 from lakehouse.observability.watch import job_slas
@@ -21,7 +22,8 @@ def build_defs(settings: Settings, *, jobs: Iterable[Any]) -> dg.Definitions:
     jobs = tuple(jobs)
     gold = [TableRef("gold", name) for name in mart_columns(ensure_manifest())]
     own = [TableRef("ops", name) for name in ("ledger", "landing_files", "alerts", "events", "run_metrics")]
-    ticks = {"watch": INTERVAL, "deliver": INTERVAL, "landing_files": 60}
+    lag = {sensor.name: LAG_SECONDS for sensor in lag_sensors(settings)}
+    ticks = {"watch": INTERVAL, "deliver": INTERVAL, "landing_files": 60, **lag}
     crons = {job.schedule_name: (job.cron, TIMEZONE) for job in jobs if job.cron}
     surroundings = Surroundings([*gold, *own], job_slas(jobs), lambda: {**ticks, **crons})
     assets = monitoring_assets(settings, ALL, surroundings=surroundings)

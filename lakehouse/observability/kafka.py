@@ -131,29 +131,32 @@ class TopicHealth:
     parts: tuple[PartitionLag, ...] = ()
 
 
-def topics(bootstrap: str, watched: Sequence[tuple[str, str]], *, timeout: float) -> list[TopicHealth]:
+def topics(
+    bootstrap: str, watched: Sequence[tuple[str, str]], *, timeout: float, options: Mapping[str, str] | None = None
+) -> list[TopicHealth]:
     """The health of topics, each with a group or without. One that does not exist has no partitions.
 
     Raises:
         KafkaError: the brokers do not answer within `timeout` seconds, each call.
     """
     with explained(bootstrap):
-        asked = admin(bootstrap)
+        asked = admin(bootstrap, options)
         known = asked.list_topics(timeout=timeout).topics
-        return [_topic(asked, bootstrap, known.get(name), watched=(name, group), timeout=timeout) for name, group in watched]
+        with _consumer(bootstrap, options) as reader:
+            return [_topic(asked, reader, known.get(name), watched=(name, group), timeout=timeout) for name, group in watched]
 
 
 @contextmanager
-def _consumer(bootstrap: str) -> Iterator[Any]:
+def _consumer(bootstrap: str, options: Mapping[str, str] | None = None) -> Iterator[Any]:
     """A consumer that is closed after the block."""
-    made = consumer(bootstrap, "lakehouse-monitoring")
+    made = consumer(bootstrap, "lakehouse-monitoring", options)
     try:
         yield made
     finally:
         made.close()
 
 
-def _topic(asked: Any, bootstrap: str, found: Any, *, watched: tuple[str, str], timeout: float) -> TopicHealth:
+def _topic(asked: Any, reader: Any, found: Any, *, watched: tuple[str, str], timeout: float) -> TopicHealth:
     topic, group = watched
     if found is None or found.error is not None:
         return TopicHealth(topic, group, 0, 0, 0, 0, None, None, None)
@@ -162,7 +165,7 @@ def _topic(asked: Any, bootstrap: str, found: Any, *, watched: tuple[str, str], 
     leaderless = len(found.partitions) - len(led)
     ends = offsets(asked, topic, led, "latest", timeout)
     begins = offsets(asked, topic, led, "earliest", timeout)
-    newest = _newest(bootstrap, topic, begins, ends, timeout)
+    newest = _newest(reader, topic, begins, ends, timeout)
     committed: Mapping[int, int] = {}
     if group:
         wanted = client("ConsumerGroupTopicPartitions")(group, [partition(topic, number) for number in led])
@@ -183,22 +186,21 @@ def _topic(asked: Any, bootstrap: str, found: Any, *, watched: tuple[str, str], 
     )
 
 
-def _newest(bootstrap: str, topic: str, begins: Mapping[int, int], ends: Mapping[int, int], timeout: float) -> int | None:
+def _newest(reader: Any, topic: str, begins: Mapping[int, int], ends: Mapping[int, int], timeout: float) -> int | None:
     """The instant of the newest message: the last of each partition is read. The broker's own index knows the greatest
     timestamp, but a transaction's marker or a compacted tail hides it."""
     last = [client("TopicPartition")(topic, number, end - 1) for number, end in ends.items() if end > begins[number]]
     if not last:
         return None
-    with _consumer(bootstrap) as reader:
-        reader.assign(last)
-        found: list[int] = []
-        for _ in last:
-            message = reader.poll(min(timeout, 2.0))
-            if message is None:
-                break
-            if message.error() is None:
-                found.append(message.timestamp()[1])
-        return max(found, default=None)
+    reader.assign(last)
+    found: list[int] = []
+    for _ in last:
+        message = reader.poll(min(timeout, 2.0))
+        if message is None:
+            break
+        if message.error() is None:
+            found.append(message.timestamp()[1])
+    return max(found, default=None)
 
 
 def reach(bootstrap: str, *, timeout: float) -> None:

@@ -1,8 +1,8 @@
 """Topics: rows of `ops/kafka_health`, with what has come since the last look, and of `ops/kafka_lag`, a row per partition that a
 group reads. The brokers are asked in `kafka.py`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,9 @@ from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.text import one_line
 from lakehouse.observability import kafka, outbox
 from lakehouse.observability.deadline import within
-from lakehouse.settings import listed
+from lakehouse.settings import Settings, listed
+from lakehouse.tables.spec import KafkaTopic
+from lakehouse.tables.spec.setting import plain
 
 KAFKA_TABLE = TableRef("ops", "kafka_health")
 COLUMNS = {
@@ -84,6 +86,43 @@ def watched(text: str, *, max_lag: int) -> list[Watched]:
     return out
 
 
+@dataclass(frozen=True)
+class Brokers:
+    """Brokers by their address and the client's options for them."""
+
+    bootstrap: str
+    options: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+
+def by_brokers(settings: Settings, own: Iterable[str]) -> dict[Brokers, list[Watched]]:
+    """What is looked at, by the brokers that have it: our own topics, those of LAKEHOUSE_KAFKA_TOPICS, and every declared
+    source with its group, unless that setting names both with a bound.
+    """
+    found: dict[Brokers, list[Watched]] = {}
+    if settings.kafka_bootstrap:
+        named = watched(settings.kafka_topics, max_lag=settings.kafka_max_lag)
+        found[Brokers(settings.kafka_bootstrap)] = [*map(Watched, own), *named]
+    for system in settings.sources:
+        if isinstance(system, KafkaTopic) and plain(system.url):
+            options = tuple(sorted((name, plain(value)) for name, value in system.options.items()))
+            beside = found.setdefault(Brokers(plain(system.url), options), [])
+            pair = plain(system.topic), system.group
+            if pair not in [(one.topic, one.group) for one in beside]:
+                beside.append(Watched(*pair, settings.kafka_max_lag))
+    return found
+
+
+def look_at_all(
+    storage: Storage, wanted: Mapping[Brokers, Sequence[Watched]], *, at: datetime, run_id: str, patience: float
+) -> Look:
+    """The looks at all brokers as one."""
+    looks = [
+        look(storage, brokers.bootstrap, each, at=at, run_id=run_id, patience=patience, options=dict(brokers.options))
+        for brokers, each in wanted.items()
+    ]
+    return Look([row for one in looks for row in one.topics], [row for one in looks for row in one.lags])
+
+
 def look(
     storage: Storage,
     bootstrap: str,
@@ -92,6 +131,7 @@ def look(
     at: datetime,
     run_id: str,
     patience: float,
+    options: Mapping[str, str] | None = None,
 ) -> Look:
     """A row per topic and group. Brokers that do not answer within `patience` seconds give rows that say so."""
     if not wanted:
@@ -99,7 +139,7 @@ def look(
     base = {"measured_at": at, "run_id": run_id}
     pairs = [(each.topic, each.group) for each in wanted]
     try:
-        found = within(patience, lambda: kafka.topics(bootstrap, pairs, timeout=patience / 2), what="topics")
+        found = within(patience, lambda: kafka.topics(bootstrap, pairs, timeout=patience / 2, options=options), what="topics")
     except LakehouseError as error:
         reported = one_line(error.what)
         return Look(

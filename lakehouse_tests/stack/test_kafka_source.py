@@ -1,11 +1,16 @@
 """A Kafka topic to silver against a real broker: each message once, whatever ends, expires or is made again."""
 
 import json
+import multiprocessing
+import os
+import random
+import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +49,12 @@ class Quotes:
     config: dict[str, str] = field(default_factory=dict)
     declared: dict[str, Any] = field(default_factory=dict)
     topic: str = field(default_factory=lambda: f"quotes-{uuid.uuid4().hex[:8]}")
+    made: bool = False
 
     def __post_init__(self) -> None:
         self.admin = brokers.admin(self.bootstrap)
-        self.create()
+        if not self.made:
+            self.create()
 
     def create(self) -> None:
         made = brokers.client("NewTopic")(self.topic, num_partitions=self.partitions, config=self.config)
@@ -126,10 +133,22 @@ class Quotes:
         consumer.close()
         return {each.partition: each.offset for each in found if each.offset >= 0}
 
-    def check_group_is_not_ahead(self) -> None:
-        log, spans = kafka.look(kafka.topic_of(self.source, setting="X")), self.spans()
+    def patiently(self) -> Extraction:
+        """The same with the tries that the asset's policy gives it."""
+        for _ in range(20):
+            try:
+                return self.extract()
+            except SourceDownError:
+                time.sleep(1)
+        raise AssertionError("The brokers do not come back.")
+
+    def log(self) -> kafka.Log:
+        return kafka.look(kafka.topic_of(self.source, setting="X"))
+
+    def check_group_is_not_ahead(self, topic_id: str) -> None:
+        spans = self.spans()
         for number, at in self.committed().items():
-            assert at <= (spans.position(log.id, number) or 0)
+            assert at <= (spans.position(topic_id, number) or 0)
 
 
 def quote(symbol: str, price: str, **more: Any) -> tuple[str, bytes]:
@@ -163,7 +182,8 @@ def test_messages_land_once_with_their_digits_keys_headers_and_offsets(quotes):
 
 def test_100_000_messages_with_an_outage_poison_tombstones_and_an_aborted_transaction_are_counted_exactly(lake, capsys):
     with running("kafka") as own:
-        quotes = Quotes(own.env["LAKEHOUSE_KAFKA_BOOTSTRAP"], lake, declared={"max_silence": _seconds(3), "file_mb": 4})
+        quotes = Quotes(own.env["LAKEHOUSE_KAFKA_BOOTSTRAP"], lake, declared={"max_silence": timedelta(seconds=3), "file_mb": 4})
+        topic_id = quotes.log().id
         symbols = [f"S{number % 1_000:04}" for number in range(100_000)]
         last = {symbol: f"{number % 9_973}.25" for number, symbol in enumerate(symbols)}
         quotes.send([quote(symbol, f"{number % 9_973}.25") for number, symbol in enumerate(symbols)])
@@ -183,9 +203,9 @@ def test_100_000_messages_with_an_outage_poison_tombstones_and_an_aborted_transa
         outage.join()
         part_way = len(lake.storage.landed("cotacoes"))
         own.up()
-        quotes.check_group_is_not_ahead()
-        assert quotes.extract().metadata["behind"] == 0
-        quotes.check_group_is_not_ahead()
+        quotes.check_group_is_not_ahead(topic_id)
+        assert quotes.patiently().metadata["behind"] == 0
+        quotes.check_group_is_not_ahead(topic_id)
         assert quotes.extract().streams["cotacoes"].new == 0
     expected = {symbol: price for symbol, price in last.items() if symbol not in gone}
     assert {symbol: float(price) for symbol, price in quotes.refresh().items()} == {s: float(p) for s, p in expected.items()}
@@ -198,12 +218,6 @@ def test_100_000_messages_with_an_outage_poison_tombstones_and_an_aborted_transa
     assert not quotes.spans().losses()
     with capsys.disabled():
         print(f"\n{part_way} files before the outage, {len(lake.storage.landed('cotacoes'))} in all, {len(expected)} rows, 12 refused")
-
-
-def _seconds(count: float) -> Any:
-    from datetime import timedelta
-
-    return timedelta(seconds=count)
 
 
 def _aborted(quotes: Quotes, count: int) -> None:
@@ -219,3 +233,202 @@ def _stop_when_it_lands(own: Any, quotes: Quotes) -> None:
     while not quotes.lake.storage.landed("cotacoes"):
         time.sleep(0.005)
     own.down()
+
+
+def test_offsets_that_expired_are_counted_named_and_passed_and_the_rest_lands(quotes):
+    from lakehouse.landing.assets.topics import result
+
+    quotes.send([quote(f"S{number}", "1.00") for number in range(20)])
+    quotes.extract()
+    quotes.send([quote(f"S{number}", "2.00") for number in range(20)])
+    part = brokers.client("TopicPartition")
+    quotes.admin.delete_records([part(quotes.topic, 0, 13), part(quotes.topic, 1, 10)])
+    time.sleep(1)
+    done = quotes.extract()
+    assert (done.streams["cotacoes"].new, done.metadata["lost"]) == (17, 3)
+    (loss,) = quotes.spans().losses()
+    assert (loss.partition, loss.first, loss.last) == (0, 10, 12)
+    told = result(quotes.spans().losses(), remade=False)
+    assert not told.passed and told.metadata["lost_offsets"].value == 3
+    assert "Partition 0: offsets 10 to 12, 3 in all" in told.description
+    assert quotes.extract().metadata["lost"] == 0
+    assert len(quotes.refresh()) == 20
+
+
+def test_a_topic_without_messages_that_expired_before_the_first_look_has_lost_nothing_until_more_do(quotes):
+    quotes.send([quote("A", "1.00")] * 10, partition=0)
+    part = brokers.client("TopicPartition")
+    quotes.admin.delete_records([part(quotes.topic, 0, 10)])
+    time.sleep(1)
+    assert quotes.extract().metadata["lost"] == 0
+    quotes.send([quote("A", "2.00")] * 5, partition=0)
+    quotes.admin.delete_records([part(quotes.topic, 0, 12)])
+    time.sleep(1)
+    assert quotes.extract().metadata["lost"] == 2
+
+
+def test_a_topic_that_is_made_again_is_another_epoch_and_its_partitions_may_grow(quotes):
+    quotes.send([quote("PETR4", "1.00"), quote("VALE3", "1.00")] * 5)
+    quotes.extract()
+    quotes.remake()
+    quotes.send([quote("PETR4", "2.00")], partition=0)
+    done = quotes.extract()
+    assert (done.metadata["epoch"], done.streams["cotacoes"].new) == (1, 1)
+    assert quotes.spans().remade()
+    assert {symbol: price[:4] for symbol, price in quotes.refresh().items()} == {"PETR4": "2.00", "VALE3": "1.00"}
+    quotes.admin.create_partitions([brokers.client("NewPartitions")(quotes.topic, 3)])[quotes.topic].result(20)
+    time.sleep(1)
+    quotes.send([quote("ITUB4", "3.00")], partition=2)
+    done = quotes.patiently()
+    assert done.metadata["cursor"] == {"0": 1, "1": 0, "2": 1}
+    assert len(quotes.refresh()) == 3
+
+
+def test_an_open_transaction_ends_the_run_before_it_and_what_it_commits_lands_later(quotes):
+    producer = brokers.client("Producer")({"bootstrap.servers": quotes.bootstrap, "transactional.id": uuid.uuid4().hex})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    quotes.produce(producer, [quote("OPEN", "1.00")], partition=0)
+    producer.flush(30)
+    quotes.send([quote("LATER", "1.00")], partition=0)
+    begun = time.monotonic()
+    assert quotes.extract().streams["cotacoes"].new == 0
+    assert time.monotonic() - begun < 20
+    producer.commit_transaction(30)
+    assert quotes.extract().streams["cotacoes"].new == 2
+    _aborted(quotes, 10)
+    done = quotes.extract()
+    assert (done.streams["cotacoes"].new, done.metadata["behind"]) == (0, 0)  # markers alone, and they are passed
+    assert quotes.extract().streams["cotacoes"].files == ()
+    assert len(quotes.refresh()) == 2
+
+
+def test_runs_are_bounded_by_messages_and_files_by_size(quotes):
+    quotes.declared |= {"max_messages": 1_000, "file_mb": 1}
+    quotes.send([quote(f"S{number}", "1.00", note="x" * 900) for number in range(6_000)])
+    new = [(done := quotes.extract()).streams["cotacoes"].new]
+    assert done.metadata["behind"] == 5_000
+    quotes.declared |= {"max_messages": None}
+    done = quotes.extract()
+    assert new == [1_000] and done.streams["cotacoes"].new == 5_000
+    assert len(done.streams["cotacoes"].files) >= 4
+    assert len(quotes.refresh()) == 6_000
+
+
+def test_a_consumer_that_joins_the_group_takes_nothing_away(quotes):
+    quotes.send([quote(f"S{number}", "1.00") for number in range(500)])
+    settings = {"bootstrap.servers": quotes.bootstrap, "group.id": quotes.source.group, "auto.offset.reset": "earliest"}
+    other = brokers.client("Consumer")({**settings, **brokers.SILENT})
+    other.subscribe([quotes.topic])
+    for _ in range(100):
+        if other.consume(1, timeout=0.2):
+            break
+    done = quotes.extract()
+    assert done.streams["cotacoes"].new == 500
+    assert done.metadata["committed"].startswith("not taken by group")
+    other.close()
+    quotes.extract()
+    assert quotes.committed() == {0: 250, 1: 250}
+
+
+def test_what_cannot_be_read_is_refused_by_name(quotes):
+    quotes.admin.delete_topics([quotes.topic])[quotes.topic].result(20)
+    time.sleep(0.5)
+    with pytest.raises(SourceRefusedError, match=f"Topic {quotes.topic} of Kafka at .* does not exist"):
+        quotes.extract()
+    quotes.bootstrap = "127.0.0.1:1"
+    with pytest.raises(LakehouseError, match="does not answer.*the url of source cotacoes"):
+        quotes.extract()
+
+
+def test_avro_is_read_by_the_schemas_of_a_registry_and_text_as_it_is(quotes):
+    import io
+    import struct
+
+    import fastavro
+
+    from lakehouse_tests.landing import registry_stub
+
+    price = {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 4}
+    fields = [{"name": "symbol", "type": "string"}, {"name": "price", "type": price}]
+    schema = {"type": "record", "name": "Quote", "namespace": "br.b3", "fields": fields}
+
+    def wire(number: int, symbol: str, value: str) -> bytes:
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), {"symbol": symbol, "price": Decimal(value)})
+        return struct.pack(">bI", 0, number) + out.getvalue()
+
+    good = wire(7, "PETR4", "10.1000")
+    with registry_stub.serve() as registry:
+        registry.schema(7, schema)
+        quotes.declared |= {"value": "avro", "registry": registry.url}
+        messages = [("a", good), ("b", good[:-3]), ("c", b"{}"), ("d", wire(8, "X", "1.0000")), ("e", good + b"x"), ("PETR3", None)]
+        quotes.send(messages, partition=0)
+        quotes.extract()
+        assert registry.asked == ["/schemas/ids/7", "/schemas/ids/8"]
+        registry.status = 500
+        quotes.send([("a", good)], partition=0)
+        with pytest.raises(SourceDownError, match="answered 500") as error:
+            quotes.extract()
+        assert "secret" not in str(error.value)
+        registry.status = 200
+        assert quotes.extract().streams["cotacoes"].new == 1
+    assert quotes.refresh() == {"PETR4": "10.1000"}
+    causes = sorted(row["reason"] for row in quotes.lake.quarantined(quotes.spec))
+    assert [cause.split(": ")[0] for cause in causes] == [f"Partition 0, offset {n} of {quotes.topic}" for n in (1, 2, 3, 4)]
+    assert "does not fit schema 7" in causes[0] and "does not begin with 0" in causes[1]
+    assert "has no schema 8" in causes[2] and "goes on behind" in causes[3]
+
+
+def test_texts_are_a_field_and_a_text_that_is_none_is_poison(quotes):
+    quotes.declared |= {"value": "text", "key": ""}
+    quotes.send([("a", b'{"not": "read"}'), ("b", "a\nlinha ç".encode()), ("c", b"\xff"), ("d", None)], partition=0)
+    quotes.extract()
+    columns = (Column("value", "string"), Column("kafka_offset", "bigint"), Column("kafka_deleted", "boolean"))
+    spec = TableSpec(name="textos", source=quotes.source.messages(), columns=columns, sync="append")
+    quotes.lake.run(spec)
+    rows = [tuple(row.values()) for row in quotes.lake.rows(spec.silver, "kafka_offset", "value", "kafka_deleted")]
+    assert rows == [(0, '{"not": "read"}', False), (1, "a\nlinha ç", False), (3, None, True)]
+    (refused,) = quotes.lake.quarantined(spec)
+    assert "Partition 0, offset 2" in refused["reason"] and "not UTF-8" in refused["reason"]
+
+
+def read_again_and_again(folder: Path, bootstrap: str, topic: str) -> None:
+    """What a run does."""
+    quotes = Quotes(bootstrap, Lake(folder), topic=topic, made=True, declared={"file_mb": 1, "group": f"{topic}-lakehouse"})
+    quotes.extract()
+    quotes.refresh()
+
+
+@pytest.mark.faults
+def test_kills_at_30_random_moments_lose_and_double_nothing_and_the_group_is_never_ahead(quotes, capsys):
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["lakehouse.bronze.ingest", "lakehouse.silver.refresh", "lakehouse_tests.stack.test_kafka_source"])
+    chance, kills, sent, whole = random.Random(24), 0, 0, 8.0
+    topic_id, expected = quotes.log().id, {}
+    folder = quotes.lake.folder
+    while kills < 30:
+        messages = [quote(f"S{number % 7_000}", f"{number}.0") for number in range(sent, sent + 2_000)]
+        quotes.send(messages)
+        expected |= {symbol: float(number) for (symbol, _), number in zip(messages, range(sent, sent + 2_000), strict=True)}
+        sent += 2_000
+        process = processes.Process(target=read_again_and_again, args=(folder, quotes.bootstrap, quotes.topic))
+        begun = time.monotonic()
+        process.start()
+        process.join(chance.uniform(0.05, whole))
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            kills += 1
+        else:
+            assert process.exitcode == 0
+            whole = time.monotonic() - begun
+        quotes.check_group_is_not_ahead(topic_id)
+    read_again_and_again(folder, quotes.bootstrap, quotes.topic)
+    quotes.check_group_is_not_ahead(topic_id)
+    assert {symbol: float(price) for symbol, price in quotes.refresh().items()} == expected
+    quotes.lake.run(quotes.every)
+    offsets = quotes.lake.rows(quotes.every.silver, "kafka_partition", "kafka_offset")
+    assert len(offsets) == sent == len({tuple(row.values()) for row in offsets})
+    with capsys.disabled():
+        print(f"\n{kills} kills, {sent:,} messages, {len(quotes.lake.storage.landed('cotacoes'))} landed files, {len(expected):,} rows")

@@ -333,7 +333,7 @@ class _Run:
             found = self._consumer.consume(wanted, timeout=_BATCH_SECONDS)
             messages = [message for message in found if message.error() is None]
             if messages:
-                self._batch = _following(messages, self._batch)
+                self._batch = _following(messages, self._batch, min(_BATCH_BYTES, self._topic.file_bytes // 4))
                 file.add(rows(messages, layout), messages[-1].offset() + 1)
                 most = most - len(messages) if most is not None else None
             if len(messages) < len(found):
@@ -398,10 +398,10 @@ class _Run:
         return f"not taken by group {self._topic.group}: {one_line(refused[0], limit=120)}" if refused else "all"
 
 
-def _following(messages: Sequence[Any], batch: int) -> int:
-    """How many messages to ask for next, by the size of these."""
+def _following(messages: Sequence[Any], batch: int, most: int) -> int:
+    """How many messages to ask for next, by the size of these, to have at most so many bytes."""
     size = max(sum(map(len, messages)) // len(messages), 1)
-    return min(_BATCH, max(_BATCH_BYTES // size, 1), batch * 4)
+    return min(_BATCH, max(most // size, 1), batch * 4)
 
 
 @contextmanager

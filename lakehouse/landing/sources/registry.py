@@ -47,7 +47,7 @@ class Work:
     @property
     def setting(self) -> str:
         """What messages call the system's URL."""
-        return name_of(self.declared.url, f"the url of source {self.declared.name}")
+        return address_of(self.declared)
 
     def since(self, landed: list[LandedFile]) -> datetime | None:
         """From when on a stream with these landed files is asked; None for everything."""
@@ -130,3 +130,8 @@ def _kafka(system: KafkaTopic, work: Work) -> Extraction:
         streams={system.name: taken.landed},
         metadata={"source": f"{topic.name} at {topic.bootstrap}", "cursor": positions, **figures},
     )
+
+
+def address_of(declared: SourceSystem) -> str:
+    """What messages call the URL of a declared system."""
+    return name_of(declared.url, f"the url of source {declared.name}")
