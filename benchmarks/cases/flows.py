@@ -1,4 +1,4 @@
-"""Cases that run a flow from its source to its end: `files`, `json`, `pedidos`, `rest`, `job`, `brt`, `mlops`."""
+"""Cases that run a flow from its source to its end: `files`, `json`, `pedidos`, `rest`, `kafka`, `job`, `brt`, `mlops`."""
 
 import os
 import socket
@@ -15,6 +15,7 @@ from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, e
 REST_ROWS, REST_RATIO, REST_PEAK = 1_000_000, 1.5, 0.5 * GB
 ORDERS, ORDERS_RATIO, ORDERS_PEAK = 1_000_000, 2.0, 1.0 * GB
 FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
+MESSAGES, MESSAGES_RATIO, MESSAGES_PEAK = 1_000_000, 2.0, 0.5 * GB
 JSON_LINES = 1_000_000
 #: By the file: in `plain` DuckDB writes each number as it was delivered, in `exact` none.
 JSON_RATIOS = {"plain": 1.5, "exact": 5.0}
@@ -93,6 +94,23 @@ def rest(bench: Bench) -> Iterator[Figure]:
     if wrong := {name: each.output["rows"] for name, each in found.items() if each.output["rows"] != REST_ROWS}:
         raise BenchmarkError(f"Of {REST_ROWS:,} records there were {wrong}.")
     yield from work_figures("rest", found, ratio=REST_RATIO, peak=REST_PEAK)
+
+
+def kafka(bench: Bench) -> Iterator[Figure]:
+    """A million messages of 500 bytes to landed files."""
+    with running_stack("kafka") as variables:
+        env = {"BENCH_KAFKA": variables["LAKEHOUSE_KAFKA_BOOTSTRAP"]}
+        topic = f"bench-{time.time_ns()}"
+        run(["-m", "benchmarks.kafka", "fill", topic, str(MESSAGES)], env=env)
+
+        def side(name: str) -> Callable[[], Run]:
+            return lambda: run(["-m", "benchmarks.kafka", name, topic, str(bench.fresh(f"kafka-{name}"))], env=env)
+
+        found = bench.persist("kafka", alternate({"ours": side("ours"), "bare": side("bare")}, rounds=bench.rounds))
+    for name, measured in found.items():
+        if measured.output["messages"] != MESSAGES:
+            raise BenchmarkError(f"Of {MESSAGES:,} messages {name} has {measured.output['messages']:,}.")
+    yield from work_figures("kafka", found, ratio=MESSAGES_RATIO, peak=MESSAGES_PEAK)
 
 
 def job(bench: Bench) -> Iterator[Figure]:

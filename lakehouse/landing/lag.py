@@ -41,9 +41,7 @@ def _sensor(job: Job, topics: Sequence[tuple[SourceSystem, KafkaTopic]], setting
         job_name=job.name,
         minimum_interval_seconds=LAG_SECONDS,
         description=f"Requests {job.name} while its topics have messages that have not landed.",
-        default_status=(
-            dg.DefaultSensorStatus.RUNNING if settings.env in job.starts_in else dg.DefaultSensorStatus.STOPPED
-        ),
+        default_status=(dg.DefaultSensorStatus.RUNNING if settings.env in job.starts_in else dg.DefaultSensorStatus.STOPPED),
     )
     def lag(context: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
         if context.instance.get_runs(dg.RunsFilter(job_name=job.name, statuses=ACTIVE), limit=1):

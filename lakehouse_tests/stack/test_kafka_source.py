@@ -26,6 +26,13 @@ from lakehouse.tables.spec import Column, KafkaTopic, TableSpec
 from lakehouse_tests.conftest import Lake
 from lakehouse_tests.stack.conftest import running
 
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(
+    [
+        *("confluent_kafka.admin", "deltalake", "pandas", "pyarrow.compute", "pyarrow.parquet"),
+        *("lakehouse.bronze.ingest", "lakehouse.silver.refresh", "lakehouse_tests.stack.test_kafka_source"),
+    ]
+)
 COLUMNS = (
     Column("symbol", "string"),
     Column("price", "decimal(12,4)"),
@@ -59,6 +66,13 @@ class Quotes:
     def create(self) -> None:
         made = brokers.client("NewTopic")(self.topic, num_partitions=self.partitions, config=self.config)
         self.admin.create_topics([made])[self.topic].result(20)
+        for _ in range(100):  # until its partitions have leaders
+            try:
+                self.log()
+            except SourceDownError:
+                time.sleep(0.1)
+                continue
+            return
 
     def remake(self) -> None:
         self.admin.delete_topics([self.topic])[self.topic].result(20)
@@ -168,7 +182,9 @@ def test_messages_land_once_with_their_digits_keys_headers_and_offsets(quotes):
     assert (landed.delivered, landed.new, len(landed.files)) == (2, 2, 2)
     assert (done.metadata["behind"], done.metadata["lost"], done.metadata["committed"]) == (0, 0, "all")
     assert quotes.refresh() == {"PETR4": "10.1000", "VALE3": "1234567.1234"}
-    first, second = quotes.lake.rows(quotes.spec.silver, "kafka_partition", "kafka_offset", "kafka_key", "kafka_headers", "kafka_epoch")
+    first, second = quotes.lake.rows(
+        quotes.spec.silver, "kafka_partition", "kafka_offset", "kafka_key", "kafka_headers", "kafka_epoch"
+    )
     assert (first["kafka_partition"], second["kafka_partition"], first["kafka_offset"]) == (0, 1, 0)
     assert (first["kafka_key"], first["kafka_epoch"]) == ("PETR4", 0)
     assert json.loads(first["kafka_headers"]) == {"trace": "a1", "n": ["1", "2"]}
@@ -188,7 +204,20 @@ def test_100_000_messages_with_an_outage_poison_tombstones_and_an_aborted_transa
         last = {symbol: f"{number % 9_973}.25" for number, symbol in enumerate(symbols)}
         quotes.send([quote(symbol, f"{number % 9_973}.25") for number, symbol in enumerate(symbols)])
         _aborted(quotes, 500)
-        poison = [b"", b"null", b"[1]", b"17", b"{", b'{"symbol":"X"', b"\xff\xfe", b'{"a":"\\\xff"}', b'"text"', b"<html>", b"\0\0\0\0\1", b"{} {}"]
+        poison = [
+            b"",
+            b"null",
+            b"[1]",
+            b"17",
+            b"{",
+            b'{"symbol":"X"',
+            b"\xff\xfe",
+            b'{"a":"\\\xff"}',
+            b'"text"',
+            b"<html>",
+            b"\0\0\0\0\1",
+            b"{} {}",
+        ]
         quotes.send([(f"P{number}", value) for number, value in enumerate(poison)])
         gone = sorted(last)[::20]
         assert len(poison) == 12 and len(gone) == 50
@@ -197,7 +226,7 @@ def test_100_000_messages_with_an_outage_poison_tombstones_and_an_aborted_transa
 
         outage = threading.Thread(target=_stop_when_it_lands, args=(own, quotes))
         outage.start()
-        with pytest.raises(SourceDownError, match="cannot be read|gave nothing of partition"):
+        with pytest.raises(SourceDownError, match=r"cannot be read|gave nothing of partition"):
             while quotes.extract().streams["cotacoes"].new:
                 pass
         outage.join()
@@ -217,11 +246,14 @@ def test_100_000_messages_with_an_outage_poison_tombstones_and_an_aborted_transa
     assert len(lake.rows(quotes.every.silver, "kafka_offset")) == 100_050
     assert not quotes.spans().losses()
     with capsys.disabled():
-        print(f"\n{part_way} files before the outage, {len(lake.storage.landed('cotacoes'))} in all, {len(expected)} rows, 12 refused")
+        files = len(lake.storage.landed("cotacoes"))
+        print(f"\n{part_way} files before the outage, {files} in all; {len(expected)} rows, {len(refused)} refused")
 
 
 def _aborted(quotes: Quotes, count: int) -> None:
-    producer = brokers.client("Producer")({"bootstrap.servers": quotes.bootstrap, "transactional.id": uuid.uuid4().hex, **brokers.SILENT})
+    producer = brokers.client("Producer")(
+        {"bootstrap.servers": quotes.bootstrap, "transactional.id": uuid.uuid4().hex, **brokers.SILENT}
+    )
     producer.init_transactions(30)
     producer.begin_transaction()
     quotes.produce(producer, [quote(f"S{number:04}", "0.00") for number in range(count)])
@@ -334,10 +366,10 @@ def test_a_consumer_that_joins_the_group_takes_nothing_away(quotes):
 def test_what_cannot_be_read_is_refused_by_name(quotes):
     quotes.admin.delete_topics([quotes.topic])[quotes.topic].result(20)
     time.sleep(0.5)
-    with pytest.raises(SourceRefusedError, match=f"Topic {quotes.topic} of Kafka at .* does not exist"):
+    with pytest.raises(SourceRefusedError, match=rf"Topic {quotes.topic} of Kafka at .* does not exist"):
         quotes.extract()
     quotes.bootstrap = "127.0.0.1:1"
-    with pytest.raises(LakehouseError, match="does not answer.*the url of source cotacoes"):
+    with pytest.raises(LakehouseError, match=r"does not answer.*the url of source cotacoes"):
         quotes.extract()
 
 
@@ -362,7 +394,14 @@ def test_avro_is_read_by_the_schemas_of_a_registry_and_text_as_it_is(quotes):
     with registry_stub.serve() as registry:
         registry.schema(7, schema)
         quotes.declared |= {"value": "avro", "registry": registry.url}
-        messages = [("a", good), ("b", good[:-3]), ("c", b"{}"), ("d", wire(8, "X", "1.0000")), ("e", good + b"x"), ("PETR3", None)]
+        messages = [
+            ("a", good),
+            ("b", good[:-3]),
+            ("c", b"{}"),
+            ("d", wire(8, "X", "1.0000")),
+            ("e", good + b"x"),
+            ("PETR3", None),
+        ]
         quotes.send(messages, partition=0)
         quotes.extract()
         assert registry.asked == ["/schemas/ids/7", "/schemas/ids/8"]
@@ -393,42 +432,57 @@ def test_texts_are_a_field_and_a_text_that_is_none_is_poison(quotes):
     assert "Partition 0, offset 2" in refused["reason"] and "not UTF-8" in refused["reason"]
 
 
-def read_again_and_again(folder: Path, bootstrap: str, topic: str) -> None:
-    """What a run does."""
-    quotes = Quotes(bootstrap, Lake(folder), topic=topic, made=True, declared={"file_mb": 1, "group": f"{topic}-lakehouse"})
+def take(folder: Path, bootstrap: str, topic: str) -> None:
+    """What a run does. A file says that it begins, when the rest is imported."""
+    declared = {"file_mb": 1, "group": f"{topic}-lakehouse"}
+    quotes = Quotes(bootstrap, Lake(folder), topic=topic, made=True, declared=declared)
+    (folder / "begun").touch()
     quotes.extract()
     quotes.refresh()
+    (folder / "begun").unlink()
+
+
+def killed(quotes: Quotes, after: float | None) -> bool:
+    """Whether a process of its own was killed so many seconds after it began, before it was done."""
+    folder = quotes.lake.folder
+    (folder / "begun").unlink(missing_ok=True)
+    process = _PROCESSES.Process(target=take, args=(folder, quotes.bootstrap, quotes.topic))
+    process.start()
+    while after is not None and process.is_alive() and not (folder / "begun").exists():
+        time.sleep(0.002)
+    process.join(after)
+    if process.exitcode is None:
+        os.kill(process.pid or 0, signal.SIGKILL)
+        process.join()
+        return True
+    assert process.exitcode == 0
+    return False
 
 
 @pytest.mark.faults
 def test_kills_at_30_random_moments_lose_and_double_nothing_and_the_group_is_never_ahead(quotes, capsys):
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["lakehouse.bronze.ingest", "lakehouse.silver.refresh", "lakehouse_tests.stack.test_kafka_source"])
-    chance, kills, sent, whole = random.Random(24), 0, 0, 8.0
+    chance, sent, kills, cut = random.Random(24), 0, 0, 0
     topic_id, expected = quotes.log().id, {}
-    folder = quotes.lake.folder
+    whole = 0.0
     while kills < 30:
-        messages = [quote(f"S{number % 7_000}", f"{number}.0") for number in range(sent, sent + 2_000)]
+        messages = [quote(f"S{number % 7_000}", f"{number}.0") for number in range(sent, sent + 6_000)]
         quotes.send(messages)
-        expected |= {symbol: float(number) for (symbol, _), number in zip(messages, range(sent, sent + 2_000), strict=True)}
-        sent += 2_000
-        process = processes.Process(target=read_again_and_again, args=(folder, quotes.bootstrap, quotes.topic))
+        expected |= {symbol: float(number) for (symbol, _), number in zip(messages, range(sent, sent + 6_000), strict=True)}
+        sent += 6_000
         begun = time.monotonic()
-        process.start()
-        process.join(chance.uniform(0.05, whole))
-        if process.exitcode is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
+        if killed(quotes, chance.uniform(0.0, whole) if whole else None):
             kills += 1
-        else:
-            assert process.exitcode == 0
-            whole = time.monotonic() - begun
+            landed = sum(quotes.spans().position(topic_id, number) or 0 for number in (0, 1))
+            cut += landed < sent
+        elif not whole:
+            whole = min(time.monotonic() - begun, 6.0)
         quotes.check_group_is_not_ahead(topic_id)
-    read_again_and_again(folder, quotes.bootstrap, quotes.topic)
+    assert not killed(quotes, None)
     quotes.check_group_is_not_ahead(topic_id)
     assert {symbol: float(price) for symbol, price in quotes.refresh().items()} == expected
     quotes.lake.run(quotes.every)
     offsets = quotes.lake.rows(quotes.every.silver, "kafka_partition", "kafka_offset")
     assert len(offsets) == sent == len({tuple(row.values()) for row in offsets})
     with capsys.disabled():
-        print(f"\n{kills} kills, {sent:,} messages, {len(quotes.lake.storage.landed('cotacoes'))} landed files, {len(expected):,} rows")
+        files = len(quotes.lake.storage.landed("cotacoes"))
+        print(f"\n{kills} kills, {cut} before all had landed; {sent:,} messages, {files} files, {len(expected):,} rows")

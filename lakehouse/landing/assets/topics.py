@@ -41,7 +41,7 @@ def _check(system: KafkaTopic, now: Callable[[], float]) -> dg.AssetChecksDefini
 def result(losses: list[Loss], *, remade: bool) -> dg.AssetCheckResult:
     """What the check reports."""
     lost = [
-        f"Partition {loss.partition}: offsets {loss.first:,} to {loss.last:,}, {loss.offsets:,} in all, expired before they were read."
+        f"Partition {loss.partition}: offsets {loss.first:,} to {loss.last:,}, {loss.offsets:,} in all, expired unread."
         for loss in losses
     ]
     anew = ["The topic was made again, or its log cut back: what it had after the last landed message is lost."] if remade else []

@@ -32,8 +32,8 @@ from lakehouse.tables.spec.kafka import Value
 from lakehouse.tables.spec.setting import plain
 
 _ASK_SECONDS = 10.0
-#: How long an end before what has landed is looked at again: a new leader may be behind for a moment.
-_CUT_SECONDS = 5.0
+#: So long brokers are asked again before they are down, or a log cut back.
+_CHANGE_SECONDS = 5.0
 #: So long a batch is waited for; messages of one batch, and their bytes.
 _BATCH_SECONDS, _BATCH, _BATCH_BYTES = 0.25, 10_000, 8_000_000
 _FIRST_BATCH = 100
@@ -207,12 +207,19 @@ def take(topic: Topic, storage: Storage, scratch: Path, *, stop: float) -> Taken
 
 
 def _whole(topic: Topic, spans: Spans) -> Log:
-    """What the brokers have; an end before what has landed is asked for again, for some seconds."""
-    ends = time.monotonic() + _CUT_SECONDS
+    """What the brokers have. For some seconds they are asked again: when a leader changes they do not answer, or the end is
+    before what has landed.
+    """
+    ends = time.monotonic() + _CHANGE_SECONDS
     while True:
-        log = look(topic)
-        if time.monotonic() > ends or not any(_is_cut(log, spans, number) for number in log.ends):
-            return log
+        late = time.monotonic() > ends
+        try:
+            log = look(topic)
+            if late or not any(_is_cut(log, spans, number) for number in log.ends):
+                return log
+        except SourceDownError:
+            if late:
+                raise
         time.sleep(1)
 
 
@@ -386,7 +393,7 @@ class _Run:
         part.at, part.lost, part.marked = file.at, None, False
 
     def commit(self, positions: Mapping[int, int]) -> str:
-        """Give the group the positions; what became of it. Nothing is read from there, so a refusal costs the view of lag alone."""
+        """Give the group the positions; what became of it. They are read by nobody here, so a refusal costs the view of lag."""
         partition = kafka.client("TopicPartition")
         try:
             done = self._consumer.commit(

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from lakehouse.core.text import one_line
-from lakehouse.tables.spec.kafka import TEXT, Value
+from lakehouse.tables.spec.kafka import OF_MESSAGE, TEXT, Value
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -87,28 +87,42 @@ def rows(messages: Sequence[Any], layout: Layout) -> "pa.RecordBatch":
 def _values(values: Sequence[bytes | None], layout: Layout) -> "tuple[pa.Array, dict[int, str]]":
     """The texts, null for a tombstone, and by position why one is poison."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     if layout.decode is None:
         try:
-            return pa.array(values, pa.binary()).cast(pa.string()), {}
+            texts = pa.array(values, pa.binary()).cast(pa.string())
+            if layout.value == "text" or not pc.any(pc.match_substring(texts, '"_kafka_')).as_py():
+                return texts, {}
         except pa.ArrowInvalid:
             pass
     found: list[str | None] = []
     causes: dict[int, str] = {}
     for position, value in enumerate(values):
         try:
-            found.append(None if value is None else _text(value) if layout.decode is None else layout.decode(value))
+            found.append(None if value is None else _text(value, layout))
         except PoisonError as error:
             causes[position] = str(error)
             found.append(json.dumps((value or b"").decode("utf-8", "backslashreplace"), ensure_ascii=False))
     return pa.array(found, pa.string()), causes
 
 
-def _text(value: bytes) -> str:
+def _text(value: bytes, layout: Layout) -> str:
     try:
-        return value.decode()
+        text = value.decode() if layout.decode is None else layout.decode(value)
     except UnicodeDecodeError as error:
         raise PoisonError(f"Byte {error.start:,} of its value is not UTF-8.") from None
+    if layout.value != "text" and '"_kafka_' in text and (taken := sorted(_names(text) & set(OF_MESSAGE))):
+        raise PoisonError(f"Its value has a field {taken[0]!r}, which is the message's own.")
+    return text
+
+
+def _names(text: str) -> set[str]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return set()  # bronze refuses it
+    return set(found) if isinstance(found, dict) else set()
 
 
 def _texts(causes: dict[int, str], values: "pa.Array") -> "pa.Array":
@@ -189,7 +203,8 @@ def _instants(millis: Sequence[int]) -> "pa.Array":
     """Instants; null where a message has none, which is -1."""
     import pyarrow as pa
 
-    return pa.array(millis if -1 not in millis else [at if at != -1 else None for at in millis], pa.timestamp("ms", "UTC"))
+    found: Sequence[int | None] = millis if -1 not in millis else [at if at != -1 else None for at in millis]
+    return pa.array(found, pa.timestamp("ms", "UTC"))
 
 
 def _headers(headers: Sequence[Sequence[tuple[str, bytes | None]] | None]) -> "pa.Array":

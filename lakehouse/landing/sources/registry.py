@@ -121,9 +121,7 @@ def _kafka(system: KafkaTopic, work: Work) -> Extraction:
     limit = system.max_seconds if system.max_seconds is not None else 0.8 * system.timeout.total_seconds()
     with schemas.decoder(system, work.declared, deadline=work.deadline) as decode:
         topic = kafka.topic_of(system, setting=work.setting, decode=decode)
-        taken = kafka.take(
-            topic, work.storage, work.scratch(topic.folder), stop=min(work.deadline, time.monotonic() + limit)
-        )
+        taken = kafka.take(topic, work.storage, work.scratch(topic.folder), stop=min(work.deadline, time.monotonic() + limit))
     positions = {str(number): at for number, at in taken.positions.items()}
     figures = {"epoch": taken.epoch, "behind": taken.behind, "lost": taken.lost, "committed": taken.committed}
     return Extraction(

@@ -75,7 +75,9 @@ class _Registry:
         try:
             found = reader(content)
         except Exception as error:  # noqa: BLE001 - whatever damaged bytes make of fastavro: EOFError, KeyError, IndexError, ...
-            raise PoisonError(f"Its value does not fit schema {number}: {one_line(str(error) or type(error).__name__)}.") from None
+            raise PoisonError(
+                f"Its value does not fit schema {number}: {one_line(str(error) or type(error).__name__)}."
+            ) from None
         if content.read(1):
             raise PoisonError(f"Its value goes on behind what schema {number} has.")
         return found

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import ClassVar, Literal
 
 from lakehouse.core.errors import DeclarationError
-from lakehouse.core.names import AIRBYTE, check_name, column_name
+from lakehouse.core.names import AIRBYTE, column_name
 from lakehouse.tables.spec.member import check_member
 from lakehouse.tables.spec.setting import Setting, setting
 from lakehouse.tables.spec.sources import AirbyteStream
@@ -24,9 +24,12 @@ TEXT = "value"
 _LEGAL = r"[A-Za-z0-9._-]{1,249}"
 #: What the client is configured with here, so that a message lands once.
 _FIXED = frozenset(
-    ("bootstrap.servers", "group.id", "isolation.level", "auto.offset.reset", "enable.partition.eof")
-    + ("enable.auto.commit", "enable.auto.offset.store")
+    (
+        *("bootstrap.servers", "group.id", "isolation.level", "auto.offset.reset", "enable.partition.eof"),
+        *("enable.auto.commit", "enable.auto.offset.store"),
+    )
 )
+_BROKERS: Setting = setting("LAKEHOUSE_KAFKA_BOOTSTRAP")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class KafkaTopic(SourceSystem):
 
     kind: ClassVar[str] = "kafka"
 
-    url: str | Setting = setting("LAKEHOUSE_KAFKA_BOOTSTRAP")
+    url: str | Setting = _BROKERS
     topic: str | Setting
     key: str = ""
     value: Value = "json"
@@ -79,7 +82,9 @@ class KafkaTopic(SourceSystem):
         what = f"Topic {self.name!r}"
         for one, text in (("topic", self.topic), ("group", self.group)):
             if isinstance(text, str) and (not re.fullmatch(_LEGAL, text) or text in (".", "..")):
-                raise DeclarationError(f"{what}: {text[:80]!r} cannot be a {one}.", remedy="Give letters, digits, `.`, `_` and `-`.")
+                raise DeclarationError(
+                    f"{what}: {text[:80]!r} cannot be a {one}.", remedy="Give letters, digits, `.`, `_` and `-`."
+                )
         check_member(self.value, Value, f"{what}: value")
         if (self.value == "avro") != bool(self.registry):
             raise DeclarationError(f"{what}: Avro and a registry go together.", remedy='Give both value="avro" and registry.')
@@ -88,7 +93,9 @@ class KafkaTopic(SourceSystem):
             raise DeclarationError(f"{what}: {self.key[:80]!r} cannot be the key's field.", remedy="Give the name of a field.")
         bounds = (self.max_messages, self.max_seconds, self.max_silence.total_seconds(), self.file_mb)
         if any(bound is not None and bound <= 0 for bound in bounds):
-            raise DeclarationError(f"{what}: a bound is not above zero.", remedy="Fix max_messages, max_seconds, max_silence, file_mb.")
+            raise DeclarationError(
+                f"{what}: a bound is not above zero.", remedy="Fix max_messages, max_seconds, max_silence, file_mb."
+            )
         if fixed := sorted(_FIXED & self.options.keys()):
             raise DeclarationError(f"{what}: option {fixed[0]} is not free.", remedy="Leave it out; see docs/sources.md.")
 

@@ -98,7 +98,9 @@ def json_reader(schema: Any, *, others: Sequence[Any] = (), named: dict[str, Any
         fastavro.parse_schema(_stored(other), named_schemas=stored_names, _write_hint=False)
     stored = fastavro.parse_schema(_stored(full), named_schemas=stored_names)
     convert = _Types([*others, full]).convert(full)
-    return lambda content: json.dumps(convert(fastavro.schemaless_reader(content, stored, None)), default=_text, ensure_ascii=False)
+    return lambda content: json.dumps(
+        convert(fastavro.schemaless_reader(content, stored, None)), default=_text, ensure_ascii=False
+    )
 
 
 def _stored(schema: Any) -> Any:
