@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from lakehouse.core import kafka as brokers
@@ -22,7 +23,7 @@ from lakehouse.core.store.storage import lock
 from lakehouse.landing.sources import kafka
 from lakehouse.landing.sources.kafka_spans import Spans
 from lakehouse.landing.sources.registry import Extraction, Work, extract
-from lakehouse.tables.spec import Column, KafkaTopic, TableSpec
+from lakehouse.tables.spec import Column, Job, KafkaTopic, TableSpec
 from lakehouse_tests.conftest import Lake
 from lakehouse_tests.stack.conftest import running
 
@@ -430,6 +431,41 @@ def test_texts_are_a_field_and_a_text_that_is_none_is_poison(quotes):
     assert rows == [(0, '{"not": "read"}', False), (1, "a\nlinha ç", False), (3, None, True)]
     (refused,) = quotes.lake.quarantined(spec)
     assert "Partition 0, offset 2" in refused["reason"] and "not UTF-8" in refused["reason"]
+
+
+def test_the_asset_its_check_and_its_sensor_do_so_in_dagster_and_its_group_is_watched(quotes, monkeypatch):
+    from lakehouse.landing import lag
+    from lakehouse.landing.assets import systems, topics
+    from lakehouse.observability import kafka as observed
+    from lakehouse.observability.topics import by_brokers
+    from lakehouse.resources import build_resources
+    from lakehouse.settings import Settings
+    from lakehouse.settings import settings as module
+
+    declared = KafkaTopic("cotacoes", topic=quotes.topic, key="symbol", group=quotes.source.group, tags=("cotacoes",))
+    for owner in (module, systems, topics, lag):
+        monkeypatch.setattr(owner, "SOURCES", (declared,))
+    monkeypatch.setattr(lag, "JOBS", (Job("cotacoes"),))
+    monkeypatch.setattr(module, "SETTINGS", (declared.url,))
+    storage = quotes.lake.storage
+    settings = Settings(root=storage.root, landing_dir=storage.landing, kafka_bootstrap=quotes.bootstrap)
+    (sensor,) = lag.lag_sensors(settings)
+    ((brokers_, watched),) = by_brokers(settings, ()).items()
+    quotes.send([quote(f"S{number}", "1.00") for number in range(10)])
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance)
+        assert len(sensor.evaluate_tick(context).run_requests) == 1
+        assets = [*systems.system_assets(settings), *topics.topic_checks()]
+        done = dg.materialize(assets, resources=build_resources(settings), instance=instance)
+        assert done.success
+        checks = {event.check_name: event.passed for event in done.get_asset_check_evaluations()}
+        assert checks == {"extracted": True, "offsets": True}
+        (made,) = done.get_asset_materialization_events()
+        found = {name: value.value for name, value in made.materialization.metadata.items()}
+        assert (found["new_records"], found["cursor"], found["behind"]) == (10, {"0": 5, "1": 5}, 0)
+        assert "has landed" in sensor.evaluate_tick(context).skip_message
+    (health,) = observed.topics(brokers_.bootstrap, [(one.topic, one.group) for one in watched], timeout=20)
+    assert (health.group, health.messages, health.lag) == (quotes.source.group, 10, 0)
 
 
 def take(folder: Path, bootstrap: str, topic: str) -> None:
