@@ -210,8 +210,8 @@ def _instants(millis: Sequence[int]) -> "pa.Array":
     """Instants; null where a message has none, which is -1."""
     import pyarrow as pa
 
-    found: Sequence[int | None] = millis if -1 not in millis else [at if at != -1 else None for at in millis]
-    return pa.array(found, pa.timestamp("ms", "UTC"))
+    known = pa.array(millis, pa.timestamp("ms", "UTC"))
+    return known if -1 not in millis else pa.array([at if at != -1 else None for at in millis], known.type)
 
 
 def _headers(headers: Sequence[Sequence[tuple[str, bytes | None]] | None]) -> "pa.Array":
