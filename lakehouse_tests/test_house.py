@@ -27,7 +27,14 @@ SHELLS = {
     "core": (),
     "tables": (),
     "settings": (),
-    "landing": ("assets", "defs", "request", "sensor", "sources/airbyte_client"),  # the client is a subclass of dagster-airbyte's
+    "landing": (
+        "assets",
+        "defs",
+        "lag",
+        "request",
+        "sensor",
+        "sources/airbyte_client",
+    ),  # the client is a subclass of dagster-airbyte's
     "bronze": ("assets", "defs"),
     "silver": ("assets", "defs", "request"),  # the request is a resource's config
     "gold": (

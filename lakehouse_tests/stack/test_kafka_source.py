@@ -18,7 +18,7 @@ import dagster as dg
 import pytest
 
 from lakehouse.core import kafka as brokers
-from lakehouse.core.errors import LakehouseError, SourceDownError, SourceRefusedError
+from lakehouse.core.errors import LakehouseError, SourceDownError, SourceError, SourceRefusedError
 from lakehouse.core.store.storage import lock
 from lakehouse.landing.sources import kafka
 from lakehouse.landing.sources.kafka_spans import Spans
@@ -67,10 +67,10 @@ class Quotes:
     def create(self) -> None:
         made = brokers.client("NewTopic")(self.topic, num_partitions=self.partitions, config=self.config)
         self.admin.create_topics([made])[self.topic].result(20)
-        for _ in range(100):  # until its partitions have leaders
+        for _ in range(100):  # until the broker knows it, and its partitions have leaders
             try:
                 self.log()
-            except SourceDownError:
+            except SourceError:
                 time.sleep(0.1)
                 continue
             return
