@@ -189,7 +189,7 @@ def _extracted(source: SqlTable, name: str, folder: Path) -> Hints:
     staged = extract(source, folder, since=None, deadline=time.monotonic() + _SECONDS)
     for number, path in enumerate(staged):
         Path(path).rename(folder / f"{name}_{number}{Path(path).suffix}")
-    engine = open_engine(source.url, setting=_SETTING, statement_seconds=60, existing=True)
+    engine = open_engine(source.url, setting=_SETTING, statement_seconds=60, read_only=True)
     with explained(f"The columns of {source.table} could not be read", setting=_SETTING):
         return _hints(engine, source)
 

@@ -28,6 +28,7 @@ from lakehouse.tables.spec import CapturedFeed, Retry, Setting, SourceSystem
 from lakehouse.tables.spec.setting import plain
 
 if TYPE_CHECKING:
+    from lakehouse.landing.sources.extract import Landed
     from lakehouse.landing.sources.registry import Extraction
 
 #: The check that says whether a system was taken in; a run that went on without it is degraded.
@@ -164,7 +165,7 @@ def _extracted(declared: SourceSystem, lake: LakeResource, systems: Systems, win
 def _figures(done: "Extraction") -> dict[str, Any]:
     """What the asset's page shows: in all, and by stream where there is more than one."""
     streams = done.streams
-    cursors = {name: landed.cursor.isoformat() if landed.cursor else "none yet" for name, landed in streams.items()}
+    cursors = {name: _cursor(landed) for name, landed in streams.items()}
     found: dict[str, Any] = {
         "delivered": sum(landed.delivered for landed in streams.values()),
         "new_records": sum(landed.new for landed in streams.values()),
@@ -174,6 +175,14 @@ def _figures(done: "Extraction") -> dict[str, Any]:
     if len(streams) > 1:
         found["streams"] = {name: {"delivered": one.delivered, "new": one.new} for name, one in streams.items()}
     return found
+
+
+def _cursor(landed: "Landed") -> str:
+    """How far a stream has come: an instant, a number, or the generation of one that lands whole."""
+    if landed.generation:
+        return f"generation {landed.generation}"
+    point = landed.cursor
+    return "none yet" if point is None else str(point) if isinstance(point, int) else point.isoformat()
 
 
 def _try_again(context: dg.AssetExecutionContext, error: LakehouseError, retry: Retry) -> None:

@@ -10,15 +10,16 @@ what is asked for again does not. The last file of an extraction alone carries t
 others are there: a kill leaves records that the next extraction recognises, and the cursor where it was.
 
 Files are Airbyte's v2 layout in Parquet, every field as text (typing is silver's work); names follow from the content and
-are put only if absent. Does not belong here: how a source is asked (`rest.py`, `database.py`).
+are put only if absent. Does not belong here: how a source is asked (`rest.py`, `database.py`), what names tell (`cursors.py`),
+a stream that lands whole every time (`generation.py`).
 """
 
 import csv
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from types import NoneType
@@ -26,41 +27,47 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from lakehouse.core.engines.duckdb import DuckDBSession, bounded, literal, quoted, text
+from lakehouse.core.engines.casts import LOCAL
+from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, text
 from lakehouse.core.errors import SourceRefusedError
 from lakehouse.core.names import AIRBYTE
 from lakehouse.core.store import files
 from lakehouse.core.store.storage import LandedFile, Storage
+from lakehouse.landing.sources.catalogue import CursorKind
+from lakehouse.landing.sources.cursors import (
+    UNDATED,
+    Point,
+    aggregate_sql,
+    cursor,
+    point_sql,
+    read_point,
+    stamp,
+    with_points_from,
+)
 from lakehouse.landing.sources.window import Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_INSTANT = "%Y%m%dT%H%M%S%f"
-_NAME = re.compile(r"(?P<newest>\d{8}T\d{12})_[0-9a-f]{32}(_until_(?P<until>\d{8}T\d{12}))?\.parquet")
-#: In a name: the file holds a record without a readable instant, which is delivered every time.
-_UNDATED = datetime(9999, 12, 31, tzinfo=UTC)
 _PART_MB = 64
 _NEW = Window()
 #: What is gathered of small batches before it is written.
 _GROUP_ROWS, _GROUP_BYTES = 50_000, 4_000_000
 _LINE_BYTES = 16_000_000
+#: Of a file's records, whatever their order.
+DIGEST = "md5(concat(count(*), bit_xor(md5_number(_airbyte_raw_id))))"
 
 
 @dataclass(frozen=True)
 class Landed:
-    """What an extraction left in landing. `delivered` counts what the source gave, `new` what was not there before."""
+    """What an extraction left in landing. `delivered` counts what the source gave, `new` what was not there before. A stream that
+    lands whole has no cursor, and the number of its `generation`."""
 
     delivered: int
     new: int
     files: tuple[str, ...]
-    cursor: datetime | None
-
-
-def cursor(landed: Iterable[LandedFile]) -> datetime | None:
-    """How far complete extractions have come: the newest instant of the cursor field; None before the first."""
-    found = [instant for file in landed if (instant := _instants(file)[1]) is not None]
-    return max(found, default=None)
+    cursor: Point | None
+    generation: int = 0
 
 
 def stage_batches(batches: "Iterable[pa.RecordBatch]", folder: Path) -> list[str]:
@@ -144,12 +151,16 @@ def land(
     cursor_field: str,
     started: datetime,
     landed: Sequence[LandedFile],
+    kind: CursorKind = "instant",
+    zones: Mapping[str, str] | None = None,
     window: Window = _NEW,
 ) -> Landed:
     """Land what is new among the staged records. The caller holds the stream.
 
     Args:
         staged: files of one extraction on this machine: Parquet or CSV with a header, all text.
+        kind: what the cursor field counts in.
+        zones: of fields whose instants have no zone of their own and are not UTC.
         started: when the source was asked; no cursor goes beyond it, whatever instants the records say.
         landed: the files of the stream as they were when the source was asked.
         window: what was asked for; records from its end on are left out.
@@ -157,30 +168,27 @@ def land(
     Raises:
         SourceRefusedError: the source has a field of Airbyte's own name.
     """
-    before = cursor(landed)
+    before = cursor(landed, kind)
     if not staged:
         return Landed(0, 0, (), before)
-    records = _read(session, staged)
+    records = read_staged(session, stream, staged, zones or {})
     names = list(records.columns)
-    if taken := sorted(set(names) & set(AIRBYTE)):
-        raise SourceRefusedError(
-            f"The source of {stream} has a field {taken[0]!r}, which is Airbyte's.", remedy="Rename it in the source's query."
-        )
+    point = point_sql(kind, cursor_field, names)
     if window.until is not None:
-        instant = instant_sql(cursor_field, names)
-        records = records.filter(f"({instant}) IS NULL OR ({instant}) < TIMESTAMPTZ {text(window.until.isoformat())}")
+        records = records.filter(f"({point}) IS NULL OR ({point}) < TIMESTAMPTZ {text(window.until.isoformat())}")
     folder = Path(session.folder, f"landing-{stream.replace('/', '-')}")
     folder.mkdir()
-    older = _with_instants_from(landed, _oldest(records, cursor_field) if landed else None)
+    older = with_points_from(landed, _oldest(records, kind, point) if landed else None)
     delivered, parts = _stage_new(session, storage, records, names, folder, started=started, older=older)
-    described = [_describe(session, part, cursor_field, names) for part in parts]
+    described = [_describe(session, part, kind, point) for part in parts]
     # A source whose clock is ahead, or a date in the next century, must not hide what comes before it.
-    until = window.reach(before, [min(dated, started) for _, dated, _, _ in described if dated is not None])
+    reached = [min(dated, started) if isinstance(dated, datetime) else dated for _, dated, _, _ in described if dated is not None]
+    until = window.reach(before, reached)
     put = []
     for number, (path, dated, undated, (rows, digest)) in enumerate(described, start=1):
-        newest = _UNDATED if undated or dated is None else dated
-        last = f"_until_{_stamp(until)}" if number == len(described) and until is not None else ""
-        name = f"raw/{stream}/{_stamp(newest)}_{digest}{last}.parquet"
+        newest = UNDATED if undated or dated is None else dated
+        last = f"_until_{stamp(until)}" if number == len(described) and until is not None else ""
+        name = f"raw/{stream}/{stamp(newest)}_{digest}{last}.parquet"
         files.put(storage.landed_path(name), Path(path), new=True)
         put.append((name, rows))
     return Landed(delivered, sum(rows for _, rows in put), tuple(name for name, _ in put), until)
@@ -197,76 +205,108 @@ def _stage_new(
     older: Sequence[LandedFile],
 ) -> tuple[int, list[str]]:
     connection = session.connection
-    parts = ", ".join(f"{text(name + '=')} || {quoted(name)}" for name in names)
-    known = records.select(duckdb.SQLExpression(f"md5(concat_ws(chr(31), {parts}))").alias("_digest"), duckdb.StarExpression())
-    known.create_view("_digested")
-    # The source's files are read once: the rest of this looks at the records twice more.
-    connection.execute("CREATE TEMP TABLE _delivered AS FROM _digested")
-    # A window over all of them takes three times as long as a window over the few that came more than once.
-    connection.execute("CREATE TEMP TABLE _copies AS SELECT _digest FROM _delivered GROUP BY 1 HAVING count(*) > 1")
-    once = "SELECT *, _digest || '-0' AS _id FROM _delivered ANTI JOIN _copies USING (_digest)"
-    copy = "row_number() OVER (PARTITION BY _digest) - 1"
-    more = f"SELECT *, concat(_digest, '-', {copy}) AS _id FROM _delivered SEMI JOIN _copies USING (_digest)"  # nosec B608 # fixed text
     here = storage.landed_here(older, f"{session.folder}/landed-{folder.name}")
     paths = [literal(f"{here}/{file.path}") for file in older]
     seen = connection.sql("SELECT NULL AS _id WHERE false")
     if paths:
         read = "FROM read_parquet($1, union_by_name = true, hive_partitioning = false)"
         seen = connection.sql(f"SELECT _airbyte_raw_id AS _id {read}", params=[paths])
-    seen.create_view("_seen")
+    with identified(session, records, names):
+        seen.create_view("_seen")
+        count, parts = stage_parts(
+            session, "FROM _identified ANTI JOIN _seen USING (_id)", names, folder, started=started, generation=0
+        )
+        connection.execute("DROP VIEW _seen")
+    return count, parts
+
+
+@contextmanager
+def identified(session: DuckDBSession, records: duckdb.DuckDBPyRelation, names: Sequence[str]) -> Iterator[None]:
+    """The records as the view `_identified` for the block, each with an `_id`: a digest of it and the number of the copy.
+
+    They are read once, into the table `_delivered`: the rest looks at them twice more.
+    """
+    connection = session.connection
+    parts = ", ".join(f"{text(name + '=')} || {quoted(name)}" for name in names)
+    known = records.select(duckdb.SQLExpression(f"md5(concat_ws(chr(31), {parts}))").alias("_digest"), duckdb.StarExpression())
+    known.create_view("_digested")
+    connection.execute("CREATE TEMP TABLE _delivered AS FROM _digested")
+    # A window over all of them takes three times as long as a window over the few that came more than once.
+    connection.execute("CREATE TEMP TABLE _copies AS SELECT _digest FROM _delivered GROUP BY 1 HAVING count(*) > 1")
+    once = "SELECT *, _digest || '-0' AS _id FROM _delivered ANTI JOIN _copies USING (_digest)"
+    copy = "row_number() OVER (PARTITION BY _digest) - 1"
+    more = f"SELECT *, concat(_digest, '-', {copy}) AS _id FROM _delivered SEMI JOIN _copies USING (_digest)"  # nosec B608 # fixed text
+    connection.execute(f"CREATE VIEW _identified AS {once} UNION ALL {more}")
+    try:
+        yield
+    finally:
+        for kind, name in (("VIEW", "_identified"), ("TABLE", "_copies"), ("TABLE", "_delivered"), ("VIEW", "_digested")):
+            connection.execute(f"DROP {kind} {name}")
+
+
+def stage_parts(
+    session: DuckDBSession, source: str, names: Sequence[str], folder: Path, *, started: datetime, generation: int
+) -> tuple[int, list[str]]:
+    """Write what a FROM clause over `_identified` has to files in `folder`, with Airbyte's columns. Returns how many records were
+    delivered, and the paths."""
+    connection = session.connection
     envelope = {
-        "_airbyte_raw_id": "_id",
+        "_airbyte_raw_id": f"_id || '-g{generation:d}'" if generation else "_id",
         "_airbyte_extracted_at": f"TIMESTAMPTZ {text(started.isoformat())}",
         "_airbyte_meta": text('{"changes":[]}'),
-        "_airbyte_generation_id": "CAST(0 AS BIGINT)",
+        "_airbyte_generation_id": f"CAST({generation:d} AS BIGINT)",
     }
     columns = [f"{value} AS {name}" for name, value in envelope.items()] + [quoted(name) for name in names]
-    wanted = f"SELECT {', '.join(columns)} FROM ({once} UNION ALL {more}) ANTI JOIN _seen USING (_id)"  # nosec B608 # names are quoted
-    connection.execute(f"CREATE VIEW _new AS {wanted}")
+    connection.execute(f"CREATE VIEW _new AS SELECT {', '.join(columns)} {source}")
     result = connection.execute(
         f"COPY _new TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_FILES, "
         f"FILE_SIZE_BYTES {_PART_MB * 1_000_000:d}, WRITE_EMPTY_FILE false)",
         [str(folder / "data")],
     ).fetchall()
     [(count,)] = connection.execute("SELECT count(*) FROM _delivered").fetchall()
-    for kind, name in (("VIEW", "_new"), ("VIEW", "_seen"), ("TABLE", "_copies"), ("TABLE", "_delivered"), ("VIEW", "_digested")):
-        connection.execute(f"DROP {kind} {name}")
+    connection.execute("DROP VIEW _new")
     return count, sorted(str(path) for row in result for path in row[1])
 
 
-def _describe(
-    session: DuckDBSession, path: str, cursor_field: str, names: Sequence[str]
-) -> tuple[str, datetime | None, bool, tuple[int, str]]:
-    """Of a part: path, newest instant, whether a record has none, rows, and a digest that its records' order leaves alone."""
-    dated = instant_sql(cursor_field, names)
-    digest = "md5(concat(count(*), bit_xor(md5_number(_airbyte_raw_id))))"
+def _describe(session: DuckDBSession, path: str, kind: CursorKind, point: str) -> tuple[str, Point | None, bool, tuple[int, str]]:
+    """Of a part: path, newest point, whether a record has none, rows, and a digest that its records' order leaves alone."""
     [(newest, filled, rows, found)] = session.connection.execute(
-        f"SELECT epoch_us(max({dated})), count({dated}), count(*), {digest} FROM read_parquet($1)",  # nosec B608 # quoted
+        f"SELECT {aggregate_sql(kind, 'max', point)}, count({point}), count(*), {DIGEST} FROM read_parquet($1)",  # nosec B608 # quoted
         [literal(path)],
     ).fetchall()
-    return path, _from_micros(newest), filled < rows, (rows, found)
+    return path, read_point(kind, newest), filled < rows, (rows, found)
 
 
-def instant_sql(cursor_field: str, names: Sequence[str]) -> str:
-    """SQL of a record's instant; null where it says none that can be read."""
-    if cursor_field not in names:
-        return "CAST(NULL AS TIMESTAMPTZ)"
-    return bounded(f"TRY_CAST({quoted(cursor_field)} AS TIMESTAMPTZ)", "timestamp")
+def _oldest(records: duckdb.DuckDBPyRelation, kind: CursorKind, point: str) -> Point | None:
+    """The oldest point among the records, whatever was asked for: a source may deliver more than that."""
+    [(oldest,)] = records.aggregate(aggregate_sql(kind, "min", point)).fetchall()
+    return read_point(kind, oldest)
 
 
-def _oldest(records: duckdb.DuckDBPyRelation, cursor_field: str) -> datetime | None:
-    """The oldest instant among the records, whatever was asked for: a source may say more than that."""
-    [(oldest,)] = records.aggregate(f"epoch_us(min({instant_sql(cursor_field, records.columns)}))").fetchall()
-    return _from_micros(oldest)
+def read_staged(session: DuckDBSession, stream: str, staged: Sequence[str], zones: Mapping[str, str]) -> duckdb.DuckDBPyRelation:
+    """The staged records, all text; instants of a zone as those of UTC.
+
+    Raises:
+        SourceRefusedError: the source has a field of Airbyte's own name.
+    """
+    records = _read(session, staged)
+    names = list(records.columns)
+    if taken := sorted(set(names) & set(AIRBYTE)):
+        raise SourceRefusedError(
+            f"The source of {stream} has a field {taken[0]!r}, which is Airbyte's.", remedy="Rename it in the source's query."
+        )
+    if not zones:
+        return records
+    return records.select(*(duckdb.SQLExpression(_in_utc(name, zones.get(name, ""))).alias(name) for name in names))
 
 
-def _with_instants_from(landed: Sequence[LandedFile], oldest: datetime | None) -> list[LandedFile]:
-    """The landed files that may hold a record of that instant or later, or of none."""
-    return [file for file in landed if oldest is None or _instants(file)[0] >= oldest]
-
-
-def _from_micros(value: int | None) -> datetime | None:
-    return None if value is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value)
+def _in_utc(name: str, zone: str) -> str:
+    """SQL of a field whose texts are instants of a zone, with their offset; what is no such text stays as it is."""
+    if not zone:
+        return quoted(name)
+    instant = f"TRY_CAST({quoted(name)} AS TIMESTAMP) AT TIME ZONE {text(zone)}"
+    local = f"regexp_full_match({quoted(name)}, {text(LOCAL)})"
+    return f"CASE WHEN {local} THEN coalesce(CAST({instant} AS VARCHAR), {quoted(name)}) ELSE {quoted(name)} END"
 
 
 def _read(session: DuckDBSession, staged: Sequence[str]) -> duckdb.DuckDBPyRelation:
@@ -280,17 +320,3 @@ def _read(session: DuckDBSession, staged: Sequence[str]) -> duckdb.DuckDBPyRelat
         options += f"nullstr = '', allow_quoted_nulls = false, max_line_size = {_LINE_BYTES:d}"
         return session.connection.sql(f"FROM read_csv($1, {options})", params=[paths])
     return session.connection.sql("FROM read_parquet($1, union_by_name = true, hive_partitioning = false)", params=[paths])
-
-
-def _instants(file: LandedFile) -> tuple[datetime, datetime | None]:
-    """Newest record of a landed file, and the cursor that it carries. Another writer's may hold anything and carries none."""
-    found = _NAME.fullmatch(Path(file.path).name)
-    if found is None:
-        return _UNDATED, None
-    newest, until = (datetime.strptime(t, _INSTANT).replace(tzinfo=UTC) if t else None for t in found.group("newest", "until"))
-    return newest or _UNDATED, until
-
-
-def _stamp(instant: datetime) -> str:
-    found = instant.astimezone(UTC)
-    return f"{found.year:04}{found:%m%dT%H%M%S%f}"  # %Y leaves out leading zeros

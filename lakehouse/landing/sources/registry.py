@@ -9,7 +9,7 @@ exactly once (`extract.py`), retries (the asset's policy).
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import singledispatch
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from typing import Any
 from lakehouse.core.engines.duckdb import DuckDBSession
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.store.storage import LandedFile, Storage
-from lakehouse.landing.sources import database, kafka, rest_streams, schemas
-from lakehouse.landing.sources.extract import Landed, cursor, land
+from lakehouse.landing.sources import database_streams, kafka, rest_streams, schemas
+from lakehouse.landing.sources.cursors import cursor
+from lakehouse.landing.sources.extract import Landed
 from lakehouse.landing.sources.window import Window
 from lakehouse.tables.spec import Database, KafkaTopic, RestApi, SourceSystem
-from lakehouse.tables.spec.setting import name_of, plain
+from lakehouse.tables.spec.setting import name_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,26 +94,7 @@ def _rest(system: RestApi, work: Work) -> Extraction:
 
 @extract.register
 def _database(system: Database, work: Work) -> Extraction:
-    found = {}
-    for table in system.tables:
-        folder = system.folder(table)
-        landed = work.storage.landed(folder)
-        source = database.SqlTable(
-            url=plain(system.url), table=table.name, schema=table.schema, cursor=table.cursor, setting=work.setting
-        )
-        started = datetime.now(UTC)
-        here = work.scratch(folder)
-        staged = database.extract(source, here, since=work.since(landed), deadline=work.deadline)
-        found[table.name] = land(
-            work.session,
-            work.storage,
-            folder,
-            staged,
-            cursor_field=table.cursor,
-            started=started,
-            landed=landed,
-            window=work.window,
-        )
+    found = database_streams.take(system, work)
     return Extraction(streams=found, metadata={"source": ", ".join(found)})
 
 

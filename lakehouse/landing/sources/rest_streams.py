@@ -24,7 +24,8 @@ from lakehouse.core.errors import SourceRefusedError
 from lakehouse.core.store.storage import LandedFile
 from lakehouse.landing.sources import rest
 from lakehouse.landing.sources.access import Access
-from lakehouse.landing.sources.extract import Landed, instant_sql, land
+from lakehouse.landing.sources.cursors import point_sql
+from lakehouse.landing.sources.extract import Landed, land
 from lakehouse.landing.sources.rate import Limiter
 from lakehouse.landing.sources.window import Window
 from lakehouse.tables.spec.rest import PLACEHOLDER, ApiKey, Basic, Bearer, OAuth2ClientCredentials, Resource, RestApi
@@ -173,7 +174,7 @@ def _keys(above: Resource, resource: Resource, paths: Sequence[str], work: "Work
     keys = ", ".join(map(quoted, resource.fields))
     chosen, wanted = keys, list(resource.fields)
     if above.cursor in names and above.cursor not in resource.fields:
-        instant, own = instant_sql(above.cursor, names), quoted(above.cursor)
+        instant, own = point_sql("instant", above.cursor, names), quoted(above.cursor)
         chosen += f", coalesce(arg_max({own}, {instant}), max({own}))"
         wanted.append(above.cursor)
     there = " AND ".join(f"{quoted(name)} <> ''" for name in resource.fields)

@@ -16,6 +16,9 @@ from datetime import UTC, datetime, timedelta
 from lakehouse.core.clock import TIMEZONE, zone
 from lakehouse.core.errors import DeclarationError
 
+#: What a cursor counts in: instants, or whole numbers.
+Point = datetime | int
+
 
 @dataclass(frozen=True)
 class Window:
@@ -45,15 +48,15 @@ class Window:
             return self.since
         return None if cursor is None else cursor - overlap
 
-    def reach(self, cursor: datetime | None, dated: Iterable[datetime]) -> datetime | None:
-        """The cursor after an extraction, given the newest instants that it took.
+    def reach(self, cursor: Point | None, taken: Iterable[Point]) -> Point | None:
+        """The cursor after an extraction, given the newest instants or numbers that it took.
 
         Args:
             cursor: the one before it.
         """
-        if self.since is not None and (cursor is None or self.since > cursor):
+        if self.since is not None and (cursor is None or (isinstance(cursor, datetime) and self.since > cursor)):
             return cursor  # what lies between was not asked for
-        return max([*dated, *([cursor] if cursor is not None else [])], default=None)
+        return max([*taken, *([cursor] if cursor is not None else [])], default=None)
 
 
 def window(*, full: bool, since: str, until: str) -> Window:

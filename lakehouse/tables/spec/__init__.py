@@ -11,7 +11,7 @@ What does not: reading, writing, dagster, anything about one particular table.
 """
 
 from lakehouse.tables.spec.columns import EXTRA, EXTRACTED_AT, RECORD_DIGEST, Column, Form, Observed
-from lakehouse.tables.spec.database import Database, Table
+from lakehouse.tables.spec.database import Database, Query, Table
 from lakehouse.tables.spec.dialect import Csv
 from lakehouse.tables.spec.feed import CapturedFeed
 from lakehouse.tables.spec.job import Job
@@ -111,6 +111,7 @@ __all__ = [
     "OwnCheck",
     "Pages",
     "PlainFiles",
+    "Query",
     "Rate",
     "References",
     "Resource",
