@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
             return 0 if status(home) else 1
         elif command == "env":
             env = environment(home, started(home))
-            prefixes = ("AWS_", "DAGSTER_", "MLFLOW_TRACKING_URI", "LAKEHOUSE_")
+            prefixes = ("AWS_", "DAGSTER_", "MLFLOW_TRACKING_URI", "LAKEHOUSE_", "STACK_MARIADB_URL")
             ours = {name: env[name] for name in sorted(env) if name.startswith(prefixes) and env[name] != os.environ.get(name)}
             print("\n".join(f"export {name}='{value}'" for name, value in ours.items()))
         else:

@@ -13,9 +13,15 @@ EXAMPLE = PROJECT / "deploy" / "stack.env.example"
 
 
 def write_env(home: Path, ports: Mapping[str, int] | None = None) -> Path:
-    """The environment file, with passwords of its own; one that is there stays as it is."""
+    """The environment file, with passwords of its own; one that is there stays as it is, but for passwords that it is older
+    than."""
     target = home / "env"
-    if not target.exists():
+    if target.exists():
+        known = _assignments(target)
+        new = [name for name, value in _assignments(EXAMPLE).items() if value == "random" and name not in known]
+        with target.open("a") as file:
+            file.writelines(f"{_filled(f'{name}=random', {})}\n" for name in new)
+    else:
         lines = [_filled(line, ports or {}) for line in EXAMPLE.read_text().splitlines()]
         home.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from deploy.stack import spark
 from deploy.stack.dagster import CODE, DAGSTER, METRICS
 from deploy.stack.kafka import KAFKA
+from deploy.stack.mariadb import MARIADB
 from deploy.stack.mlflow import MLFLOW
 from deploy.stack.part import Part, StackError
 from deploy.stack.postgres import POSTGRES
@@ -14,6 +15,7 @@ PARTS: dict[str, Part] = {
     "s3": S3,
     "postgres": POSTGRES,
     "kafka": KAFKA,
+    "mariadb": MARIADB,
     "mlflow": MLFLOW,
     "spark": spark.SPARK,
     "code": CODE,
@@ -23,7 +25,7 @@ PARTS: dict[str, Part] = {
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """The parts of that name and what they need, or all that are installed, in the order of PARTS.
+    """The parts of that name and what they need, or all that are installed, in the order of PARTS; MariaDB where it is named.
 
     Raises:
         StackError: there is no part of that name.
@@ -32,7 +34,7 @@ def chosen(names: Sequence[str]) -> list[str]:
         if name not in PARTS:
             raise StackError(f"There is no part {name!r}: use some of {' '.join(PARTS)}.")
     if not names:
-        names = [name for name in PARTS if name != "spark" or spark.installed()]
+        names = [name for name in PARTS if name != "mariadb" and (name != "spark" or spark.installed())]
     wanted = {*names, *[need for name in names for need in PARTS[name].needs]}
     return [name for name in PARTS if name in wanted]
 

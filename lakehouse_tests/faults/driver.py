@@ -11,6 +11,7 @@ The libraries are imported once, here; each order is done by a fork that has ope
     assets   the job's bronze and silver alone, as `python -m lakehouse materialize` does them: 4 s
     pedidos  extraction of both channels, bronze, silver and warehouse of the orders as their assets do them, with the settings of
              `settings.json` in the lake's folder: 1 s
+    branch   extraction, bronze and silver of the database of `branch.json` in the lake's folder (`branch.py`): 3 s
 
 A fault is put at a place (the nth call of a function, before or after it) or at a moment (seconds after the start).
 """
@@ -65,7 +66,7 @@ def adopted(folder: Path) -> tuple[TableSpec, TableSpec]:
 
 BROKEN, RETRYABLE = 1, 10
 KILLED = -signal.SIGKILL
-Work = Literal["layers", "appended", "adopted", "job", "assets", "pedidos", "two at once", "two appended"]
+Work = Literal["layers", "appended", "adopted", "job", "assets", "pedidos", "branch", "two at once", "two appended"]
 #: Work that two processes do at the same time, without holding the tables.
 _TWICE = ("two at once", "two appended")
 
@@ -347,6 +348,8 @@ def _child(order: dict[str, Any]) -> None:
         work = order["work"]
         if work == "pedidos":
             code = _pedidos(folder)
+        elif work == "branch":
+            code = importlib.import_module("lakehouse_tests.faults.branch").run(folder)
         elif work == "adopted":
             code = max(_layers(folder, spec) for spec in adopted(folder))
         else:
@@ -392,6 +395,7 @@ def _warm_up() -> None:
         "pyarrow.parquet",
         "requests",
         "sqlalchemy.dialects.postgresql",
+        "sqlalchemy.dialects.sqlite",
         "sqlglot.lineage",
         "tenacity",
         "vl_convert",
@@ -401,6 +405,7 @@ def _warm_up() -> None:
         "lakehouse.commands.foreground",
         "lakehouse.silver.refresh",
         "lakehouse_tests.conftest",
+        "lakehouse_tests.landing.branch",
     ):
         importlib.import_module(name)
     from lakehouse.gold.project import ensure_manifest

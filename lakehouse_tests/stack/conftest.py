@@ -3,6 +3,7 @@ stopped by its process ids; when pytest itself is killed, by the kernel.
 
     s3         environment of an S3 server (AWS_*); `bucket` makes an empty one in it for a test
     postgres   URL of an empty PostgreSQL database, for SQLAlchemy
+    mariadb    URL of an empty MariaDB database, for SQLAlchemy
     kafka      bootstrap address of a broker
     mlflow     URL of a tracking server on PostgreSQL and S3
     instance   Dagster's webserver, daemon and code server on PostgreSQL and S3, over a small landed sample
@@ -113,6 +114,12 @@ def bucket(s3: Environment) -> str:
 def postgres() -> Iterator[str]:
     with running("postgres") as own:
         yield own.env["LAKEHOUSE_WAREHOUSE_URL"]
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[str]:
+    with running("mariadb") as own:
+        yield own.env["STACK_MARIADB_URL"]
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: The check that says whether a system was taken in; a run that went on without it is degraded.
 EXTRACTED = "extracted"
+#: Of the engine that tells new records from others, which goes to disk beyond it: a process is below 500 MB, whatever it reads.
+_MEMORY_MB = 250
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,7 @@ def _extracted(declared: SourceSystem, lake: LakeResource, systems: Systems, win
     with ExitStack() as stack:
         for folder in sorted(declared.folder(stream) for stream in declared.streams):
             stack.enter_context(lock(f"{storage.landing}/raw/{folder}", wait=seconds))
-        session = stack.enter_context(lake.duckdb(landing=storage))
+        session = stack.enter_context(lake.duckdb(landing=storage, at_most=_MEMORY_MB))
         deadline = time.monotonic() + seconds
         system, sample = stack.enter_context(systems.opened(declared))
         work = Work(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection, Select
 
-_BATCH_ROWS = 10_000
+_BATCH_ROWS = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
