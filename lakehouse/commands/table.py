@@ -80,7 +80,9 @@ def profiled(
         tried = trial.read(session, scratch, name, dialect, folder=stream, delta=found.delta)
         if found.database is not None:  # whose types are in the hints; in its files all is text
             tried = replace(tried, types={})
-        made = propose.propose(session, tried, dialect, origin=found.label, folder=folder / "invented", hints=hints)
+        made = propose.propose(
+            session, tried, dialect, origin=found.label, folder=folder / "invented", hints=hints, database=found.database
+        )
     return made, dialect, scratch
 
 
@@ -91,6 +93,7 @@ def refuse_taken(name: str, found: "Origin", settings: Settings) -> None:
         DeclarationError: a table, a module or a table of the lake has it, or another table reads the stream.
     """
     import lakehouse.tables as package
+    from lakehouse.profile.database import source_name
 
     for spec in package.ALL:
         if name in (spec.name, spec.silver_name, *(part.name for part in spec.parts)):
@@ -121,6 +124,9 @@ def refuse_taken(name: str, found: "Origin", settings: Settings) -> None:
             raise DeclarationError(
                 f"{found.delta.uri} is read by the table {readers[0]!r} already.", remedy="Change that table's declaration."
             )
+    elif found.database is not None:
+        if source_name(name) in {system.name for system in package.SOURCES} or name in {job.name for job in package.JOBS}:
+            raise DeclarationError(f"A source {source_name(name)} or a job {name} is declared.", remedy="Give another NAME=.")
     elif not found.stream and settings.storage.landed(name):
         raise DeclarationError(
             f"There are files in landing's raw/{name} already.", remedy=f"Give FROM=raw/{name} to take them, or another NAME=."
@@ -193,10 +199,11 @@ class Writes:
     def note(self, path: Path) -> None:
         self.before.setdefault(path, path.read_bytes() if path.is_file() else None)
 
-    def write(self, path: Path, text: str) -> None:
-        """Write a file whole or not at all."""
+    def write(self, path: Path, text: str, *, private: bool = False) -> None:
+        """Write a file whole or not at all; a private one for its owner alone."""
         self.note(path)
         made = path.with_name(f".{path.name}.new")
+        made.touch(mode=0o600 if private else 0o666)
         made.write_text(text, encoding="utf-8")
         made.replace(path)
 
@@ -234,12 +241,15 @@ def make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "St
     """
     from lakehouse.commands.sync import GOLDEN
     from lakehouse.gold.sources import sources_path
+    from lakehouse.profile.database import setting_of
 
     name, project = proposal.declaration.name, project_folder()
     with undone(name) as writes:
-        if not found.stream and found.delta is None:
+        if found.database is not None:
+            _set(writes, setting_of(name), found.database.url)
+        elif not found.stream and found.delta is None:
             _land(scratch, settings, name, writes)
-        for derived in (sources_path(), project / GOLDEN):
+        for derived in (sources_path(), project / GOLDEN, project / ".env.example", project / "docs/settings.md"):
             writes.note(derived)
         if (project / _TESTS).is_dir():
             writes.write(project / _TESTS / f"test_{name}.py", proposal.test)
@@ -267,20 +277,47 @@ def _land(scratch: "Storage", settings: Settings, name: str, writes: Writes) -> 
         files.put(target, Path(scratch.landing, file.path))
 
 
+def _set(writes: Writes, setting: str, url: str) -> None:
+    """Put a database's URL in `.env`, which nobody else reads; one that is there stays.
+
+    Raises:
+        DeclarationError: another database is there under that name.
+    """
+    from dotenv import dotenv_values
+
+    file = project_folder() / ".env"
+    there = dotenv_values(file, interpolate=False).get(setting) if file.is_file() else None
+    if there == url:
+        return
+    if there:
+        raise DeclarationError(f"{setting} in .env is another database.", remedy="Remove that line, or give another NAME=.")
+    escaped = url.replace("\\", "\\\\").replace("'", "\\'")
+    before = file.read_text(encoding="utf-8") if file.is_file() else ""
+    line = "" if not before or before.endswith("\n") else "\n"
+    writes.write(file, f"{before}{line}{setting}='{escaped}'\n", private=True)
+
+
 def take_in(name: str) -> int:
     """Derive what follows from the declarations, and fill the table, in a process that has the new one; an exit code."""
     from lakehouse.commands import foreground
     from lakehouse.commands.sync import sync
+    from lakehouse.profile.database import system_of
+    from lakehouse.settings import load_env_file
+    from lakehouse.tables import ALL
 
+    load_env_file()
     if sync():
         return 1
-    keys = " or ".join(f'key:"{layer}/{name}"' for layer in ("bronze", "silver"))
+    spec = next(spec for spec in ALL if spec.name == name)
+    names = [f"bronze/{name}", f"silver/{name}", *([str(spec.landing)] if system_of(spec.origin) is not None else [])]
+    keys = " or ".join(f'key:"{each}"' for each in names)
     return foreground.materialize(keys)
 
 
 def report(proposal: "Proposal", settings: Settings, found: "Origin") -> None:
     """Print what is there now, and what to type next."""
     from lakehouse.core.table.snapshot import open_existing
+    from lakehouse.profile.database import setting_of
 
     name = proposal.declaration.name
     print()
@@ -291,11 +328,13 @@ def report(proposal: "Proposal", settings: Settings, found: "Origin") -> None:
     tests = f", {_TESTS}/test_{name}.py" if (project_folder() / _TESTS).is_dir() else ""
     print(f"\nWritten: {_PACKAGE}/{name}.py{tests}; derived files by make sync.")
     if found.database is not None:
-        print("The rows are those of this moment. docs/orders.md shows how a database is asked again.")
+        print(f"The database is asked again by make trigger JOB={name}, and each night; its URL is {setting_of(name)} in .env.")
     print("Next:")
     print(f"  {'look at the guesses:':22}{_PACKAGE}/{name}.py, then make sync and make rebuild TABLE={name}")
     print(f"  {'see what is refused:':22}make quarantine TABLE={name}")
-    if found.delta is None:
+    if found.database is not None:
+        print(f"  {'the next rows:':22}make trigger JOB={name}")
+    elif found.delta is None:
         print(f"  {'the next files:':22}land them in raw/{proposal.declaration.folder}/, then make trigger JOB=medallion_etl")
     else:
         print(f"  {'the next versions:':22}make trigger JOB=medallion_etl")

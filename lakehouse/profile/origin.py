@@ -11,22 +11,18 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import is_remote
-from lakehouse.core.sql import explained, open_engine, parse_url
+from lakehouse.core.sql import parse_url
 from lakehouse.core.store.storage import Storage
 from lakehouse.landing.readers.files.packing import packing
 from lakehouse.landing.readers.files.prepare import ENDINGS
-from lakehouse.landing.sources.database import SqlTable, extract
+from lakehouse.landing.sources.database import SqlTable, reading
 from lakehouse.profile.delta import delta_hints
 from lakehouse.profile.propose import Hints
 from lakehouse.profile.trial import plain_name
 from lakehouse.tables.spec import DeltaSource
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
 
 _SETTING = "FROM"
 _SECONDS = 600.0
@@ -173,7 +169,9 @@ def _of_database(text: str) -> Origin:
         raise DeclarationError(
             f"{address.partition('://')[0]}:// is not read here.", remedy="Copy the file to this machine, and give its path."
         )
-    parse_url(address, setting=_SETTING)
+    url = parse_url(address, setting=_SETTING)
+    if url.get_backend_name() == "sqlite" and url.database:  # which other processes ask again, from other folders
+        address = url.set(database=str(Path(url.database).resolve())).render_as_string(hide_password=False)
     schema, _, name = table.rpartition(".")
     if not name:
         raise DeclarationError(
@@ -186,34 +184,14 @@ def _of_database(text: str) -> Origin:
 
 def _extracted(source: SqlTable, name: str, folder: Path) -> Hints:
     """Write the rows of a table to files; the types and the key that the database has for them."""
-    staged = extract(source, folder, since=None, deadline=time.monotonic() + _SECONDS)
+    deadline = time.monotonic() + _SECONDS
+    with reading(source.url, f"The table {source.table}", setting=_SETTING, deadline=deadline) as reader:
+        known = reader.catalogue(source)
+        staged = reader.table(source, known, folder, since=None)
     for number, path in enumerate(staged):
         Path(path).rename(folder / f"{name}_{number}{Path(path).suffix}")
-    engine = open_engine(source.url, setting=_SETTING, statement_seconds=60, read_only=True)
-    with explained(f"The columns of {source.table} could not be read", setting=_SETTING):
-        return _hints(engine, source)
-
-
-def _hints(engine: "Engine", source: SqlTable) -> Hints:
-    import sqlalchemy as sa
-
-    inspector = sa.inspect(engine)
-    columns = inspector.get_columns(source.table, schema=source.schema or None)
-    key = inspector.get_pk_constraint(source.table, schema=source.schema or None).get("constrained_columns") or []
-    strict = engine.dialect.name != "sqlite"  # which holds anything in a column of any type
-    types = {str(column["name"]): _type(column["type"], strict=strict) for column in columns}
-    return Hints({name: kind for name, kind in types.items() if kind}, tuple(plain_name(str(column), ()) for column in key))
-
-
-def _type(kind: Any, *, strict: bool) -> str:
-    """A database's type in the words of the specs; an empty one where the texts decide."""
-    import sqlalchemy as sa
-
-    if isinstance(kind, sa.Float):
-        return "double"
-    if isinstance(kind, sa.Numeric):
-        fits = kind.precision is not None and kind.scale is not None and 0 <= kind.scale <= kind.precision <= 38
-        return f"decimal({kind.precision},{kind.scale})" if fits and strict else ""
-    known = {sa.Boolean: "boolean", sa.Integer: "bigint", sa.DateTime: "timestamp", sa.Date: "date"}
-    known |= {sa.String: "string"} if strict else {}
-    return next((word for of, word in known.items() if isinstance(kind, of)), "")
+    return Hints(
+        types={name: column.type for name, column in known.columns.items() if column.type},
+        key=tuple(plain_name(column, ()) for column in known.key),
+        filled=frozenset(plain_name(name, ()) for name, column in known.columns.items() if not column.nullable),
+    )

@@ -5,14 +5,16 @@ trial ─▶ columns ─▶ key, order ─▶ rules as warnings ─▶ Proposal:
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lakehouse.core.engines.duckdb import DuckDBSession, quoted
+from lakehouse.landing.sources.database import SqlTable
 from lakehouse.profile import invent, render
 from lakehouse.profile.columns import Measured, measured, typed
+from lakehouse.profile.database import database_source
 from lakehouse.profile.dialect import Dialect
 from lakehouse.profile.keys import Key, is_named, key_of
 from lakehouse.profile.personal import masked, shown
@@ -46,12 +48,14 @@ class Hints:
     Args:
         types: in the words of the specs, by field.
         key: the columns of its key.
+        filled: columns that it stores no null in.
         exact: what the source calls those types of which every value is one.
         about: what was found of the source as a whole.
     """
 
     types: Mapping[str, str] = field(default_factory=dict)
     key: tuple[str, ...] = ()
+    filled: frozenset[str] = frozenset()
     exact: Mapping[str, str] = field(default_factory=dict)
     about: tuple[str, ...] = ()
 
@@ -75,13 +79,21 @@ class Proposal:
 
 
 def propose(
-    session: DuckDBSession, trial: Trial, dialect: Dialect, *, origin: str, folder: Path, hints: Hints | None = None
+    session: DuckDBSession,
+    trial: Trial,
+    dialect: Dialect,
+    *,
+    origin: str,
+    folder: Path,
+    hints: Hints | None = None,
+    database: SqlTable | None = None,
 ) -> Proposal:
     """The table that a trial's files would be.
 
     Args:
         origin: the source's name for the texts.
         folder: a position for the scratch lake of the invented records.
+        database: the table of a database that the files are of, which the declaration then asks itself.
     """
     hints = hints or Hints()
     comma = dialect.csv is not None and dialect.csv.delimiter == ";"
@@ -90,10 +102,10 @@ def propose(
     declaration = render.Declaration(
         name=trial.name,
         origin=origin,
-        source=trial.source,
+        source=trial.source if database is None else database_source(trial.name, database, key),
         columns=columns,
         key=key,
-        rules=tuple(_rules(columns, key, trial.rows)),
+        rules=tuple(_rules(columns, key, trial.rows, filled=hints.filled)),
         rows=trial.rows,
         about=(*dialect.evidence, *hints.about),
     )
@@ -101,9 +113,16 @@ def propose(
     return Proposal(trial, declaration, refused, _first(session, trial, columns), render.module(declaration), test)
 
 
-def _rules(columns: Sequence[Measured], key: Key, rows: int) -> Iterator[RowRule | TableRule | str]:
-    """Rules as warnings, which hold for all that was delivered; what may be one as a comment."""
+def _rules(
+    columns: Sequence[Measured], key: Key, rows: int, *, filled: Collection[str] = ()
+) -> Iterator[RowRule | TableRule | str]:
+    """Rules as warnings, which hold for all that was delivered; those that a database has too; what may be one as a comment."""
     always = [one for one in columns if one.filled == rows and one.name not in key.columns and len(one.name) <= _NAMED]
+    declared = [one for one in always if one.name in filled]
+    if declared:
+        yield "the database declares these NOT NULL"
+    yield from (not_null(one.name) for one in declared)
+    always = [one for one in always if one not in declared]
     if always and rows > 1:
         yield f"{len(always)} of {len(columns)} columns have a value in each of {rows:,} records"
     yield from (not_null(one.name, action="warn") for one in always if rows > 1)
@@ -174,6 +193,8 @@ def _test(session: DuckDBSession, trial: Trial, declaration: render.Declaration,
     target.parent.mkdir(parents=True)
     target.write_bytes(landed.encode(encoding or "utf-8"))
     spec = render.spec_of(declaration)
+    if spec.sync == "overwrite":
+        storage.complete(position, 1)
     expected = _texts(silver_rows(session, storage, spec))
     content = f"LANDED.encode({render.quoted(encoding)})" if encoding not in ("", "utf-8") else "LANDED"
     put = [render.quoted(position), render.quoted(below + name), content]

@@ -6,8 +6,21 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from lakehouse.profile.columns import Measured
+from lakehouse.profile.database import lands_whole, system_of
 from lakehouse.profile.keys import Key
-from lakehouse.tables.spec import Column, Csv, DeltaSource, RowRule, Source, TableRule, TableSpec
+from lakehouse.tables.spec import (
+    Column,
+    Csv,
+    Database,
+    DeltaSource,
+    RowRule,
+    Setting,
+    Source,
+    Sync,
+    Table,
+    TableRule,
+    TableSpec,
+)
 
 WIDTH = 130
 #: What declares a rule of each kind that is proposed.
@@ -50,6 +63,11 @@ class Declaration:
         return isinstance(self.source, DeltaSource)
 
     @property
+    def sync(self) -> Sync:
+        """What its records are."""
+        return "overwrite" if lands_whole(self.source) else "dedup" if self.key.columns else "append"
+
+    @property
     def folder(self) -> str:
         """Where below `raw/` its files land."""
         return str(getattr(self.source, "folder", self.name))
@@ -57,8 +75,9 @@ class Declaration:
 
 def module(of: Declaration) -> str:
     """The text of `lakehouse/tables/<name>.py`."""
+    system = system_of(of.source)
     used = {
-        type(of.source).__name__,
+        *([type(of.source).__name__] if system is None else ["Database", "Job", "Table", "setting"]),
         "Column",
         "TableSpec",
         *(_RULES[rule.kind] for rule in of.rules if not isinstance(rule, str)),
@@ -66,6 +85,7 @@ def module(of: Declaration) -> str:
     used |= {"Csv"} if getattr(of.source, "csv", None) is not None else set()
     names = sorted(used, key=lambda name: (not name[0].isupper(), name))
     source, command = (_ascii(of.origin), "adopt") if of.is_delta else (f"landing/raw/{of.folder}/", "table")
+    source = source if system is None else f"landing/{system.name}"
     flow = f"    {source} ─▶ bronze/{of.name} ─▶ silver/{of.name}"
     lines = [
         *_docstring(
@@ -76,21 +96,24 @@ def module(of: Declaration) -> str:
         "",
         *_wrapped("from lakehouse.tables.spec import ", names, "", close=("(", ")"), bare=True),
         "",
+        *(_system(system) if system is not None else ()),
         f"{of.variable} = TableSpec(",
         f"    name={quoted(of.name)},",
         f"    description={quoted(_description(of))},",
         *_comment(of.about, 4),
-        *map(_allowed, _indented(call("source=" + type(of.source).__name__, source_arguments(of.source), 4), 4)),
+        *map(_allowed, _indented(_source(of.source), 4)),
         "    columns=(",
         *(line for one in of.columns for line in _column(one, of.rows)),
         "    ),",
         *_comment(of.key.evidence, 4),
     ]
+    if of.sync == "overwrite":
+        lines.append('    sync="overwrite",')
     if of.key.columns:
         lines.append(f"    key={_tuple(of.key.columns)},")
         lines += _comment([of.key.order_evidence], 4)
         lines.append(f"    order={_tuple(of.key.order)},")
-    else:
+    elif of.sync == "append":
         lines.append('    sync="append",')
     lines += [
         "    # Proposed from what was delivered so far. `quarantine` instead of `warn` refuses what violates a rule.",
@@ -98,8 +121,11 @@ def module(of: Declaration) -> str:
     rules: list[str] = []
     for rule in of.rules:
         rules += _comment([rule], 8) if isinstance(rule, str) else _indented(call(_RULES[rule.kind], _rule(rule), 8), 8)
-    lines += [*_listed("rules", rules), f"    tags=({quoted(of.name)},),", ")", "", f"TABLES = ({of.variable},)", ""]
-    return "\n".join(lines)
+    lines += [*_listed("rules", rules), f"    tags=({quoted(of.name)},),", ")", ""]
+    lines += [f"SOURCES = ({system.name.upper()},)"] if system is not None else []
+    lines += [f"TABLES = ({of.variable},)"]
+    lines += [f'JOBS = (Job({quoted(of.name)}, cron="0 2 * * *"),)'] if system is not None else []
+    return "\n".join([*lines, ""])
 
 
 def test_module(of: Declaration, *, landed: str, put: Sequence[str], expected: Sequence[dict[str, Any]]) -> str:
@@ -123,6 +149,7 @@ def test_module(of: Declaration, *, landed: str, put: Sequence[str], expected: S
         "def test_three_records_become_three_rows(lake: Lake) -> None:",
         "    (spec,) = TABLES",
         *(_statement("lake.put", put, 4) if put else ["    spec = lake.of_delta(spec, LANDED)"]),
+        *(_statement("lake.put", [quoted(of.folder), '"_complete/1"', '""'], 4) if of.sync == "overwrite" else ()),
         "    refresh = lake.run(spec)",
         "    assert refresh.entry is not None and refresh.entry.balanced and not lake.quarantined(spec)",
         "    rows = [plain(row) for row in lake.rows(spec.silver, *EXPECTED[0])]",
@@ -139,12 +166,36 @@ def spec_of(of: Declaration) -> TableSpec:
         description=_description(of),
         source=of.source,
         columns=tuple(one.column for one in of.columns),
-        sync="dedup" if of.key.columns else "append",
+        sync=of.sync,
         key=of.key.columns,
         order=of.key.order,
         rules=tuple(rule for rule in of.rules if not isinstance(rule, str)),
         tags=(of.name,),
     )
+
+
+def _source(source: Source) -> list[str]:
+    """The source of a table, as an argument."""
+    system = system_of(source)
+    if system is not None:
+        return [f"source={system.name.upper()}.table({quoted(system.tables[0].name)}),"]
+    return call("source=" + type(source).__name__, source_arguments(source), 4)
+
+
+def _system(system: Database) -> Iterator[str]:
+    """The declaration of a database with one table."""
+    table, url = system.tables[0], system.url
+    if not isinstance(table, Table) or not isinstance(url, Setting):
+        return
+    given = [quoted(table.name), f"cursor={quoted(table.cursor) if table.cursor else None}"]
+    given += [f"schema={quoted(table.schema)}"] if table.schema else []
+    yield f"{system.name.upper()} = Database("
+    yield f"    {quoted(system.name)},"
+    yield from _indented(call("url=setting", [quoted(url.name), "secret=True", f"description={quoted(url.description)}"], 4), 4)
+    if table.cursor is None:
+        yield "    # No column tells what has changed: each run reads all of it, and rows that are gone are seen"
+    yield f"    tables=(Table({', '.join(given)}),),"
+    yield from (")", "")
 
 
 def source_arguments(source: Source) -> list[str]:

@@ -194,6 +194,26 @@ def _workbook(folder: Path) -> str:
     return str(folder / "pecas.xlsx")
 
 
+def _asked_again(copy: Path, folder: Path, source: str) -> None:
+    """The declaration asks the database, whose URL is in `.env` alone; rows that are gone go from silver."""
+    module = (copy / "lakehouse" / "tables" / "minha.py").read_text()
+    assert 'MINHA_DB = Database(\n    "minha_db",' in module and 'sync="overwrite"' in module
+    assert 'Table("clientes", cursor=None)' in module and str(folder) not in module
+    env = copy / ".env"
+    assert env.read_text() == f"MINHA_DB_URL='{source.partition('#')[0]}'\n" and env.stat().st_mode & 0o077 == 0
+    with sqlite3.connect(folder / "loja.db") as connection:
+        connection.execute("DELETE FROM clientes WHERE id < 10")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("LAKEHOUSE_", "DAGSTER_"))}
+    own |= {"DAGSTER_HOME": str(copy / "dagster_home"), "PYTHONPATH": str(copy)}
+    line = [sys.executable, "-m", "lakehouse", "trigger", "minha"]
+    done = subprocess.run(line, cwd=copy, env=own, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rows(copy, "silver", "minha") == 40
+    tried = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "lakehouse_tests/tables/test_minha.py"]
+    tested = subprocess.run(tried, cwd=copy, env=own, capture_output=True, text=True, check=False, timeout=120)
+    assert tested.returncode == 0, tested.stdout
+
+
 @pytest.mark.stack
 @pytest.mark.parametrize("kind", ["nested", "workbook", "orders", "sqlite"])
 def test_each_kind_of_source_ends_in_a_silver_table_with_the_right_rows(
@@ -212,3 +232,5 @@ def test_each_kind_of_source_ends_in_a_silver_table_with_the_right_rows(
     assert re.search(rf"^silver/minha: {expected:,} rows$", done.stdout, flags=re.MULTILINE)
     assert rows(copy, "silver", "minha") == expected
     assert rows(copy, "quarantine", "minha") == 0
+    if kind == "sqlite":
+        _asked_again(copy, tmp_path, source)

@@ -12,6 +12,7 @@ The libraries are imported once, here; each order is done by a fork that has ope
     pedidos  extraction of both channels, bronze, silver and warehouse of the orders as their assets do them, with the settings of
              `settings.json` in the lake's folder: 1 s
     branch   extraction, bronze and silver of the database of `branch.json` in the lake's folder (`branch.py`): 3 s
+    branch landing  its extraction alone: 1 s
 
 A fault is put at a place (the nth call of a function, before or after it) or at a moment (seconds after the start).
 """
@@ -66,7 +67,9 @@ def adopted(folder: Path) -> tuple[TableSpec, TableSpec]:
 
 BROKEN, RETRYABLE = 1, 10
 KILLED = -signal.SIGKILL
-Work = Literal["layers", "appended", "adopted", "job", "assets", "pedidos", "branch", "two at once", "two appended"]
+Work = Literal[
+    "layers", "appended", "adopted", "job", "assets", "pedidos", "branch", "branch landing", "two at once", "two appended"
+]
 #: Work that two processes do at the same time, without holding the tables.
 _TWICE = ("two at once", "two appended")
 
@@ -348,8 +351,8 @@ def _child(order: dict[str, Any]) -> None:
         work = order["work"]
         if work == "pedidos":
             code = _pedidos(folder)
-        elif work == "branch":
-            code = importlib.import_module("lakehouse_tests.faults.branch").run(folder)
+        elif work in ("branch", "branch landing"):
+            code = importlib.import_module("lakehouse_tests.faults.branch").run(folder, whole=work == "branch")
         elif work == "adopted":
             code = max(_layers(folder, spec) for spec in adopted(folder))
         else:

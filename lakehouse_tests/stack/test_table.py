@@ -21,10 +21,10 @@ def test_a_postgresql_table_ends_in_a_silver_table(postgres: str, copy: Path, mo
         cursor.execute("CREATE SCHEMA loja")
         cursor.execute(
             "CREATE TABLE loja.contas (id bigint PRIMARY KEY, nome text, cpf varchar(14), saldo numeric(14,2), ativo boolean, "
-            "desde date, visto timestamptz, extra jsonb)"
+            "desde date NOT NULL, visto timestamptz, updated_at timestamptz DEFAULT now(), extra jsonb)"
         )
         cursor.execute(
-            """INSERT INTO loja.contas
+            """INSERT INTO loja.contas (id, nome, cpf, saldo, ativo, desde, visto, extra)
             SELECT n, CASE WHEN n % 5 = 0 THEN '' WHEN n % 7 > 0 THEN 'Ana, "a" ' || n END, '529.982.247-25', n * 1.25, n % 2 = 0,
                 DATE '2024-01-01' + n::int, TIMESTAMPTZ '2024-03-10 12:00-03' + n * INTERVAL '1 hour', '{"uf": "SP"}'
             FROM generate_series(1, 500) AS n"""
@@ -37,6 +37,7 @@ def test_a_postgresql_table_ends_in_a_silver_table(postgres: str, copy: Path, mo
     assert 'Column("saldo", "decimal(14,2)")' in module and 'Column("extra_uf", "string", path="extra.uf")' in module
     types = {"id": "bigint", "ativo": "boolean", "desde": "date", "visto": "timestamp", "cpf": "string"}
     assert all(re.search(rf'Column\("{name}", "{kind}"', module) for name, kind in types.items())
+    assert 'tables=(Table("contas", cursor="updated_at", schema="loja"),)' in module and 'not_null("desde")' in module
     assert 'key=("id",)' in module and "529.982" not in done.stdout + module
     password = re.search(r"://[^:/]*:([^@]+)@", postgres)
     assert password is None or password[1] not in done.stdout + done.stderr + module
