@@ -2,6 +2,7 @@
 
     python -m benchmarks.pedidos prepare ROWS        source.pedidos in the database of BENCH_POSTGRES_URL
     python -m benchmarks.pedidos ours FOLDER         extract, land, bronze, silver (rules, quarantine, ledger), publish
+    python -m benchmarks.pedidos land FOLDER         the extraction alone, in the memory that its asset gives it
     python -m benchmarks.pedidos bare FOLDER         COPY out, DuckDB (total, newest per id), COPY in
     python -m benchmarks.pedidos same                both tables are equal, or exit code 1
 
@@ -86,6 +87,18 @@ def bare(folder: Path) -> None:
         cursor.copy_expert("COPY bare.pedidos FROM STDIN (FORMAT csv)", file)
 
 
+def land(folder: Path, *, memory_limit: str) -> None:
+    """The extraction alone."""
+    storage, began = Storage(root=f"{folder}/lake", landing=f"{folder}/landing"), datetime.now(UTC)
+    opened = duckdb_session(memory_limit=memory_limit, spill=f"{folder}/.spill", folders=[str(folder)])
+    with lock(f"{storage.landing}/raw/pedidos_db"), opened as engine:
+        rows = Path(engine.folder, "rows")
+        rows.mkdir()
+        source = database.SqlTable(url=_url(), table="pedidos", schema="source")
+        staged = database.extract(source, rows, since=None, deadline=time.monotonic() + 300)
+        extract.land(engine, storage, "pedidos_db", staged, cursor_field="updated_at", started=began, landed=[])
+
+
 def ours(folder: Path, *, memory_limit: str) -> None:
     """The pure functions as the assets call them."""
     storage = Storage(root=f"{folder}/lake", landing=f"{folder}/landing")
@@ -94,12 +107,7 @@ def ours(folder: Path, *, memory_limit: str) -> None:
     def session() -> Any:
         return duckdb_session(memory_limit=memory_limit, spill=f"{folder}/.spill", folders=[str(folder)])
 
-    with lock(f"{storage.landing}/raw/pedidos_db"), session() as engine:
-        started, rows = datetime.now(UTC), Path(engine.folder, "rows")
-        rows.mkdir()
-        source = database.SqlTable(url=_url(), table="pedidos", schema="source")
-        staged = database.extract(source, rows, since=None, deadline=time.monotonic() + 300)
-        extract.land(engine, storage, "pedidos_db", staged, cursor_field="updated_at", started=started, landed=[])
+    land(folder, memory_limit=memory_limit)
     with lock(storage.uri(part.bronze)), session() as engine:
         batch = stage_batch(engine, storage, part, run_id="benchmark")
         _commit(engine, storage, part.bronze, batch.transaction)
@@ -138,6 +146,10 @@ def main() -> None:
     command = sys.argv[1]
     if command == "prepare":
         prepare(int(sys.argv[2]))
+        return
+    if command == "land":
+        land(Path(sys.argv[2]).absolute(), memory_limit="200MB")  # as its asset has it
+        print("{}")
         return
     if command == "same":
         same()

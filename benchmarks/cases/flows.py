@@ -13,7 +13,7 @@ from benchmarks.cases.graph import BRT_CAPTURE, MEDALLION, MLOPS
 from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, environment, run
 
 REST_ROWS, REST_RATIO, REST_PEAK = 1_000_000, 1.5, 0.5 * GB
-ORDERS, ORDERS_RATIO, ORDERS_PEAK = 1_000_000, 2.0, 1.0 * GB
+ORDERS, ORDERS_RATIO, ORDERS_PEAK, EXTRACT_PEAK = 1_000_000, 2.0, 1.0 * GB, 0.5 * GB
 FILES, FILES_PER_SECOND, FILES_PEAK = 10_000, 300, 2.5 * GB
 MESSAGES, MESSAGES_RATIO, MESSAGES_PEAK = 1_000_000, 2.0, 0.5 * GB
 JSON_LINES = 1_000_000
@@ -73,7 +73,10 @@ def pedidos(bench: Bench) -> Iterator[Figure]:
 
         found = bench.persist("pedidos", alternate({"ours": side("ours"), "bare": side("bare")}, rounds=bench.rounds))
         run(["-m", "benchmarks.pedidos", "same"], env=env)
+        land = run(["-m", "benchmarks.pedidos", "land", str(bench.fresh("pedidos-land"))], env=env)
     yield from work_figures("pedidos", found, ratio=ORDERS_RATIO, peak=ORDERS_PEAK)
+    bound = f"<= {EXTRACT_PEAK / GB} GB"
+    yield Figure("pedidos", "extraction: peak memory", land.peak / GB, unit="GB", limit=EXTRACT_PEAK / GB, bound=bound)
 
 
 def rest(bench: Bench) -> Iterator[Figure]:

@@ -30,7 +30,7 @@ class Branch:
         """One extraction."""
         storage = self.lake.storage
         system = replace(self.declared, url=self.url)
-        with lock(f"{storage.landing}/raw/{self.declared.name}"), self.lake.session("250MB") as session:
+        with lock(f"{storage.landing}/raw/{self.declared.name}"), self.lake.session("200MB") as session:
             work = Work(
                 storage=storage,
                 session=session,

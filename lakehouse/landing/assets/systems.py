@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: The check that says whether a system was taken in; a run that went on without it is degraded.
 EXTRACTED = "extracted"
 #: Of the engine that tells new records from others, which goes to disk beyond it: a process is below 500 MB, whatever it reads.
-_MEMORY_MB = 250
+_MEMORY_MB = 200
 
 
 @dataclass(frozen=True, kw_only=True)

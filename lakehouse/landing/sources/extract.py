@@ -54,7 +54,6 @@ _NEW = Window()
 #: What is gathered of small batches before it is written.
 _GROUP_ROWS, _GROUP_BYTES = 50_000, 4_000_000
 _LINE_BYTES = 16_000_000
-_GROUPS = "ROW_GROUP_SIZE_BYTES 16000000"
 #: Of a file's records, whatever their order.
 DIGEST = "md5(concat(count(*), bit_xor(md5_number(_airbyte_raw_id))))"
 
@@ -225,15 +224,13 @@ def _stage_new(
 def identified(session: DuckDBSession, records: duckdb.DuckDBPyRelation, names: Sequence[str]) -> Iterator[None]:
     """The records as the view `_identified` for the block, each with an `_id`: a digest of it and the number of the copy.
 
-    They are read once, into a file that is the view `_delivered`: the rest looks at them twice more.
+    They are read once, into the table `_delivered`: the rest looks at them twice more.
     """
     connection = session.connection
     parts = ", ".join(f"{text(name + '=')} || {quoted(name)}" for name in names)
     known = records.select(duckdb.SQLExpression(f"md5(concat_ws(chr(31), {parts}))").alias("_digest"), duckdb.StarExpression())
     known.create_view("_digested")
-    file = str(Path(session.folder, "delivered.parquet"))
-    connection.execute(f"COPY _digested TO {text(file)} (FORMAT parquet, COMPRESSION snappy, {_GROUPS})")
-    connection.read_parquet(literal(file)).create_view("_delivered")
+    connection.execute("CREATE TEMP TABLE _delivered AS FROM _digested")
     # A window over all of them takes three times as long as a window over the few that came more than once.
     connection.execute("CREATE TEMP TABLE _copies AS SELECT _digest FROM _delivered GROUP BY 1 HAVING count(*) > 1")
     once = "SELECT *, _digest || '-0' AS _id FROM _delivered ANTI JOIN _copies USING (_digest)"
@@ -243,7 +240,7 @@ def identified(session: DuckDBSession, records: duckdb.DuckDBPyRelation, names: 
     try:
         yield
     finally:
-        for kind, name in (("VIEW", "_identified"), ("TABLE", "_copies"), ("VIEW", "_delivered"), ("VIEW", "_digested")):
+        for kind, name in (("VIEW", "_identified"), ("TABLE", "_copies"), ("TABLE", "_delivered"), ("VIEW", "_digested")):
             connection.execute(f"DROP {kind} {name}")
 
 
@@ -262,7 +259,7 @@ def stage_parts(
     columns = [f"{value} AS {name}" for name, value in envelope.items()] + [quoted(name) for name in names]
     connection.execute(f"CREATE VIEW _new AS SELECT {', '.join(columns)} {source}")
     result = connection.execute(
-        f"COPY _new TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_FILES, {_GROUPS}, "
+        f"COPY _new TO $1 (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, RETURN_FILES, "
         f"FILE_SIZE_BYTES {_PART_MB * 1_000_000:d}, WRITE_EMPTY_FILE false)",
         [str(folder / "data")],
     ).fetchall()
