@@ -117,7 +117,7 @@ class Database(SourceSystem):
         if not isinstance(given, tuple) or not all(isinstance(one, (Table, Query)) for one in given):
             raise DeclarationError(
                 f"Source {self.name!r}: tables are {given!r:.80}.",
-                remedy="Name each: tables=(Table('pedidos'), Table('clientes', cursor=None)). make connect URL=... lists them.",
+                remedy="Name each: tables=(Table('pedidos'), Table('clientes', cursor=None)).",
             )
         super().__post_init__()
 

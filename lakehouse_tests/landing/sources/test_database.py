@@ -300,7 +300,7 @@ def test_rows_of_an_hour_that_comes_twice_are_not_lost(lake: Lake, path: Path, s
 def test_tables_are_named_one_by_one(given: Any) -> None:
     with pytest.raises(DeclarationError, match="Source 'filial': tables are") as caught:
         Database("filial", url="sqlite:////x.db", tables=given)
-    assert "make connect" in caught.value.remedy
+    assert "Name each" in caught.value.remedy
 
 
 def test_the_tables_of_a_database_are_listed_by_patterns(path: Path, sql: Sql) -> None:
@@ -327,3 +327,14 @@ def test_a_driver_that_is_not_installed_is_one_sentence_with_its_extra(
         open_engine(url, setting="FILIAL_DB_URL", statement_seconds=5)
     assert "FILIAL_DB_URL needs a driver that is not installed" in caught.value.what
     assert f"'.[{extra}]'" in caught.value.remedy and "pw" not in str(caught.value)
+
+
+def test_the_database_that_the_page_declares_is_one() -> None:
+    from lakehouse.settings import project_folder
+    from lakehouse.tables.spec import setting
+
+    page = (project_folder() / "docs" / "sources.md").read_text().partition("## Databases")[2]
+    block = page.partition("```python\n")[2].partition("CLIENTES =")[0]
+    names: dict[str, Any] = {"Database": Database, "Table": Table, "Query": Query, "setting": setting}
+    exec(block, names)
+    assert [one.full_refresh for one in names["FILIAL"].tables] == [False, False, True, True]
