@@ -49,7 +49,7 @@ SHELLS = {
     "ml": ("assets", "defs", "promotion", "resource", "steps"),
     "reports": ("brt", "defs", "manutencao", "modelo", "publish", "vendas"),  # each reads its figures, and has the asset
     "observability": ("assets", "defs", "eventlog", "metrics", "sensors", "watch"),  # the latter read Dagster's event log
-    "maintenance": ("assets", "defs", "run_history"),
+    "maintenance": ("assets", "defs", "run_history", "sqlite_files"),
     "sample": (),
 }
 #: Rooms whose pure modules are given what they need by settings, and load `lakehouse.settings` themselves.
