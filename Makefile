@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL VERSION WITH YES
+GIVEN := ACTION AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -101,6 +101,9 @@ metrics: setup ## Runs, tables, topics, services as Prometheus text: [PORT=9464]
 # --- tables -----------------------------------------------------------------------------------------------------------
 table: setup ## From anyone's file to a silver table: FROM=vendas.csv [NAME=vendas_loja] [SHEET=Plan1] [YES=1]
 	@$(BIN)/python -m lakehouse table "$$FROM" $(if $(NAME),--name "$$NAME") $(if $(SHEET),--sheet "$$SHEET") $(if $(YES),--yes "$$YES")
+
+connect: setup ## What an API (openapi.json) or a database has, and a source file for what is named: URL=postgresql://user@host/db [TABLE=pedidos,clientes] [NAME=filial] [YES=1]
+	@$(BIN)/python -m lakehouse connect "$$URL" $(if $(TABLE),--table "$$TABLE") $(if $(NAME),--name "$$NAME") $(if $(YES),--yes "$$YES")
 
 adopt: setup ## The Delta tables of another lake, and a silver table of each chosen one: FROM=s3://lake/silver [TABLE=vendas,clientes] [NAME=vendas_antiga] [TIMEZONE=America/Sao_Paulo] [YES=1]
 	@$(BIN)/python -m lakehouse adopt "$$FROM" $(if $(TABLE),--table "$$TABLE") $(if $(NAME),--name "$$NAME") $(if $(TIMEZONE),--timezone "$$TIMEZONE") $(if $(YES),--yes "$$YES")

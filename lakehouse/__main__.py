@@ -13,6 +13,7 @@ from lakehouse.commands import (
     adopt,
     backups,
     compare,
+    connect,
     connectors,
     doctor,
     maintenance,
@@ -34,7 +35,7 @@ from lakehouse.settings import load_env_file
 COMMANDS = {
     "Set-up": (doctor, connectors),
     "Use": (runs, dashboard, metrics),
-    "Tables": (table, adopt, tables, compare),
+    "Tables": (table, connect, adopt, tables, compare),
     "Maintenance": (maintenance, backups, models),
     "Dagster": (instance,),
     "Develop": (sync, impact),

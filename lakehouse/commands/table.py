@@ -20,7 +20,7 @@ import typer
 
 from lakehouse.core.errors import BrokenTableError, DeclarationError
 from lakehouse.core.names import TableRef, check_name, is_remote
-from lakehouse.settings import Settings, load_settings, project_folder
+from lakehouse.settings import Settings, load_settings, project_folder, settings_file
 
 if TYPE_CHECKING:
     from lakehouse.core.store.storage import Storage
@@ -246,7 +246,7 @@ def make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "St
     name, project = proposal.declaration.name, project_folder()
     with undone(name) as writes:
         if found.database is not None:
-            _set(writes, setting_of(name), found.database.url)
+            write_setting(writes, setting_of(name), found.database.url)
         elif not found.stream and found.delta is None:
             _land(scratch, settings, name, writes)
         for derived in (sources_path(), project / GOLDEN, project / ".env.example", project / "docs/settings.md"):
@@ -277,20 +277,20 @@ def _land(scratch: "Storage", settings: Settings, name: str, writes: Writes) -> 
         files.put(target, Path(scratch.landing, file.path))
 
 
-def _set(writes: Writes, setting: str, url: str) -> None:
-    """Put a database's URL in `.env`, which nobody else reads; one that is there stays.
+def write_setting(writes: Writes, setting: str, url: str) -> None:
+    """Put a source's URL in `.env`, which nobody else reads; one that is there stays.
 
     Raises:
         DeclarationError: another database is there under that name.
     """
     from dotenv import dotenv_values
 
-    file = project_folder() / ".env"
+    file = settings_file()
     there = dotenv_values(file, interpolate=False).get(setting) if file.is_file() else None
     if there == url:
         return
     if there:
-        raise DeclarationError(f"{setting} in .env is another database.", remedy="Remove that line, or give another NAME=.")
+        raise DeclarationError(f"{setting} in .env is another URL.", remedy="Remove that line, or give another NAME=.")
     escaped = url.replace("\\", "\\\\").replace("'", "\\'")
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     line = "" if not before or before.endswith("\n") else "\n"

@@ -9,6 +9,7 @@ from lakehouse.settings.settings import (
     load_settings,
     process_environment,
     project_folder,
+    settings_file,
     shipped,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "load_settings",
     "process_environment",
     "project_folder",
+    "settings_file",
     "shipped",
 ]

@@ -339,11 +339,16 @@ def load_settings() -> Settings:
     return settings
 
 
+def settings_file() -> Path:
+    """Where this installation's settings are: `.env`, which git ignores."""
+    return project_folder() / ".env"
+
+
 def load_env_file() -> None:
     """Take what `.env` says and the environment does not, as Dagster's own commands do, and check that Dagster has a home."""
     from dotenv import load_dotenv
 
-    load_dotenv(project_folder() / ".env")
+    load_dotenv(settings_file())
     home = os.environ.get("DAGSTER_HOME", "")
     if not home:
         raise DeclarationError(

@@ -90,14 +90,19 @@ def catalogue(connection: "Connection", table: str, schema: str = "") -> Catalog
     return Catalogue(known, tuple(str(column) for column in key))
 
 
+def everything(connection: "Connection", schema: str = "") -> set[str]:
+    """The names of all tables and views of a schema."""
+    import sqlalchemy as sa
+
+    inspector = sa.inspect(connection)
+    return {*inspector.get_table_names(schema=schema or None), *inspector.get_view_names(schema=schema or None)}
+
+
 def tables(
     connection: "Connection", schema: str = "", *, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
 ) -> list[str]:
     """The tables and views of a schema whose names can be declared and fit a pattern (`vendas_*`), in order."""
-    import sqlalchemy as sa
-
-    inspector = sa.inspect(connection)
-    names = {*inspector.get_table_names(schema=schema or None), *inspector.get_view_names(schema=schema or None)}
+    names = everything(connection, schema)
 
     def fits(name: str, patterns: Sequence[str]) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
