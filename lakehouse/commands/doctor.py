@@ -18,7 +18,10 @@ from lakehouse.core.table import torn
 from lakehouse.core.table.foreign import open_foreign
 from lakehouse.core.table.snapshot import require_table
 from lakehouse.settings import Settings, dagster_home, load_settings
-from lakehouse.tables.spec import DeltaSource
+from lakehouse.settings.declared import resolved
+from lakehouse.tables import SOURCES
+from lakehouse.tables.spec import DeltaSource, settings_of
+from lakehouse.tables.spec.setting import name_of, plain
 
 app = typer.Typer()
 
@@ -43,7 +46,7 @@ _MUCH_HISTORY = 1_000_000_000
 def doctor(deep: Annotated[int, typer.Option(min=0, max=1, help="1 also looks at every file of every table")] = 0) -> int:
     """Look whether what the settings name is there and keeps what the lake relies on; exit code 1 when it does not."""
     settings = load_settings()
-    found = chain(locations(settings), history(dagster_home()), sources(), changed_casts(settings))
+    found = chain(locations(settings), source_systems(settings), history(dagster_home()), sources(), changed_casts(settings))
     return shown(chain(found, tables(settings)) if deep else found)
 
 
@@ -127,6 +130,21 @@ def changed_casts(settings: Settings) -> Iterator[Finding]:
                     yield Finding("WRONG", f"{spec.silver}: {error}")
     except (LakehouseError, OSError, duckdb.Error) as error:  # the faults of store and disk are those of `locations`
         yield Finding("note", f"the casts of the silver tables could not be compared: {error}")
+
+
+def source_systems(settings: Settings) -> Iterator[Finding]:
+    """The settings of the declared source systems: whether each has what it needs to be asked. Nothing is asked here."""
+    for declared, found in zip(SOURCES, settings.sources, strict=True):
+        what, url = f"source {declared.name}", name_of(declared.url, "its url")
+        if plain(found.url):
+            named = {one.name: resolved(one, settings.declared, settings.env) for one in settings_of(declared)}
+            unset = [name for name, value in named.items() if name != url and plain(value) == ""]
+            without = f"; {', '.join(unset)}: not set" if unset else ""
+            yield Finding("ok", f"{what}: {url} is set{without}")
+        elif settings.profile.samples and declared.sample:
+            yield Finding("ok", f"{what}: its sample stands in for {url}")
+        else:
+            yield Finding("note", f"{what}: {url} is not set, so landing/{declared.name} fails. Set it in .env.")
 
 
 def locations(settings: Settings) -> Iterator[Finding]:

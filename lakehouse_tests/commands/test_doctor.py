@@ -63,3 +63,17 @@ def test_a_gigabyte_of_events_is_told_with_what_serves_better(tmp_path, monkeypa
     monkeypatch.setattr(doctor, "_MUCH_HISTORY", 1000)
     [finding] = doctor.history(tmp_path)
     assert finding.state == "note" and "PostgreSQL" in finding.message
+
+
+def test_each_source_tells_whether_it_can_be_asked_and_no_secret() -> None:
+    from lakehouse.commands.doctor import source_systems
+
+    def found(**given: str) -> dict[str, str]:
+        return {finding.message.split(":")[0]: finding.line for finding in source_systems(Settings(**given))}
+
+    dev, prod = found(), found(env="prod", pedidos_db_url="postgresql://u:hush@h/d", pedidos_api_url="https://h/x")
+    assert dev["source pedidos_api"] == "ok     source pedidos_api: its sample stands in for LAKEHOUSE_PEDIDOS_API_URL"
+    assert "LAKEHOUSE_PEDIDOS_API_TOKEN: not set" in prod["source pedidos_api"]
+    assert prod["source pedidos_db"] == "ok     source pedidos_db: LAKEHOUSE_PEDIDOS_DB_URL is set"
+    assert "hush" not in str(prod) and found(env="prod")["source pedidos_db"].startswith("note")
+    assert dev["source brt"] == "ok     source brt: LAKEHOUSE_BRT_URL is set"

@@ -45,6 +45,7 @@ def findings(settings: Settings, instance: dg.DagsterInstance, *, now: datetime 
     with busy("Looking at the places of the lake"):
         locations = list(doctor.locations(settings))
     yield from locations
+    yield from doctor.source_systems(settings)
     started = background.recorded(dagster_home())
     try:
         with busy("Loading the definitions"):
