@@ -26,6 +26,7 @@ from lakehouse.landing.sources import rest
 from lakehouse.landing.sources.access import Access
 from lakehouse.landing.sources.cursors import point_sql
 from lakehouse.landing.sources.extract import Landed, land
+from lakehouse.landing.sources.generation import land_generation
 from lakehouse.landing.sources.rate import Limiter
 from lakehouse.landing.sources.window import Window
 from lakehouse.tables.spec.rest import PLACEHOLDER, ApiKey, Basic, Bearer, OAuth2ClientCredentials, Resource, RestApi
@@ -65,18 +66,7 @@ def take(system: RestApi, work: "Work") -> tuple[dict[str, Landed], dict[str, An
         for resource in tree:
             staged[resource.name] = _staged(system, resource, apis, staged, work)
         for resource in reversed(tree):
-            one = staged[resource.name]
-            found[resource.name] = land(
-                work.session,
-                work.storage,
-                system.folder(resource),
-                one.paths,
-                cursor_field=resource.cursor,
-                started=one.fetched.started,
-                landed=one.landed,
-                # The end of a window is that of the parents: what a child has later is not asked for again.
-                window=Window() if resource.parent else work.window,
-            )
+            found[resource.name] = _landed(system.folder(resource), resource, staged[resource.name], work)
     fetched = [one.fetched for one in staged.values()]
     metadata = {
         "source": next(iter(apis.values())).location,
@@ -84,6 +74,24 @@ def take(system: RestApi, work: "Work") -> tuple[dict[str, Landed], dict[str, An
         "fetched_at": min(one.started for one in fetched).isoformat(),
     }
     return {resource.name: found[resource.name] for resource in system.resources}, metadata
+
+
+def _landed(folder: str, resource: Resource, one: _Staged, work: "Work") -> Landed:
+    """Land what was fetched of a resource: what is new; all of it as a generation where nothing says what is new."""
+    whole = not (resource.cursor or resource.parent)
+    if whole and one.paths:
+        return land_generation(work.session, work.storage, folder, one.paths, started=one.fetched.started, landed=one.landed)
+    return land(
+        work.session,
+        work.storage,
+        folder,
+        one.paths,
+        cursor_field=resource.cursor,
+        started=one.fetched.started,
+        landed=one.landed,
+        # The end of a window is that of the parents: what a child has later is not asked for again.
+        window=Window() if resource.parent else work.window,
+    )
 
 
 def trees(resources: Iterable[Resource]) -> list[list[Resource]]:
