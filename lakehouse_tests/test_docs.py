@@ -161,7 +161,9 @@ def test_every_job_table_and_selection_in_a_command_exists(page):
         values = dict(word.split("=", 1) for word in shlex.split(line) if re.match(r"[A-Z]+=", word))
         if "JOB" in values and "…" not in values["JOB"]:
             assert values["JOB"] in {job.name for job in jobs()}, line
-        for name in ("TABLE", "SOURCE", "TARGET") if "make adopt" not in line else ():  # which names tables of another lake
+        for name in (
+            ("TABLE", "SOURCE", "TARGET") if not line.startswith(("make adopt", "make connect")) else ()
+        ):  # which name tables of others
             assert "<" in values.get(name, "<") or values[name] in names | tables or name == "TARGET", line
         selections = [values["SELECT"]] if "SELECT" in values else re.findall(r"--select '([^']*)'", line)
         for selection in selections:
@@ -221,7 +223,7 @@ def test_make_help_lists_each_target_below_its_part_of_the_makefile():
     assert list(parts) == [
         *("set-up", "use", "tables", "maintenance", "Dagster in the background", "the real parts", "develop"),
     ]
-    assert parts["tables"] == ["table", "adopt", "rebuild", "quarantine", "redrive", "release", "compare"]
+    assert parts["tables"] == ["table", "connect", "adopt", "rebuild", "quarantine", "redrive", "release", "compare"]
 
 
 @cache

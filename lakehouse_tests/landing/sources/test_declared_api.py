@@ -46,7 +46,9 @@ print(json.dumps({"jobs": [job.name for job in JOBS], "new": {name: landed.new f
 
 
 def block() -> str:
-    (found,) = re.findall(r"test_declared_api.py -->\n```python\n(.*?)```", (PROJECT / "docs" / "sources.md").read_text(), flags=re.DOTALL)
+    (found,) = re.findall(
+        r"test_declared_api.py -->\n```python\n(.*?)```", (PROJECT / "docs" / "sources.md").read_text(), flags=re.DOTALL
+    )
     return str(found)
 
 
