@@ -161,9 +161,8 @@ def test_every_job_table_and_selection_in_a_command_exists(page):
         values = dict(word.split("=", 1) for word in shlex.split(line) if re.match(r"[A-Z]+=", word))
         if "JOB" in values and "…" not in values["JOB"]:
             assert values["JOB"] in {job.name for job in jobs()}, line
-        for name in (
-            ("TABLE", "SOURCE", "TARGET") if not line.startswith(("make adopt", "make connect")) else ()
-        ):  # which name tables of others
+        of_others = line.startswith(("make adopt", "make connect"))
+        for name in ("TABLE", "SOURCE", "TARGET") if not of_others else ():
             assert "<" in values.get(name, "<") or values[name] in names | tables or name == "TARGET", line
         selections = [values["SELECT"]] if "SELECT" in values else re.findall(r"--select '([^']*)'", line)
         for selection in selections:
