@@ -165,7 +165,7 @@ def test_what_is_no_list_is_passed_over_with_the_reason(tmp_path):
         found.declare(["nada"])
 
 
-def test_a_child_brings_the_parent_that_it_is_asked_for(tmp_path):
+def test_a_child_is_declared_with_the_parent_that_it_is_asked_for(tmp_path):
     _, declared = written(tmp_path, {**SHOP, "servers": [{"url": "https://x.example.org"}]}, "itens")
     assert [resource.name for resource in declared.sources[0].resources] == ["pedidos", "itens"]
     assert [table.name for table in declared.tables] == ["loja_api_itens"]
