@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import sqlite3
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from lakehouse.__main__ import app
 from lakehouse.automation import JOBS
+from lakehouse.core.store.storage import lock
 from lakehouse.definitions import build_defs
 from lakehouse.sample.pedidos import BRANCH_LINES, SHOP_LINES, write_order_sources
 from lakehouse.settings import Settings, project_folder
@@ -207,7 +210,7 @@ def test_every_step_has_its_declared_retries_with_a_random_part_and_the_job_its_
 
 @pytest.mark.stack
 def test_both_extractions_overlap_and_the_event_log_shows_it(root, tmp_path, monkeypatch):
-    """By the job's own executor, as `make trigger`, the schedule and the UI run it."""
+    """By the job's own executor, as `make trigger`, the schedule and the UI run it. Neither can end before both have begun."""
     home = tmp_path / "dagster"
     home.mkdir()
     shutil.copy(project_folder() / "dagster.yaml", home)
@@ -217,12 +220,32 @@ def test_both_extractions_overlap_and_the_event_log_shows_it(root, tmp_path, mon
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     job = dg.build_reconstructable_job("lakehouse.commands.foreground", "job_of_settings", ("pedidos",))
     both = [dg.AssetKey(["landing", "pedidos_api"]), dg.AssetKey(["landing", "pedidos_db"])]
-    with (
-        dg.DagsterInstance.get() as instance,
-        dg.execute_job(job, instance, run_config=QUIET, asset_selection=both) as result,
-    ):
-        assert result.success
-        steps = {step.step_key: step for step in instance.get_run_step_stats(result.run_id)}
+    with dg.DagsterInstance.get() as instance:
+        locked, over = threading.Event(), threading.Event()
+        folders = [f"{root}/landing/raw/{key.path[-1]}" for key in both]
+
+        def begun() -> bool:
+            runs = instance.get_runs(limit=1)
+            starts = instance.all_logs(runs[0].run_id, of_type=dg.DagsterEventType.STEP_START) if runs else []
+            return len(starts) == len(both)
+
+        def until_both_have_begun() -> None:
+            with lock(folders[0]), lock(folders[1]):
+                locked.set()
+                ends = time.monotonic() + 120
+                while not begun() and not over.is_set() and time.monotonic() < ends:
+                    time.sleep(0.2)
+
+        waiting = threading.Thread(target=until_both_have_begun)
+        waiting.start()
+        locked.wait(10)
+        try:
+            with dg.execute_job(job, instance, run_config=QUIET, asset_selection=both) as result:
+                assert result.success
+                steps = {step.step_key: step for step in instance.get_run_step_stats(result.run_id)}
+        finally:
+            over.set()
+            waiting.join()
     api, branch = steps["landing__pedidos_api"], steps["landing__pedidos_db"]
     overlap = min(api.end_time, branch.end_time) - max(api.start_time, branch.start_time)
     assert overlap > 0
