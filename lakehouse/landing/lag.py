@@ -32,7 +32,7 @@ def lag_sensors(settings: Settings) -> list[dg.SensorDefinition]:
 def _topics(job: Job, settings: Settings) -> list[tuple[SourceSystem, KafkaTopic]]:
     """The topics of a job, as declared and with the values of their settings."""
     pairs = zip(SOURCES, settings.sources, strict=True)
-    return [(declared, found) for declared, found in pairs if isinstance(found, KafkaTopic) and job.name in found.tags]
+    return [(declared, found) for declared, found in pairs if isinstance(found, KafkaTopic) and job.tag in found.tags]
 
 
 def _sensor(job: Job, topics: Sequence[tuple[SourceSystem, KafkaTopic]], settings: Settings) -> dg.SensorDefinition:

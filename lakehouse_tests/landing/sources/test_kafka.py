@@ -314,6 +314,17 @@ def test_the_module_of_the_page_is_collected_with_its_source_table_and_job():
         assert f"_{name}" in OF_MESSAGE
 
 
+def test_the_sensor_is_of_the_job_that_has_the_topics_tag_whatever_the_job_is_called(monkeypatch):
+    from lakehouse.landing import lag
+
+    declared = source(tags=("cotacoes",))
+    monkeypatch.setattr(lag, "SOURCES", (declared,))
+    monkeypatch.setattr(lag, "JOBS", (Job("cotacoes_horarias", tag="cotacoes"), Job("other")))
+    monkeypatch.setattr(Settings, "sources", property(lambda _: (declared,)))
+    (sensor,) = lag.lag_sensors(Settings())
+    assert (sensor.name, sensor.job_name) == ("cotacoes_horarias_lag", "cotacoes_horarias")
+
+
 def by_lag(monkeypatch, waiting: int | Exception, storage: Storage, instance: dg.DagsterInstance) -> Any:
     """A tick of the sensor of a job with one topic; what waits is given, as brokers would tell it."""
     from lakehouse.landing import lag
