@@ -21,7 +21,7 @@ from lakehouse.settings import Settings, dagster_home, load_settings
 from lakehouse.settings.declared import resolved
 from lakehouse.tables import SOURCES
 from lakehouse.tables.spec import DeltaSource, settings_of
-from lakehouse.tables.spec.setting import name_of, plain
+from lakehouse.tables.spec.setting import plain
 
 app = typer.Typer()
 
@@ -135,7 +135,7 @@ def changed_casts(settings: Settings) -> Iterator[Finding]:
 def source_systems(settings: Settings) -> Iterator[Finding]:
     """The settings of the declared source systems: whether each has what it needs to be asked. Nothing is asked here."""
     for declared, found in zip(SOURCES, settings.sources, strict=True):
-        what, url = f"source {declared.name}", name_of(declared.url, "its url")
+        what, url = f"source {declared.name}", declared.address
         if plain(found.url):
             named = {one.name: resolved(one, settings.declared, settings.env) for one in settings_of(declared)}
             unset = [name for name, value in named.items() if name != url and plain(value) == ""]

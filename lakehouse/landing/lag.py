@@ -70,9 +70,8 @@ def _behind(declared: SourceSystem, found: KafkaTopic, settings: Settings) -> in
     """Offsets of a topic that have not landed; none where no brokers are set."""
     from lakehouse.landing.sources import kafka
     from lakehouse.landing.sources.kafka_spans import Spans
-    from lakehouse.landing.sources.registry import address_of
 
     if not plain(found.url):
         return 0
-    topic = kafka.topic_of(found, setting=address_of(declared))
+    topic = kafka.topic_of(found, setting=declared.address)
     return kafka.behind(kafka.look(topic), Spans(settings.storage.landed(topic.folder)))

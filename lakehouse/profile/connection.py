@@ -74,12 +74,9 @@ def look(url: str, *, name: str = "") -> Found:
 
 
 def _fetched(url: str) -> bytes:
-    import requests
+    from lakehouse.landing.sources.fetch import Endpoint, ask, new_session, shown
 
-    from lakehouse.landing.sources.fetch import Endpoint, ask, shown
-
-    with requests.Session() as session:
-        session.trust_env = False
+    with new_session() as session:
         return ask(session, url, Endpoint(shown(url), "URL"), seconds=_SECONDS, cap=_CAP, follow=True).body
 
 

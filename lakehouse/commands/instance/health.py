@@ -24,7 +24,6 @@ from lakehouse.observability import metrics, notifier, services
 from lakehouse.observability.watch import explain
 from lakehouse.settings import Settings, dagster_home
 from lakehouse.tables import JOBS
-from lakehouse.tables.spec.setting import name_of
 
 if TYPE_CHECKING:
     from lakehouse.runtime.dagster_private import RemoteRepository
@@ -148,7 +147,7 @@ def _feeds(settings: Settings, automations: list[Automation], *, at: datetime) -
         yield Finding(
             "WRONG",
             f"{key}: the newest capture {age}, and {on[job.name].name} is on (a capture a minute). "
-            f"Ask {name_of(feed.url, 'its url')} yourself, then make trigger JOB={job.name}.",
+            f"Ask {feed.address} yourself, then make trigger JOB={job.name}.",
         )
 
 

@@ -24,7 +24,7 @@ from lakehouse.runtime.steps import RETRY, code_version, failures
 from lakehouse.settings import Settings
 from lakehouse.tables import SOURCES
 from lakehouse.tables.spec import CapturedFeed
-from lakehouse.tables.spec.setting import name_of, plain
+from lakehouse.tables.spec.setting import plain
 
 #: A day's answers have 0.25 MB each.
 CAP_BYTES = 16_000_000
@@ -86,10 +86,9 @@ class FeedResource(dg.ConfigurableResource):
         Raises:
             SourceError: the feed gave none that can be used.
         """
-        setting = name_of(self.feed.url, f"the url of feed {self.name}")
         if self.is_recorded:
-            return self.captures.recorded(self.url.removeprefix(RECORDED), setting=setting)
-        return fetch(self.url, setting=setting, check=self.captures.check, cap=CAP_BYTES)
+            return self.captures.recorded(self.url.removeprefix(RECORDED), setting=self.feed.address)
+        return fetch(self.url, setting=self.feed.address, check=self.captures.check, cap=CAP_BYTES)
 
 
 def feed_resources(settings: Settings) -> dict[str, FeedResource]:

@@ -24,7 +24,7 @@ from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import failures, retry_policy
 from lakehouse.settings import Settings
 from lakehouse.tables import SOURCES
-from lakehouse.tables.spec import CapturedFeed, Retry, Setting, SourceSystem
+from lakehouse.tables.spec import CapturedFeed, Retry, SourceSystem
 from lakehouse.tables.spec.setting import plain
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ class Systems:
             yield system, False
             return
         if not self.samples or not system.sample:
-            named = declared.url.name if isinstance(declared.url, Setting) else f"The url of source {declared.name}"
             raise DeclarationError(
-                f"{named} is not set.", remedy="In staging and prod each source is named; nothing stands in for it."
+                f"{declared.address} is not set.", remedy="In staging and prod each source is named; nothing stands in for it."
             )
         module, _, function = system.sample.partition(":")
         with getattr(importlib.import_module(module), function)(self.landing) as url:

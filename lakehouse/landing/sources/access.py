@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lakehouse.core.errors import DeclarationError, SourceDownError, SourceRefusedError
-from lakehouse.landing.sources.fetch import Endpoint, ask, shown
+from lakehouse.landing.sources.fetch import Endpoint, ask, new_session, shown
 from lakehouse.tables.spec.rest import ApiKey, Auth, Basic, Bearer, OAuth2ClientCredentials
 from lakehouse.tables.spec.setting import plain
 
@@ -75,8 +75,6 @@ class Access:
             return self._token
 
     def _asked(self, auth: OAuth2ClientCredentials, seconds: float) -> tuple[str, float]:
-        import requests
-
         url = plain(auth.url)
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -87,8 +85,7 @@ class Access:
             "Authorization": f"Basic {_basic(plain(auth.client_id), plain(auth.client_secret))}",
             "Accept": "application/json",
         }
-        with requests.Session() as session:
-            session.trust_env = False
+        with new_session() as session:
             body = ask(session, url, where, seconds=seconds, cap=_TOKEN_BYTES, method="POST", form=form, headers=headers).body
         try:
             found: Any = json.loads(body)

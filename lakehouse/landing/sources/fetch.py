@@ -61,6 +61,15 @@ def shown(url: str) -> str:
     return re.sub(r"[?#].*", "", re.sub(r"//[^/@]*@", "//", url))
 
 
+def new_session() -> Any:
+    """A `requests.Session` that takes no proxy and no .netrc which nobody named."""
+    import requests
+
+    session = requests.Session()
+    session.trust_env = False
+    return session
+
+
 def ask(
     session: Any,
     url: str,

@@ -22,7 +22,6 @@ from lakehouse.landing.sources.cursors import cursor
 from lakehouse.landing.sources.extract import Landed
 from lakehouse.landing.sources.window import Window
 from lakehouse.tables.spec import Database, KafkaTopic, RestApi, SourceSystem
-from lakehouse.tables.spec.setting import name_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Work:
     @property
     def setting(self) -> str:
         """What messages call the system's URL."""
-        return address_of(self.declared)
+        return self.declared.address
 
     def since(self, landed: list[LandedFile]) -> datetime | None:
         """From when on a stream with these landed files is asked; None for everything."""
@@ -110,8 +109,3 @@ def _kafka(system: KafkaTopic, work: Work) -> Extraction:
         streams={system.name: taken.landed},
         metadata={"source": f"{topic.name} at {topic.bootstrap}", "cursor": positions, **figures},
     )
-
-
-def address_of(declared: SourceSystem) -> str:
-    """What messages call the URL of a declared system."""
-    return name_of(declared.url, f"the url of source {declared.name}")

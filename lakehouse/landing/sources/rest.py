@@ -18,7 +18,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -32,7 +32,7 @@ from lakehouse.core.errors import DeclarationError, SourceDownError, SourceRefus
 from lakehouse.landing.sources import bodies
 from lakehouse.landing.sources.access import Access
 from lakehouse.landing.sources.extract import stage_batches, text_batch
-from lakehouse.landing.sources.fetch import Endpoint, Reply, ask
+from lakehouse.landing.sources.fetch import Endpoint, Reply, ask, new_session
 from lakehouse.landing.sources.paging import Ask, Page, at, begin, following, linked
 from lakehouse.landing.sources.rate import Limiter
 from lakehouse.tables.spec.rest import LinkHeader, NextUrl, Paginate
@@ -177,7 +177,7 @@ def pages(api: Api, *, since: datetime | None, deadline: float, session: Any = N
     """The records, page by page.
 
     Args:
-        session: a `requests.Session` of `new_session`, for more than one list of pages.
+        session: of `fetch.new_session`, for more than one list of pages.
 
     Raises:
         SourceDownError: worth another try.
@@ -187,7 +187,7 @@ def pages(api: Api, *, since: datetime | None, deadline: float, session: Any = N
     asked: set[str] = set()
     count, total = 0, None
     before: list[dict[str, Any]] = []
-    with new_session() if session is None else _open(session) as used:
+    with new_session() if session is None else nullcontext(session) as used:
         while wanted is not None:
             if wanted.identity in asked:
                 raise SourceRefusedError(
@@ -214,20 +214,6 @@ def pages(api: Api, *, since: datetime | None, deadline: float, session: Any = N
             f"{api.shown} says that it has {total:,} records and delivered {count:,}: it changed meanwhile.",
             remedy="Run again.",
         )
-
-
-def new_session() -> Any:
-    """A `requests.Session` that takes no proxy and no .netrc which nobody named."""
-    import requests
-
-    session = requests.Session()
-    session.trust_env = False
-    return session
-
-
-@contextmanager
-def _open(session: Any) -> Iterator[Any]:
-    yield session
 
 
 def _asked(api: Api, since: datetime | None) -> dict[str, str | int]:

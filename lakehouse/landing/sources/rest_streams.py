@@ -26,6 +26,7 @@ from lakehouse.landing.sources import rest
 from lakehouse.landing.sources.access import Access
 from lakehouse.landing.sources.cursors import point_sql
 from lakehouse.landing.sources.extract import Landed, land
+from lakehouse.landing.sources.fetch import new_session
 from lakehouse.landing.sources.generation import land_generation
 from lakehouse.landing.sources.rate import Limiter
 from lakehouse.landing.sources.window import Window
@@ -231,7 +232,7 @@ def in_parallel(
 
     def work() -> None:
         try:
-            with rest.new_session() as session:
+            with new_session() as session:
                 while not over.is_set():
                     with lock:
                         key = next(keys, None)

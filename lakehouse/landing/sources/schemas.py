@@ -17,10 +17,10 @@ from typing import Any
 from lakehouse.core.errors import SourceDownError, SourceRefusedError
 from lakehouse.core.text import one_line
 from lakehouse.landing.readers.files import avro
-from lakehouse.landing.sources.fetch import Endpoint, ask, shown
+from lakehouse.landing.sources.fetch import Endpoint, ask, new_session, shown
 from lakehouse.landing.sources.kafka_values import MAGIC, Decode, PoisonError
-from lakehouse.tables.spec import KafkaTopic, Setting, SourceSystem
-from lakehouse.tables.spec.setting import plain
+from lakehouse.tables.spec import KafkaTopic, SourceSystem
+from lakehouse.tables.spec.setting import name_of, plain
 
 _CAP = 16_000_000
 _SECONDS = 10.0
@@ -39,13 +39,10 @@ def decoder(system: KafkaTopic, declared: SourceSystem, *, deadline: float) -> I
     if system.value != "avro":
         yield None
         return
-    import requests
-
     named = declared.registry if isinstance(declared, KafkaTopic) else ""
-    setting = named.name if isinstance(named, Setting) else f"the registry of source {system.name}"
+    setting = name_of(named, f"the registry of source {system.name}")
     avro.library("The values of topic " + system.name)
-    with requests.Session() as session:
-        session.trust_env = False  # no proxy and no .netrc that nobody named
+    with new_session() as session:
         yield _Registry(session, plain(system.registry).rstrip("/"), setting, deadline).decode
 
 

@@ -13,7 +13,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name, column_name
 from lakehouse.tables.spec.member import check_member, check_one_of
 from lakehouse.tables.spec.retry import Retry
-from lakehouse.tables.spec.setting import Setting
+from lakehouse.tables.spec.setting import Setting, name_of
 from lakehouse.tables.spec.sources import AirbyteStream, check_folder
 
 WhenDown = Literal["degraded", "fail"]
@@ -81,6 +81,11 @@ class SourceSystem:
                 raise DeclarationError(f"Source {self.name!r} has {twice[0]!r} twice.", remedy="Give each part its own name.")
         for folder in folders:
             check_folder(folder, f"Source {self.name!r}")
+
+    @property
+    def address(self) -> str:
+        """What messages call its URL: the setting's name."""
+        return name_of(self.url, f"the url of source {self.name}")
 
     @property
     def streams(self) -> Sequence[Stream]:
