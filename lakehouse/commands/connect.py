@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from lakehouse.commands.table import Writes, agreed, undone, write_setting
+from lakehouse.commands.table import agreed, undone, write_setting
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
 from lakehouse.settings import project_folder, settings_file
@@ -57,6 +57,7 @@ def write(
     Raises:
         DeclarationError: its name is taken, or nobody agreed.
     """
+    from lakehouse.commands.sync import derived_files
     from lakehouse.profile.source_file import module
 
     refuse_taken(system, tables)
@@ -67,7 +68,8 @@ def write(
         raise DeclarationError("Nothing was written.", remedy="Give YES=1, or answer y.")
     with undone(system.name) as writes:
         write_setting(writes, next(one.name for one in settings_of(system.url)), url)
-        _note_derived(writes)
+        for derived in derived_files():
+            writes.note(derived)
         writes.write(path, text)
         done = subprocess.run([sys.executable, "-m", "lakehouse", "sync"], cwd=project_folder(), check=False)
         if done.returncode:
@@ -93,13 +95,6 @@ def refuse_taken(system: SourceSystem, tables: Sequence[TableSpec]) -> None:
     taken = {name for spec in package.ALL for name in (spec.name, spec.silver_name, *(part.name for part in spec.parts))}
     if names := sorted(taken & {spec.name for spec in tables}):
         raise DeclarationError(f"The table {names[0]!r} is declared already.", remedy="Give another NAME=.")
-
-
-def _note_derived(writes: Writes) -> None:
-    from lakehouse.commands.sync import derived
-
-    for path in derived():
-        writes.note(path)
 
 
 def _missing(system: SourceSystem) -> list[str]:

@@ -13,16 +13,20 @@ PAGE = ("<!-- of the sources in lakehouse/tables/, by make sync -->", "<!-- end 
 _WIDTH = 40
 
 
+def files() -> tuple[Path, Path]:
+    """The two files, whether they are in this installation or not."""
+    return project_folder() / ".env.example", project_folder() / "docs" / "settings.md"
+
+
 def listed(settings: Iterable[Setting]) -> dict[Path, str]:
     """Both files with these settings; what is not in this installation is left out."""
     found = list(settings)
-    pages = {".env.example": (EXAMPLE, map(_line, found)), "docs/settings.md": (PAGE, [*_HEAD, *map(_row, found)])}
-    out = {}
-    for name, (marks, lines) in pages.items():
-        path = project_folder() / name
-        if path.is_file():
-            out[path] = between(path.read_text(encoding="utf-8"), marks, lines)
-    return out
+    forms = ((EXAMPLE, map(_line, found)), (PAGE, [*_HEAD, *map(_row, found)]))
+    return {
+        path: between(path.read_text(encoding="utf-8"), marks, lines)
+        for path, (marks, lines) in zip(files(), forms, strict=True)
+        if path.is_file()
+    }
 
 
 def between(text: str, marks: tuple[str, str], lines: Iterable[str]) -> str:

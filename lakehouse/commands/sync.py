@@ -34,6 +34,14 @@ def sync(check: Annotated[bool, typer.Option("--check", help="only compare; exit
     return 0
 
 
+def derived_files() -> list[Path]:
+    """Every file that is generated, or has a part that is; nothing is computed for that."""
+    from lakehouse.commands.declared import files
+    from lakehouse.gold.sources import sources_path
+
+    return [sources_path(), project_folder() / GOLDEN, *files()]
+
+
 def derived() -> dict[Path, str]:
     """`{file: content}` of everything that is generated."""
     from lakehouse.commands.declared import listed

@@ -239,8 +239,7 @@ def make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "St
     Raises:
         BrokenTableError: they were not filled; the declaration was taken back.
     """
-    from lakehouse.commands.sync import GOLDEN
-    from lakehouse.gold.sources import sources_path
+    from lakehouse.commands.sync import derived_files
     from lakehouse.profile.database import setting_of
 
     name, project = proposal.declaration.name, project_folder()
@@ -249,7 +248,7 @@ def make(proposal: "Proposal", found: "Origin", settings: Settings, scratch: "St
             write_setting(writes, setting_of(name), found.database.url)
         elif not found.stream and found.delta is None:
             _land(scratch, settings, name, writes)
-        for derived in (sources_path(), project / GOLDEN, project / ".env.example", project / "docs/settings.md"):
+        for derived in derived_files():
             writes.note(derived)
         if (project / _TESTS).is_dir():
             writes.write(project / _TESTS / f"test_{name}.py", proposal.test)

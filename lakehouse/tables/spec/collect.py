@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from lakehouse.core.errors import DeclarationError
-from lakehouse.tables.spec import Database, Job, Setting, SourceSystem, TableSpec, check_tables, settings_of
+from lakehouse.tables.spec import Job, Setting, SourceSystem, TableSpec, check_tables, settings_of
 
 Named = TypeVar("Named", Job, SourceSystem, Setting)
 
@@ -96,14 +96,14 @@ def _check_sources(tables: Iterable[TableSpec], sources: Iterable[SourceSystem])
                 f"Table {part.name!r} comes from {made_by.name!r}, which no SOURCES has.",
                 remedy=f"Add it to the SOURCES of its file, so that landing/{made_by.name} is made.",
             )
-        if part.sync == "overwrite" and isinstance(made_by, Database):
+        if part.sync == "overwrite" and isinstance(made_by, SourceSystem):
             _check_generations(part, made_by)
 
 
-def _check_generations(part: TableSpec, made_by: Database) -> None:
+def _check_generations(part: TableSpec, made_by: SourceSystem) -> None:
     stream = next(each for each in made_by.streams if made_by.folder(each) == getattr(part.origin, "folder", ""))
     if not stream.full_refresh:
         raise DeclarationError(
             f"Table {part.name!r} is overwritten by whole generations, and {stream.name!r} lands what is new.",
-            remedy=f"Declare it as Table({stream.name!r}, cursor=None), or the table with a key and sync='dedup'.",
+            remedy=f"Declare {stream.name!r} without a cursor (cursor=None), or the table with a key and sync='dedup'.",
         )

@@ -22,6 +22,8 @@ class Captured:
     name: str
     folder: str
 
+    full_refresh: ClassVar[bool] = False
+
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedFeed(SourceSystem):

@@ -39,6 +39,8 @@ class Messages:
     name: str
     folder: str
 
+    full_refresh: ClassVar[bool] = False
+
 
 @dataclass(frozen=True, kw_only=True)
 class KafkaTopic(SourceSystem):

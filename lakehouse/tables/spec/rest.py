@@ -206,6 +206,11 @@ class Resource:
         return found[1] if found else ""
 
     @property
+    def full_refresh(self) -> bool:
+        """Whether each run reads all of it: nothing says what is new, and no parent whom to ask for."""
+        return not (self.cursor or self.parent)
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """The fields of the parent that its path has."""
         return tuple(dict.fromkeys(name for _, name in PLACEHOLDER.findall(self.path)))

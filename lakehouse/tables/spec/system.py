@@ -26,6 +26,10 @@ class Stream(Protocol):
     def name(self) -> str: ...
     @property
     def folder(self) -> str: ...
+    @property
+    def full_refresh(self) -> bool:
+        """Whether each run reads all of it, which lands as a generation."""
+        ...
 
 
 @dataclass(frozen=True)

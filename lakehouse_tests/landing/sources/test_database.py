@@ -12,7 +12,7 @@ import pytest
 from lakehouse.core.errors import DeclarationError, LakehouseError, SourceRefusedError
 from lakehouse.core.sql import open_engine
 from lakehouse.landing.sources.catalogue import tables
-from lakehouse.tables.spec import Column, Database, Query, Table, TableSpec
+from lakehouse.tables.spec import Column, Database, Query, Resource, RestApi, Table, TableSpec
 from lakehouse.tables.spec.collect import collected
 from lakehouse_tests.conftest import Lake
 from lakehouse_tests.landing.branch import Branch
@@ -191,6 +191,19 @@ def test_a_table_of_generations_needs_a_source_that_lands_whole() -> None:
     assert "cursor=None" in caught.value.remedy
     module.TABLES = (TableSpec(name="clientes", source=source.table("clientes"), columns=CLIENTES, sync="overwrite"),)
     assert collected([module]).sources == (source,)
+
+
+@pytest.mark.parametrize(("cursor", "fits"), [("updated_at", False), ("", True)])
+def test_so_do_the_resources_of_an_api(cursor: str, fits: bool) -> None:
+    module: Any = ModuleType("x")
+    api = RestApi("loja", url="https://h/x", resources=(Resource("clientes", cursor=cursor),))
+    module.SOURCES = (api,)
+    module.TABLES = (TableSpec(name="clientes", source=api.resource("clientes"), columns=CLIENTES, sync="overwrite"),)
+    if fits:
+        assert collected([module]).sources == (api,)
+    else:
+        with pytest.raises(DeclarationError, match="'clientes' is overwritten"):
+            collected([module])
 
 
 # --- queries --------------------------------------------------------------------------------------------------------------
