@@ -25,7 +25,7 @@ from lakehouse.core.names import check_name
 from lakehouse.core.sql import bounded, explained, open_engine
 from lakehouse.landing.sources.catalogue import Catalogue, catalogue
 from lakehouse.landing.sources.cursors import Point
-from lakehouse.landing.sources.extract import as_text, stage_batches
+from lakehouse.landing.sources.extract import as_text, namesakes, stage_batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -183,9 +183,10 @@ def _asked(since: datetime, source: SqlTable, known: Catalogue, dialect: str) ->
 
 def _check_names(names: Sequence[str]) -> None:
     """Refuse columns of one name: a file of them would have one alone."""
-    seen = [name.lower() for name in names]
-    if twice := next((name for name in names if seen.count(name.lower()) > 1), None):
-        raise SourceRefusedError(f"Two columns are called {twice!r}.", remedy="Give each its own name, in the query or a view.")
+    if twins := namesakes(names):
+        raise SourceRefusedError(
+            f"Two columns are called {twins[0]!r}.", remedy="Give each its own name, in the query or a view."
+        )
 
 
 def _text(value: object) -> str | None:

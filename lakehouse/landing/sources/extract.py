@@ -287,8 +287,13 @@ def read_staged(session: DuckDBSession, stream: str, staged: Sequence[str], zone
     """The staged records, all text; instants of a zone as those of UTC.
 
     Raises:
-        SourceRefusedError: the source has a field of Airbyte's own name.
+        SourceRefusedError: the source has a field of Airbyte's own name, or two that differ in case alone.
     """
+    if twins := namesakes(list(dict.fromkeys(name for path in staged for name in _names(path)))):
+        raise SourceRefusedError(
+            f"The source of {stream} has the fields {twins[0]!r} and {twins[1]!r}, which an engine takes for one.",
+            remedy="Have the source deliver one of them, or give them names that differ in more than case.",
+        )
     records = _read(session, staged)
     names = list(records.columns)
     if taken := sorted(set(names) & set(AIRBYTE)):
@@ -309,12 +314,30 @@ def _in_utc(name: str, zone: str) -> str:
     return f"CASE WHEN {local} THEN coalesce(CAST({instant} AS VARCHAR), {quoted(name)}) ELSE {quoted(name)} END"
 
 
+def namesakes(names: Sequence[str]) -> tuple[str, str] | None:
+    """Two of some names that are the same but for case, or entirely; None where there are none."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in seen:
+            return seen[name.lower()], name
+        seen[name.lower()] = name
+    return None
+
+
+def _names(path: str) -> list[str]:
+    """The fields of a staged file, as they were delivered."""
+    if path.endswith(".csv"):
+        with Path(path).open(encoding="utf-8", newline="") as content:
+            return next(csv.reader(content))
+    import pyarrow.parquet as pq
+
+    return list(pq.read_schema(path).names)
+
+
 def _read(session: DuckDBSession, staged: Sequence[str]) -> duckdb.DuckDBPyRelation:
     paths = [literal(path) for path in staged]
     if staged[0].endswith(".csv"):
-        with Path(staged[0]).open(encoding="utf-8", newline="") as content:
-            header = next(csv.reader(content))
-        columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in header)
+        columns = ", ".join(f"{text(name)}: 'VARCHAR'" for name in _names(staged[0]))
         # COPY writes a null as nothing, and an empty text in quotes.
         options = f"columns = {{{columns}}}, auto_detect = false, header = true, delim = ',', quote = '\"', escape = '\"', "
         options += f"nullstr = '', allow_quoted_nulls = false, max_line_size = {_LINE_BYTES:d}, "

@@ -439,3 +439,15 @@ def test_a_name_that_could_be_more_than_a_name_is_refused(name, part):
 
 def test_the_url_of_a_database_is_shown_nowhere():
     assert "pw" not in repr(table(url="postgresql://u:pw@h/d"))
+
+
+@pytest.mark.parametrize("pages", [1, 2], ids=["in one page", "each in its own"])
+def test_fields_that_differ_in_case_alone_are_refused_and_neither_has_the_others_values(channel, shop, pages):
+    """The engine takes such names for one: the values of two pages would be in one column, or under a name of its making."""
+    first, second = order(1, **{"Valor": "1.50"}), order(2)
+    shop.orders[:] = [first, *orders(150)[2:]] if pages == 2 else [{**first, **second}]
+    if pages == 2:
+        first.pop("valor")
+    with pytest.raises(SourceRefusedError, match=r"fields 'Valor' and 'valor'|fields 'valor' and 'Valor'"):
+        channel.take(shop)
+    assert channel.landed() == []
