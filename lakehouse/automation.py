@@ -4,7 +4,7 @@ Selections are by group and tag, so a new table joins its jobs on its own. What 
 there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,7 +21,8 @@ from lakehouse.observability.assets import monitored
 from lakehouse.runtime.steps import ACTIVE
 from lakehouse.settings import Settings
 from lakehouse.tables import JOBS as DECLARED
-from lakehouse.tables import parts
+from lakehouse.tables import SOURCES, parts
+from lakehouse.tables.spec import CapturedFeed
 from lakehouse.tables.spec import Job as DeclaredJob
 from lakehouse.tables.spec.job import Environment, Executor
 
@@ -114,12 +115,14 @@ def _without_own_jobs(*groups: str) -> dg.AssetSelection:
 
 
 def _of_source(declared: DeclaredJob) -> Job:
-    """The job of a source: what carries its tag. One that captures a feed has the feed alone."""
-    found = [feed for feed in feeds.feeds() if declared.tag in feed.tags]
+    """The job of a source: what carries its tag. One that captures feeds has them alone."""
+    asked = [source for source in SOURCES if declared.tag in source.tags]
+    found = [source for source in asked if isinstance(source, CapturedFeed)]
     captures: dict[str, Any] = {}
-    if len(found) == 1:
-        captures["alone"] = lambda settings: not feeds.is_busy(found[0], settings.landing)
-        captures["part"] = lambda settings: feeds.due(found[0], settings)
+    if found:
+        captures["alone"] = lambda settings: not any(feeds.is_busy(feed, settings.landing) for feed in found)
+    if found and len(found) == len(asked):  # what else the job asks has something to do each time
+        captures["part"] = lambda settings: _due(found, settings)
     return Job(
         name=declared.name,
         selection=lambda: dg.AssetSelection.tag(declared.tag, "", include_sources=True),
@@ -134,6 +137,12 @@ def _of_source(declared: DeclaredJob) -> Job:
         executor=declared.executor,
         **captures,
     )
+
+
+def _due(found: Sequence[CapturedFeed], settings: Settings) -> list[dg.AssetKey] | None:
+    """The assets that the next captures of feeds have something to do for; None for all as soon as one fills a CSV."""
+    due = [feeds.due(feed, settings) for feed in found]
+    return None if None in due else [key for keys in due for key in keys or ()]
 
 
 JOBS = (
