@@ -204,7 +204,7 @@ def _spec(
         "description": f"Records of {stream} of {system.name}.",
         "source": system.stream(stream),
         "columns": tuple(columns),
-        "rules": (*map(not_null, never_null), min_rows(1)),
+        "rules": (*map(not_null, never_null), min_rows(1, action="warn")),
     }
     if whole:
         return TableSpec(**shared, sync="overwrite", key=tuple(key), order=tuple(order))

@@ -24,7 +24,7 @@ from lakehouse.tables.spec import (
 
 WIDTH = 130
 #: What declares a rule of each kind that is proposed.
-_RULES = {
+RULES = {
     "not_null": "not_null",
     "accepted_values": "accepted_values",
     "range": "in_range",
@@ -80,7 +80,7 @@ def module(of: Declaration) -> str:
         *([type(of.source).__name__] if system is None else ["Database", "Job", "Table", "setting"]),
         "Column",
         "TableSpec",
-        *(_RULES[rule.kind] for rule in of.rules if not isinstance(rule, str)),
+        *(RULES[rule.kind] for rule in of.rules if not isinstance(rule, str)),
     }
     used |= {"Csv"} if getattr(of.source, "csv", None) is not None else set()
     names = sorted(used, key=lambda name: (not name[0].isupper(), name))
@@ -120,7 +120,7 @@ def module(of: Declaration) -> str:
     ]
     rules: list[str] = []
     for rule in of.rules:
-        rules += _comment([rule], 8) if isinstance(rule, str) else _indented(call(_RULES[rule.kind], _rule(rule), 8), 8)
+        rules += _comment([rule], 8) if isinstance(rule, str) else _indented(call(RULES[rule.kind], rule_arguments(rule), 8), 8)
     lines += [*_listed("rules", rules), f"    tags=({quoted(of.name)},),", ")", ""]
     lines += [f"SOURCES = ({system.name.upper()},)"] if system is not None else []
     lines += [f"TABLES = ({of.variable},)"]
@@ -263,7 +263,7 @@ def column_arguments(column: Column) -> list[str]:
     return [quoted(column.name), quoted(column.type), *(f"{n}={literal(v)}" for n, v, default in given if v != default)]
 
 
-def _rule(rule: RowRule | TableRule) -> list[str]:
+def rule_arguments(rule: RowRule | TableRule) -> list[str]:
     """The arguments of a rule as it is declared."""
     out = []
     for name, value in vars(rule).items():

@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import timedelta
 from typing import Any
 
-from lakehouse.profile.render import WIDTH, literal, quoted
+from lakehouse.profile.render import RULES, WIDTH, literal, quoted, rule_arguments
 from lakehouse.tables.spec import Setting, SourceSystem, TableSpec
 
 
@@ -73,13 +73,9 @@ def module(*, name: str, title: str, system: SourceSystem, tables: Sequence[Tabl
 
 
 def _rules(spec: TableSpec, used: set[str]) -> tuple[Raw, ...]:
-    """The rules that a source file has: `not_null` and `min_rows`."""
-    found = []
-    for rule in spec.rules:
-        name, given = ("min_rows", "1") if rule.kind == "min_rows" else ("not_null", quoted(str(getattr(rule, "column", ""))))
-        used.add(name)
-        found.append(Raw(f"{name}({given})"))
-    return tuple(found)
+    """The rules of a table as the calls that make them."""
+    used.update(RULES[rule.kind] for rule in spec.rules)
+    return tuple(Raw(f"{RULES[rule.kind]}({', '.join(rule_arguments(rule))})") for rule in spec.rules)
 
 
 def call(

@@ -233,6 +233,7 @@ def test_the_tables_of_a_database_are_declared_of_its_catalogue(tmp_path):
     orders, shops = declared.tables
     assert (orders.sync, orders.key, orders.order) == ("dedup", ("id",), ("updated_at",))
     assert (shops.sync, shops.key) == ("overwrite", ("cnpj",))
+    assert 'rules=(min_rows(1, action="warn"),)' in text, "a table that is empty now fails no run"
     assert str(tmp_path) not in text and "sqlite" not in text, "the URL is a setting"
 
 
