@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lakehouse.profile.code import WIDTH, call_of, escaped, literal, quoted, statement
 from lakehouse.profile.columns import Measured
 from lakehouse.profile.database import lands_whole, system_of
 from lakehouse.profile.keys import Key
@@ -14,15 +15,12 @@ from lakehouse.tables.spec import (
     Database,
     DeltaSource,
     RowRule,
-    Setting,
     Source,
     Sync,
-    Table,
     TableRule,
     TableSpec,
 )
 
-WIDTH = 130
 #: What declares a rule of each kind that is proposed.
 RULES = {
     "not_null": "not_null",
@@ -110,9 +108,9 @@ def module(of: Declaration) -> str:
     if of.sync == "overwrite":
         lines.append('    sync="overwrite",')
     if of.key.columns:
-        lines.append(f"    key={_tuple(of.key.columns)},")
+        lines.append(f"    key={literal(of.key.columns)},")
         lines += _comment([of.key.order_evidence], 4)
-        lines.append(f"    order={_tuple(of.key.order)},")
+        lines.append(f"    order={literal(of.key.order)},")
     elif of.sync == "append":
         lines.append('    sync="append",')
     lines += [
@@ -182,20 +180,12 @@ def _source(source: Source) -> list[str]:
     return call("source=" + type(source).__name__, source_arguments(source), 4)
 
 
-def _system(system: Database) -> Iterator[str]:
+def _system(system: Database) -> list[str]:
     """The declaration of a database with one table."""
-    table, url = system.tables[0], system.url
-    if not isinstance(table, Table) or not isinstance(url, Setting):
-        return
-    given = [quoted(table.name), f"cursor={quoted(table.cursor) if table.cursor else None}"]
-    given += [f"schema={quoted(table.schema)}"] if table.schema else []
-    yield f"{system.name.upper()} = Database("
-    yield f"    {quoted(system.name)},"
-    yield from _indented(call("url=setting", [quoted(url.name), "secret=True", f"description={quoted(url.description)}"], 4), 4)
-    if table.cursor is None:
-        yield "    # No column tells what has changed: each run reads all of it, and rows that are gone are seen"
-    yield f"    tables=(Table({', '.join(given)}),),"
-    yield from (")", "")
+    table = system.tables[0]
+    whole = "No column tells what has changed: each run reads all of it, and rows that are gone are seen"
+    made = call_of(system, set(), comments=[(table, whole)] if table.full_refresh else ())
+    return [*statement(system.name.upper(), made), ""]
 
 
 def source_arguments(source: Source) -> list[str]:
@@ -224,21 +214,6 @@ def call(name: str, arguments: Sequence[str], indent: int) -> list[str]:
     if indent + len(inner) <= WIDTH:
         return [f"{name}(", inner, "),"]
     return [f"{name}(", *(f"    {argument}," for argument in arguments), "),"]
-
-
-def quoted(text: str) -> str:
-    """A text as ruff quotes it."""
-    escaped = "".join(_escaped(letter) for letter in text)
-    if '"' in text and "'" not in text:
-        return f"'{escaped}'"
-    return '"' + escaped.replace('"', '\\"') + '"'
-
-
-def literal(value: Any) -> str:
-    """A declared value as ruff writes it."""
-    if isinstance(value, str):
-        return quoted(value)
-    return _tuple(value) if isinstance(value, tuple) else repr(value)
 
 
 # --- parts -------------------------------------------------------------------------------------------------------------
@@ -341,17 +316,6 @@ def _docstring(first: str, *more: str) -> list[str]:
     return [f'"""{lines[0]}', *lines[1:], *below, '"""']
 
 
-def _tuple(values: Sequence[Any]) -> str:
-    inner = ", ".join(map(literal, values))
-    return f"({inner},)" if len(values) == 1 else f"({inner})"
-
-
-def _escaped(letter: str) -> str:
-    if letter == "\\" or not (letter.isascii() or letter.isalpha()) or not letter.isprintable():
-        return letter.encode("unicode_escape").decode()
-    return letter
-
-
 def _ascii(text: str) -> str:
     """A text for a comment or a docstring: letters as they are, no signs that look like others."""
     return "".join(c if c.isascii() or c.isalpha() else "?" for c in text if c.isprintable()).replace('"""', "'''")
@@ -359,5 +323,5 @@ def _ascii(text: str) -> str:
 
 def _in_block(text: str) -> str:
     """A text within three double quotes."""
-    escaped = "".join(letter if letter == "\n" else _escaped(letter) for letter in text)
-    return escaped.replace('"""', '\\"\\"\\"')
+    inner = "".join(letter if letter == "\n" else escaped(letter) for letter in text)
+    return inner.replace('"""', '\\"\\"\\"')
