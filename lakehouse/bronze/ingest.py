@@ -46,7 +46,8 @@ class Batch:
     """A bronze batch that is ready to be committed, or (`transaction` is None) the finding that nothing landed.
 
     `stopped` says that the drift policy `freeze` was violated: nothing may be committed. `changed` tells what was done with each
-    file that was read before with other content. `listed` files are in landing, where nothing of them is new.
+    file that was read before with other content. `listed` files are in landing, where nothing of them is new. `more` says that
+    this is the batch of a killed run, and that other files have landed since: the next batch is theirs.
     """
 
     version: int
@@ -57,6 +58,7 @@ class Batch:
     stopped: bool = False
     changed: list[str] = field(default_factory=list)
     listed: int = 0
+    more: bool = False
 
 
 def stage_batch(
@@ -81,8 +83,9 @@ def stage_batch(
     listed = origin.anew if origin.anew is not None and release is not None else origin.landed
     landed = {file.path: file for file in listed(spoken_for)}
     batch, files = done + 1, [file for number, file in known if number == done + 1]
+    new = new_files(origin.storage, list(landed.values()), [file for _, file in known])
     if planned == done:
-        files = new_files(origin.storage, list(landed.values()), [file for _, file in known])
+        files = new
         if not files:
             return replace(_nothing_landed(table, _whole(spec, completed)), listed=len(landed))
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
@@ -117,7 +120,8 @@ def stage_batch(
         table, staged, watermarks, batch=batch, landed=len(present), refused=refused, absent=absent, types=types, release=release
     )
     findings = collect(spec, staged, entry, added=added, types=types, changed=changed, grown=grown.notes, withdrawn=withdrawn)
-    return Batch(table.version, transaction, entry, findings, len(files), changed=grown.notes)
+    more = planned > done and bool(new)
+    return Batch(table.version, transaction, entry, findings, len(files), changed=grown.notes, more=more)
 
 
 def _read(

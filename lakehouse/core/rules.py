@@ -5,7 +5,7 @@ Row rules check the records of a batch, table rules the table as it would be, bo
 kind's name: `@table_rule` evaluates the table, `@proof` spares the rows of a file whose statistics prove a row rule.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import pairwise
@@ -42,6 +42,15 @@ class Finding:
     def stops(self) -> bool:
         """Whether nothing may be committed."""
         return self.action == "fail" and not self.passed
+
+
+def telling(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding a rule, of the findings of several batches, oldest first: the newest that did not pass, else the newest."""
+    by_rule: dict[str, Finding] = {}
+    for each in findings:
+        if not each.passed or each.rule not in by_rule or by_rule[each.rule].passed:
+            by_rule[each.rule] = each
+    return list(by_rule.values())
 
 
 @dataclass(frozen=True)

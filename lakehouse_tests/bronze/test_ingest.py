@@ -14,7 +14,7 @@ from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.transaction import commit_staged
 from lakehouse.landing.readers.files.stage import Staged, stage
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range
-from lakehouse_tests.conftest import LANDING_FILES, Lake, Row, file_content, touch
+from lakehouse_tests.conftest import LANDING_FILES, LEDGER, Lake, Row, file_content, touch
 
 SPEC = TableSpec(
     name="itens",
@@ -125,6 +125,36 @@ def test_a_discarded_batch_is_taken_in_by_the_next_run(lake: Lake) -> None:
     assert ids(lake) == [1, 2], "the planned batch first, as it was planned"
     lake.ingest(SPEC)
     assert ids(lake) == [1, 2, 3] and lake.ingest(SPEC).transaction is None
+
+
+def test_one_run_takes_in_what_a_killed_run_has_left_and_what_landed_since(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dagster as dg
+
+    from lakehouse.bronze.assets import bronze_asset
+    from lakehouse.resources import build_resources
+    from lakehouse.settings import Settings
+
+    resources = build_resources(Settings(root=lake.storage.root, landing_dir=lake.storage.landing))
+    lake.land("itens", "a", [item(1), item(2)])
+    lake.put("itens", "b.jsonl", "{no record\n")
+    plan_and_die(lake, monkeypatch)
+    lake.land("itens", "c", [item(3)])
+    with dg.instance_for_test() as instance:
+        done = dg.materialize([bronze_asset(SPEC)], resources=resources, instance=instance)
+        assert done.success and ids(lake) == [1, 2, 3]
+        checks = {each.check_name: each for each in done.get_asset_check_evaluations()}
+        assert not checks["readable_records"].passed and checks["ledger"].passed, "of the batch that was left"
+        assert [r["records_in"] for r in lake.rows(LEDGER, "batch_to", "records_in")] == [3, 1]
+        made = [commit.provenance for commit in open_existing(lake.storage.uri(SPEC.bronze)).commits()]  # type: ignore[union-attr]
+        assert {each.run_id for each in made if each.figures} == {done.run_id}
+        done = dg.materialize([bronze_asset(SPEC)], resources=resources, instance=instance)
+        assert done.success and len(lake.rows(LEDGER)) == 2
+
+
+def test_a_batch_that_was_left_is_as_any_other_where_nothing_landed_since(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.land("itens", "a", [item(1)])
+    plan_and_die(lake, monkeypatch)
+    assert not lake.ingest(SPEC).more and ids(lake) == [1]
 
 
 # --- what happens to a planned file ----------------------------------------------------------------------------------

@@ -52,13 +52,15 @@ def run(folder: Path, *, whole: bool) -> int:
     lake = Lake(folder)
     Branch(lake, FILIAL, json.loads((folder / "branch.json").read_text())).take()
     for spec in SPECS if whole else ():
-        lake.ingest(spec)
+        while lake.ingest(spec).more:
+            pass
         lake.refresh(spec)
     return 0
 
 
 def campaign(folder: Path, url: str, sql: Sql, seed: int) -> int:
-    """Kill extractions at random moments while the source changes, then let one run end. Returns how many were killed.
+    """Kill extractions, and whole runs, at random moments while the source changes, then let one run end. Returns how many were
+    killed.
 
     Args:
         sql: runs one statement in the branch's database, and returns its rows.
@@ -67,15 +69,16 @@ def campaign(folder: Path, url: str, sql: Sql, seed: int) -> int:
     folder.mkdir(exist_ok=True)
     (folder / "branch.json").write_text(json.dumps(url))
     _create(sql)
-    kills, seconds, number = 0, 1.0, 0
+    kills, number, seconds = 0, 0, {"branch landing": 1.0, "branch": 2.0}
     with Driver() as driver:
         while kills < KILLS and number < 4 * KILLS:
             number += 1
             _change(sql, number, chance)
-            end = driver.run(folder, "branch landing", after=chance.uniform(0.02, seconds))
+            part = "branch" if number % 3 == 0 else "branch landing"
+            end = driver.run(folder, part, after=chance.uniform(0.02, seconds[part]))
             assert end.code in (0, KILLED), end.output
             kills += end.code == KILLED
-            seconds = end.seconds if end.code == 0 else seconds * 1.05
+            seconds[part] = end.seconds if end.code == 0 else seconds[part] * 1.05
             if number % 10 == 5:
                 assert driver.run(folder, "branch").code == 0
         end = driver.run(folder, "branch")
