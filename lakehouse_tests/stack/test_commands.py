@@ -140,8 +140,13 @@ def test_on_the_stack_in_prod_settings_the_commands_are_about_its_instance_and_s
                  scheduleName: "slo_hourly"}) { ... on Schedule { scheduleState { status } } } }"""
     assert instance.ask(query)["scheduleOrError"]["scheduleState"]["status"] == "RUNNING"
     run("schedules", "slo_hourly", "--on", "0")
+    deadline = time.monotonic() + 60  # what was printed goes to the bucket after the run's last event
     logs = json.loads(run("logs", run_id[:8], "--json"))
-    assert logs["run"]["outcome"] == "success" and any(each["stderr"] for each in logs["printed"])  # from the bucket
+    while not any(each["stderr"] for each in logs["printed"]):
+        assert time.monotonic() < deadline, logs
+        time.sleep(2)
+        logs = json.loads(run("logs", run_id[:8], "--json"))
+    assert logs["run"]["outcome"] == "success"
     healthy = subprocess.run([*own, "health"], cwd=project_folder(), env=environment, capture_output=True, text=True, check=False)
     assert "daemon:scheduler" in healthy.stdout, healthy.stderr
     output = healthy.stdout + healthy.stderr

@@ -6,6 +6,7 @@ takes endpoint and credentials from the store's standard environment variables, 
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ _VARIABLES = {
     "gs": ("GOOGLE_BASE_URL", "GOOGLE_SERVICE_ACCOUNT"),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"),
 }
+_URL = re.compile(r"https?://\S+")
 
 
 @dataclass(frozen=True)
@@ -320,14 +322,15 @@ def explain(uri: str, error: Exception) -> StoreError:
     """A store's error as one sentence with its remedy."""
     scheme = uri.partition("://")[0]
     endpoint, credentials = _VARIABLES.get(scheme, ("the endpoint", "the credentials"))
-    where, text = bucket(uri), str(error)
-    if any(word in text for word in ("169.254.169.254", "metadata endpoint", "credentials")):
+    where = bucket(uri)
+    text = _URL.sub("", str(error))  # a bucket may be called credentials, and a port be 35031
+    if "169.254.169.254" in str(error) or any(word in text for word in ("metadata endpoint", "credentials")):
         return StoreError(f"There are no credentials for {where}.", remedy=f"Set {credentials}.")
     if any(word in text for word in ("NoSuchBucket", "BucketNotFound")):
         return StoreError(f"There is no bucket {where}.", remedy="Create it, or set LAKEHOUSE_ROOT (LAKEHOUSE_<LAYER>_ROOT).")
     if any(word in text for word in ("403 Forbidden", "401 Unauthorized", "InvalidAccessKeyId", "UserNotFound", "AccessDenied")):
         return StoreError(f"The store refuses access to {where}.", remedy=f"Check {credentials}.")
-    if any(word in text for word in ("503", "SlowDown", "500 Internal")):
+    if any(word in text for word in ("503 Service", "SlowDown", "500 Internal", "429 Too Many")):
         return StoreError(f"The store of {where} is overloaded or out of order.", remedy="Run it again when it answers.")
     return StoreError(f"The store of {where} does not answer.", remedy=f"Check that it runs, and {endpoint}.")
 

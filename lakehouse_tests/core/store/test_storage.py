@@ -10,6 +10,7 @@ import pytest
 
 from lakehouse.core.errors import BusyError, DeclarationError
 from lakehouse.core.names import TableRef
+from lakehouse.core.store import files
 from lakehouse.core.store.storage import STAGING, Storage, lock, staging
 
 
@@ -121,3 +122,20 @@ def test_what_a_killed_writer_staged_goes_with_the_next_write_and_what_a_living_
         with staging(str(tmp_path)) as mine:
             assert {*tmp_path.iterdir()} == {living, mine}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "sentence"),
+    [
+        ("503 Service Unavailable: ", "is overloaded or out of order"),
+        ("500 Internal Server Error: ", "is overloaded or out of order"),
+        ("429 Too Many Requests: ", "is overloaded or out of order"),
+        ("403 Forbidden: ", "refuses access"),
+        ("connection refused", "does not answer"),
+        ("the credentials provider found nothing", "There are no credentials"),
+    ],
+)
+def test_a_store_error_is_told_by_what_the_store_said_not_by_its_address(told: str, sentence: str) -> None:
+    """As obstore words it; ports and buckets may hold any digits and words."""
+    error = OSError(f"Error performing GET http://127.0.0.1:35031/credentials?prefix=SlowDown in 117 ms - {told}")
+    assert sentence in str(files.explain("s3://credentials/lake", error))
