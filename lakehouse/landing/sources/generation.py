@@ -23,6 +23,7 @@ from lakehouse.landing.sources.extract import DIGEST, Landed, identified, read_s
 
 _NAME = re.compile(r"g(?P<generation>\d{1,18})_[0-9a-f]{32}(_all_(?P<all>[0-9a-f]{32}))?\.parquet")
 _WHOLE = "md5(concat(count(*), bit_xor(md5_number(_id))))"
+_NO_RECORDS = "cfcd208495d565ef66e7dff9f98764da"  # md5 of 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def land_generation(
     """Land the staged records as a generation, unless the newest one is the same. The caller has the lock of the stream.
 
     Args:
-        staged: files of one extraction on this machine, all text; at least one, which may be empty of records.
+        staged: files of one extraction on this machine, all text; none of them, or none with records, is a generation too.
         started: when the source was asked.
         landed: the files of the stream as they were then.
         key: fields that no two records share, nor have as null.
@@ -57,6 +58,10 @@ def land_generation(
         SourceRefusedError: the key is not one, or a field has one of Airbyte's names.
     """
     newest = _newest(storage, stream, landed)
+    if not staged:  # a source that has no record tells no field either
+        number = newest.number if newest.number and newest.digest == _NO_RECORDS else newest.number + 1
+        storage.complete(stream, number)
+        return Landed(0, 0, (), None, number)
     records = read_staged(session, stream, staged, zones or {})
     names = list(records.columns)
     folder = Path(session.folder, f"landing-{stream}")
@@ -85,7 +90,7 @@ def _newest(storage: Storage, stream: str, landed: Sequence[LandedFile]) -> _New
     found = [named for file in landed if (named := _NAME.fullmatch(Path(file.path).name))]
     number = max([storage.completed(stream), *(int(named["generation"]) for named in found)])
     own = [named for named in found if int(named["generation"]) == number]
-    empty = "" if own or not number else "cfcd208495d565ef66e7dff9f98764da"  # md5 of 0 records
+    empty = "" if own or not number else _NO_RECORDS
     return _Newest(number, next((named["all"] for named in own if named["all"]), empty))
 
 

@@ -79,7 +79,7 @@ def take(system: RestApi, work: "Work") -> tuple[dict[str, Landed], dict[str, An
 
 def _landed(folder: str, resource: Resource, one: _Staged, work: "Work") -> Landed:
     """Land what was fetched of a resource: what is new; all of it as a generation where nothing says what is new."""
-    if resource.full_refresh and one.paths:
+    if resource.full_refresh:
         return land_generation(work.session, work.storage, folder, one.paths, started=one.fetched.started, landed=one.landed)
     return land(
         work.session,

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -290,6 +291,19 @@ def test_children_of_parents_that_did_not_change_are_asked_for_by_a_full_extract
         assert not any("/1/itens" in path for path in stub.asked)
         assert shop.take(api, window=Window(full=True)).streams["itens"].new == 1
         assert shop.take(api, window=Window(full=True)).streams["itens"].new == 0
+
+
+def test_a_resource_that_has_no_record_any_more_is_a_generation_of_none(shop):
+    with serve(Stub({PATH: pedidos(5)}, style="pages")) as stub:
+        api = loja(stub, cache=timedelta())
+        completed = partial(shop.lake.storage.completed, api.folder(api.resources[0]))
+        assert shop.take(api).streams["pedidos"].generation == 1
+        stub.lists[PATH] = []
+        for _ in range(2):  # and stays one
+            done = shop.take(api).streams["pedidos"]
+            assert (done.delivered, done.new, done.generation, completed()) == (0, 0, 2, 2)
+        stub.lists[PATH] = pedidos(1)
+        assert shop.take(api).streams["pedidos"].generation == 3
 
 
 def test_a_parent_lands_after_its_children_so_that_no_cursor_passes_them(shop):
