@@ -150,11 +150,13 @@ def test_a_file_lands_under_its_name_as_it_is_read(tmp_path: Path, name: str) ->
 def test_a_failure_half_way_takes_back_what_was_written(
     copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
+    from lakehouse.commands import declared, sync
     from lakehouse.gold import sources
 
     (tmp_path / "itens.csv").write_text("id,valor\n1,2.5\n2,3.5\n")
     settings = Settings(root=str(tmp_path / "lake"))
-    monkeypatch.setattr(command, "project_folder", lambda: copy)
+    for module in (command, declared, sync):
+        monkeypatch.setattr(module, "project_folder", lambda: copy)
     monkeypatch.setattr(command, "load_settings", lambda: settings)
     monkeypatch.setattr(sources, "sources_path", lambda: copy / "dbt_project" / "models" / "staging" / "_sources.yml")
     before = tree(copy)
