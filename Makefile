@@ -216,6 +216,7 @@ test-power: setup $(VENV)/.dev ## Power cuts at every moment, writers in every o
 	@$(BIN)/python -m pytest -m power lakehouse_tests/faults/power
 
 test-stack: stack-install ## S3 with faults, the production instance, Spark: real parts, started on free ports and stopped
+	@$(BIN)/python -m deploy.stack install mariadb
 	@$(BIN)/python -m pytest --durations 20 -n 2 --dist loadfile -m 'stack and not spark and not slow'; parts=$$?; $(BIN)/python -m pytest --durations 20 -m 'spark and not slow' && exit $$parts
 
 check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt parse, definitions load, bench cases

@@ -7,3 +7,8 @@
 Here: faults of processes, disks and files. Not here: damaged content of files (`lakehouse_tests/core/`), wrong records
 (`lakehouse_tests/silver/`).
 """
+
+import os
+
+#: Of each campaign over one kind of source; LAKEHOUSE_KILLS has another number, for a machine that has less time.
+KILLS = int(os.environ.get("LAKEHOUSE_KILLS", "30"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from lakehouse.tables.spec import Column, Database, Query, Table, TableSpec
 from lakehouse.tables.spec.setting import setting
+from lakehouse_tests.faults import KILLS
 from lakehouse_tests.faults.driver import KILLED, Driver
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -41,7 +42,6 @@ RESUMO = TableSpec(
     max_loss=1.0,
 )
 SPECS = (PEDIDOS, ITENS, CLIENTES, RESUMO)
-KILLS = 30
 
 
 def run(folder: Path, *, whole: bool) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lakehouse_tests.faults import branch
+from lakehouse_tests.faults import KILLS, branch
 
 
 @pytest.fixture
@@ -24,5 +24,5 @@ def sqlite(tmp_path: Path) -> Iterator[tuple[str, branch.Sql]]:
 @pytest.mark.faults
 def test_kills_lose_and_double_nothing_of_sqlite(tmp_path: Path, sqlite: tuple[str, branch.Sql]) -> None:
     url, sql = sqlite
-    assert branch.campaign(tmp_path / "lake", url, sql, seed=24) >= branch.KILLS
+    assert branch.campaign(tmp_path / "lake", url, sql, seed=24) >= KILLS
     branch.check(tmp_path / "lake", sql)

@@ -21,9 +21,10 @@ from lakehouse.landing.sources import extract as landing
 from lakehouse.landing.sources.registry import Work, extract
 from lakehouse.tables.spec import Bearer, Column, Cursor, Pages, Resource, RestApi, TableSpec
 from lakehouse_tests.conftest import Lake
+from lakehouse_tests.faults import KILLS
 from lakehouse_tests.landing.rest_stub import Stub, serve
 
-KILLS, BEGINS = 30, datetime(2026, 1, 1, tzinfo=UTC)
+BEGINS = datetime(2026, 1, 1, tzinfo=UTC)
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["lakehouse.bronze.ingest", "lakehouse_tests.conftest", "requests", "deltalake", __name__])
 

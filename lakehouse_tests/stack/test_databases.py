@@ -14,7 +14,7 @@ from lakehouse.core.errors import SourceDownError, SourceRefusedError
 from lakehouse.core.sql import open_engine
 from lakehouse.tables.spec import Column, Query, Table, TableSpec
 from lakehouse_tests.conftest import Lake
-from lakehouse_tests.faults import branch
+from lakehouse_tests.faults import KILLS, branch
 from lakehouse_tests.landing.branch import Branch
 
 Sql = Callable[[str], None]
@@ -339,5 +339,5 @@ def test_kills_at_random_moments_lose_and_double_nothing(url: str, lake: Lake) -
             done = connection.exec_driver_sql(statement)
             return [tuple(row) for row in done.fetchall()] if done.returns_rows else []
 
-        assert branch.campaign(lake.folder / "lake", url, run, seed=8) >= branch.KILLS
+        assert branch.campaign(lake.folder / "lake", url, run, seed=8) >= KILLS
         branch.check(lake.folder / "lake", run)

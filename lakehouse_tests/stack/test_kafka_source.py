@@ -25,6 +25,7 @@ from lakehouse.landing.sources.kafka_spans import Spans
 from lakehouse.landing.sources.registry import Extraction, Work, extract
 from lakehouse.tables.spec import Column, Job, KafkaTopic, TableSpec
 from lakehouse_tests.conftest import Lake
+from lakehouse_tests.faults import KILLS
 from lakehouse_tests.stack.conftest import running
 
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -497,11 +498,11 @@ def killed(quotes: Quotes, after: float | None) -> bool:
 
 
 @pytest.mark.faults
-def test_kills_at_30_random_moments_lose_and_double_nothing_and_the_group_is_never_ahead(quotes, capsys):
+def test_kills_at_random_moments_lose_and_double_nothing_and_the_group_is_never_ahead(quotes, capsys):
     chance, each, sent, kills, cut = random.Random(24), 10_000, 0, 0, 0
     topic_id, expected = quotes.log().id, {}
     reading, whole = 0.0, 0.0
-    while kills < 30:
+    while kills < KILLS:
         messages = [quote(f"S{number % 7_000}", f"{number}.0") for number in range(sent, sent + each)]
         quotes.send(messages)
         expected |= {symbol: float(number) for (symbol, _), number in zip(messages, range(sent, sent + each), strict=True)}

@@ -22,12 +22,12 @@ from lakehouse.observability.sensors import send
 from lakehouse.observability.watch import look
 from lakehouse.settings import Settings, project_folder
 from lakehouse_tests.conftest import Lake
+from lakehouse_tests.faults import KILLS
 from lakehouse_tests.faults.driver import KILLED, Driver
 from lakehouse_tests.observability.sinks import slack_server
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 TABLE = "CREATE TABLE pedidos (id bigint, nome text, valor numeric(12,2), quantidade bigint, updated_at timestamptz)"
-KILLS = 30
 
 
 def _connect(url: str) -> Any:
