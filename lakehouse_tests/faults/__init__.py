@@ -10,5 +10,5 @@ Here: faults of processes, disks and files. Not here: damaged content of files (
 
 import os
 
-#: Of each campaign over one kind of source; LAKEHOUSE_KILLS has another number, for a machine that has less time.
+#: Of each campaign over one kind of source; LAKEHOUSE_KILLS is another number, for a machine that has less time.
 KILLS = int(os.environ.get("LAKEHOUSE_KILLS", "30"))
