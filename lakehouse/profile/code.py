@@ -13,6 +13,8 @@ from lakehouse.tables.spec import Setting
 WIDTH = 130
 #: How many arguments have no keyword, where it is not one.
 _POSITIONAL = {"TableSpec": 0, "Pages": 0, "Offset": 0, "Column": 2}
+#: What is told also where it is the default, since it is what a reader looks for.
+_TOLD = {("Table", "cursor")}
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def call_of(
         value = (given or {}).get(part.name, getattr(record, part.name))
         default = part.default_factory() if part.default_factory is not MISSING else part.default
         derived = part.name == "silver_name" and value == getattr(record, "name", None)
-        if number and (value == default or derived):
+        if number and (value == default or derived) and (type(record).__name__, part.name) not in _TOLD:
             continue
         arguments.append(("" if number < _POSITIONAL.get(type(record).__name__, 1) else part.name, value))
     return Call(

@@ -126,12 +126,12 @@ def test_on_the_stack_in_prod_settings_the_commands_are_about_its_instance_and_s
         assert done.returncode == code, done.stdout + done.stderr
         return done.stderr if code else done.stdout
 
-    run_id = instance.launch("monitoring")
+    run_id = instance.launch("slo")  # which prints, also on an empty lake
     instance.wait(run_id, lambda run: run["status"] == "SUCCESS", seconds=180)
     found = json.loads(run("status", "--json"))
     assert found["environment"] == "prod" and "dagster" in found["stack"] and found["processes"] == {}
     assert all(each["on"] for each in found["automations"])  # as prod declares; the daemon's own environment is dev
-    assert next(each for each in found["automations"] if each["job"] == "monitoring")["last_run"]["run_id"] == run_id
+    assert next(each for each in found["automations"] if each["job"] == "slo")["last_run"]["run_id"] == run_id
     assert "The stack runs Dagster on this instance." in run("start", "--port", str(free_port()), code=2)
     (switched,) = json.loads(run("schedules", "slo_hourly", "--on", "0", "--json"))["automations"]
     assert not switched["on"]

@@ -37,7 +37,7 @@ def test_a_postgresql_table_ends_in_a_silver_table(postgres: str, copy: Path, mo
     assert 'Column("saldo", "decimal(14,2)")' in module and 'Column("extra_uf", "string", path="extra.uf")' in module
     types = {"id": "bigint", "ativo": "boolean", "desde": "date", "visto": "timestamp", "cpf": "string"}
     assert all(re.search(rf'Column\("{name}", "{kind}"', module) for name, kind in types.items())
-    assert 'tables=(Table("contas", cursor="updated_at", schema="loja"),)' in module and 'not_null("desde")' in module
+    assert 'Table("contas", cursor="updated_at", schema="loja")' in module and 'not_null("desde")' in module
     assert 'key=("id",)' in module and "529.982" not in done.stdout + module
     password = re.search(r"://[^:/]*:([^@]+)@", postgres)
     assert password is None or password[1] not in done.stdout + done.stderr + module
