@@ -217,7 +217,7 @@ test-power: setup $(VENV)/.dev ## Power cuts at every moment, writers in every o
 
 test-stack: stack-install ## S3 with faults, the production instance, Spark: real parts, started on free ports and stopped
 	@$(BIN)/python -m deploy.stack install mariadb
-	@$(BIN)/python -m pytest --durations 20 -n 2 --dist loadfile -m 'stack and not spark and not slow'; parts=$$?; $(BIN)/python -m pytest --durations 20 -m 'spark and not slow' && exit $$parts
+	@$(BIN)/python -m pytest --durations 20 -n 3 --dist loadfile -m 'stack and not spark and not slow'; parts=$$?; $(BIN)/python -m pytest --durations 20 -m 'spark and not slow' && exit $$parts
 
 test-slow: setup $(VENV)/.dev ## What takes minutes: twenty seeds of each random campaign, whole histories (no server; half an hour)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'slow and not browser and not faults and not power and not stack and not spark'

@@ -59,6 +59,7 @@ def test_a_lease_has_one_owner_and_is_taken_over_from_the_dead(environment, monk
         assert b'"gone"' not in files.read(f"{folder}/{lease.NAME}")
 
 
+@pytest.mark.slow  # the same in S3: test_brt_s3.py
 def test_ten_real_captures_of_the_fleet_come_to_their_known_figures(environment, tmp_path, real_data):
     check_ten_real_captures("gs://lake/fleet", tmp_path / "recorded", real_data)
 
