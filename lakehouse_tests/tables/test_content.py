@@ -76,6 +76,7 @@ CHANGES: dict[str, tuple[TableSpec, dict[str, Any], str]] = {
     "engine": (SPEC, {"engine": "spark"}, ""),
     "freshness": (SPEC, {"freshness": timedelta(hours=1)}, ""),
     "file_mb": (SPEC, {"file_mb": 1}, ""),
+    "history": (SPEC, {"history": True}, ""),
     "health": (SPEC, {"health": Health(max_files=9)}, ""),
     "subject": (SPEC, {"subject": Subject("pessoa", "id")}, ""),
     "description": (SPEC, {"description": "x"}, ""),

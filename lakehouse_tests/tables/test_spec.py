@@ -13,6 +13,7 @@ from lakehouse.tables.spec import (
     AirbyteStream,
     Column,
     Csv,
+    DeltaSource,
     Feed,
     PlainFiles,
     RowRule,
@@ -22,12 +23,14 @@ from lakehouse.tables.spec import (
     accepted_values,
     check_unique,
     expression,
+    history_table,
     in_range,
     matches,
     min_rows,
     not_null,
     unique,
     volume_drop,
+    with_histories,
 )
 
 
@@ -261,3 +264,32 @@ def test_the_declared_tables_are_whole() -> None:
     for table in ALL:
         assert table.description and table.owners
         assert replace(table) == table, "it can be declared again from its own values"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"history": ()}, "history="),
+        ({"history": ("nada",)}, "'nada'"),
+        ({"history": ("id",)}, "'id'"),
+        ({"history": "status"}, "history='status'"),
+        ({"history": True, "sync": "append", "key": (), "order": ()}, "no key"),
+        ({"history": True, "source": DeltaSource("/x", "x", withdrawals="delete")}, "withdrawn"),
+        ({"history": True, "columns": (ID, AT, Column("version", "int"))}, "'version'"),
+        ({"history": True, "silver_name": "a" * 60}, "cannot be"),
+    ],
+)
+def test_a_history_that_has_no_meaning_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DeclarationError, match=message):
+        spec(**changes)
+
+
+def test_a_history_is_a_table_of_its_own() -> None:
+    own = spec(history=True)
+    found = history_table(own)
+    assert (str(found.silver), found.key, found.bronze) == ("silver/itens_history", ("id", "valid_from"), own.bronze)
+    assert [column.name for column in found.columns] == ["id", "updated_at", "valid_from", "valid_to", "is_current", "version"]
+    other = spec(name="outros")
+    assert with_histories(own, other) == (own, found, other)
+    with pytest.raises(DeclarationError, match="silver/itens_history"):
+        check_unique(own, spec(name="itens_history"))

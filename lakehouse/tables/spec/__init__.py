@@ -14,6 +14,7 @@ from lakehouse.tables.spec.columns import EXTRA, EXTRACTED_AT, RECORD_DIGEST, Co
 from lakehouse.tables.spec.database import Database, Query, Table
 from lakehouse.tables.spec.dialect import Csv
 from lakehouse.tables.spec.feed import CapturedFeed
+from lakehouse.tables.spec.history import history_ref, history_table, tracked, with_histories
 from lakehouse.tables.spec.job import Job
 from lakehouse.tables.spec.kafka import KafkaTopic
 from lakehouse.tables.spec.policies import Health, Retention, Subject
@@ -139,6 +140,8 @@ __all__ = [
     "check_tables",
     "check_unique",
     "expression",
+    "history_ref",
+    "history_table",
     "in_range",
     "matches",
     "min_rows",
@@ -147,6 +150,8 @@ __all__ = [
     "references",
     "setting",
     "settings_of",
+    "tracked",
     "unique",
     "volume_drop",
+    "with_histories",
 ]

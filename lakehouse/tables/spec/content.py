@@ -16,11 +16,11 @@ BRONZE = frozenset(("source", "values", "columns", "key", "sync", "drift", "rete
 SILVER = frozenset(
     ("feeds", "values", "columns", "sync", "key", "order", "deleted", "rules", "transform", "partition", "retention", "explode")
 )
-#: How it is computed, watched and called.
+#: How it is computed, watched and called; the history is a table of its own.
 NEITHER = frozenset(
     (
         *("name", "silver_name", "on_change", "max_loss", "engine", "freshness", "file_mb"),
-        *("health", "subject", "description", "owners", "tags"),
+        *("history", "health", "subject", "description", "owners", "tags"),
     )
 )
 
@@ -44,6 +44,11 @@ def of_silver(spec: TableSpec) -> Mapping[str, Any]:
     if spec.retention is not None:
         stated["retention"] = (spec.retention.event, spec.retention.silver)
     return stated
+
+
+def of_history(spec: TableSpec) -> Mapping[str, Any]:
+    """The same of the rows of a silver table's history."""
+    return {**of_silver(spec), "history": spec.history}
 
 
 def _stated(spec: TableSpec, names: frozenset[str]) -> dict[str, Any]:

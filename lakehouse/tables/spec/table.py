@@ -12,6 +12,7 @@ from lakehouse.core.expressions import Expression, parse
 from lakehouse.core.names import Engine, TableRef, check_name, column_name
 from lakehouse.tables.spec.columns import Column
 from lakehouse.tables.spec.explode import array_column, check_explode, check_of_record, record_level
+from lakehouse.tables.spec.history import check_history, history_ref
 from lakehouse.tables.spec.member import check_member, check_one_of
 from lakehouse.tables.spec.policies import Health, Retention, Subject
 from lakehouse.tables.spec.rules import Action, References, RowRule, TableRule, not_null
@@ -19,21 +20,11 @@ from lakehouse.tables.spec.sources import Feed, PlainFiles, Source, check_source
 from lakehouse.tables.spec.withdrawals import check_withdrawals, withdraws
 
 Drift = Literal["evolve", "quarantine", "freeze"]
-
-
 #: The empty one is the engine that LAKEHOUSE_ENGINE names.
 OwnEngine = Literal["", Engine]
-
-
 Sync = Literal["dedup", "append", "overwrite"]
-
-
 OnChange = Literal["stop", "rebuild"]
-
-
 _STRICT: tuple[Action, ...] = ("quarantine", "fail")
-
-
 _HEALTH = Health()
 
 
@@ -67,6 +58,8 @@ class TableSpec:
         file_mb: target size of a silver data file. Smaller files make small merges cheaper, larger ones scans.
         health: bounds of what is measured of the silver table every five minutes.
         explode: the path of an array within the records, whose elements are the rows (`tables/spec/explode.py`).
+        history: whether a table beside it has every version of a key, or the columns of which a change opens one
+            (`tables/spec/history.py`).
         retention: how long its records are kept; for ever by default.
         subject: whom its records are about.
     """
@@ -91,6 +84,7 @@ class TableSpec:
     partition: str = ""
     file_mb: int = 16
     explode: str = ""
+    history: bool | tuple[str, ...] = False
     health: Health = _HEALTH
     retention: Retention | None = None
     subject: Subject | None = None
@@ -158,6 +152,7 @@ class TableSpec:
         self._check_expressions(names)
         check_of_record(self)
         check_withdrawals(self)
+        check_history(self)
 
     def _check_sync(self) -> None:
         kinds = {column.name: column.type for column in self.columns}
@@ -424,6 +419,7 @@ def _check_reference(spec: TableSpec, rule: References, tables: Mapping[str, Tab
 def check_unique(*specs: TableSpec) -> tuple[TableSpec, ...]:
     """Return the specs, or refuse two that would write the same table."""
     bronze, silver = [part.bronze for spec in specs for part in spec.parts], [spec.silver for spec in specs]
+    silver += [history_ref(spec) for spec in specs if spec.history]
     for refs in (bronze, silver):
         for ref in refs:
             if refs.count(ref) > 1:
