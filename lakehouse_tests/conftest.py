@@ -26,7 +26,7 @@ from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.transaction import commit_staged
 from lakehouse.settings import project_folder
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import TableSpec, history_ref
 
 if TYPE_CHECKING:  # every test folder imports this file, few of them run bronze and silver
     from lakehouse.bronze.ingest import Batch
@@ -188,6 +188,17 @@ class Lake:
                 silver = open_existing(self.storage.uri(spec.silver))
                 assert silver is not None
                 finalise_quarantine(session, self.storage, spec, silver)
+            return refresh
+
+    def history(self, spec: TableSpec, *, rebuild: bool = False) -> "Refresh":
+        """The history of a table, from what silver has read."""
+        from lakehouse.silver.history import stage_history
+
+        with self.silver_session() as session:
+            refresh = stage_history(session, self.storage, spec, run_id="run", mode="rebuild" if rebuild else "increment")
+            if refresh.transaction is not None:
+                commit_staged(refresh.transaction)
+                self._finalise(session, history_ref(spec))
             return refresh
 
     def run(self, spec: TableSpec) -> "Refresh":

@@ -7,6 +7,8 @@ from lakehouse.tables.spec import OwnCheck, TableSpec
 
 #: Rules that every silver table has, besides those it declares: `CONFLICTS` those with observed columns, `TIES` those with a key.
 TYPES, BALANCE, COMPLETE, CONFLICTS, TIES = get_args(OwnCheck)
+#: Checks of every history, beside the ledger's.
+INTERVALS, CURRENT = "intervals", "current"
 
 
 def declared_rules(spec: TableSpec) -> list[tuple[str, str]]:
@@ -27,3 +29,13 @@ def declared_rules(spec: TableSpec) -> list[tuple[str, str]]:
     listed.append((BALANCE, "Records in = written + deduplicated + deleted + quarantined."))
     listed.append((COMPLETE, "Every bronze row was read exactly once."))
     return listed
+
+
+def history_rules() -> list[tuple[str, str]]:
+    """`(check name, description)` of every check of a history."""
+    return [
+        (INTERVALS, "The versions of a key do not overlap, and only the last of them has no end. (fail)"),
+        (CURRENT, "Each row of silver is the one current version of its key. (warn)"),
+        (BALANCE, "Records in = written + deduplicated + deleted + quarantined."),
+        (COMPLETE, "Every bronze row was read exactly once."),
+    ]

@@ -23,7 +23,7 @@ from lakehouse.tables.spec import EXTRA, TableSpec
 ROW_ID = ("_file", "_position")
 #: More files than a bronze table has.
 _FEED = 1_000_000_000
-_GENERATION = "_airbyte_generation_id"
+GENERATION = "_airbyte_generation_id"
 
 
 @dataclass
@@ -99,9 +99,9 @@ def delivers(feed: Feed) -> bool:
 
 
 def _may_contain(file: DataFile, generation: int) -> bool:
-    low, high = file.lower.get(_GENERATION), file.upper.get(_GENERATION)
+    low, high = file.lower.get(GENERATION), file.upper.get(GENERATION)
     if low is None or high is None:
-        return file.nulls.get(_GENERATION) != file.rows
+        return file.nulls.get(GENERATION) != file.rows
     return bool(low <= generation <= high)
 
 
@@ -203,7 +203,7 @@ def _batches(session: Session, feed: Feed, after: int, until: int) -> "nw.LazyFr
     frame = session.read(bronze.paths(files if until > after else []), have, row_id=ROW_ID)
     frame = frame.filter((nw.col("_batch_id") > after) & (nw.col("_batch_id") <= until))
     if feed.generation is not None:
-        frame = frame.filter(nw.col(_GENERATION) == feed.generation)
+        frame = frame.filter(nw.col(GENERATION) == feed.generation)
     elif feed.begin and not part.withdraws:  # they were followed once, and no longer are
         frame = frame.filter((nw.col("_airbyte_meta") != WITHDRAWN).fill_null(True))
     frame = delivered(session, part, bronze, frame, *ENVELOPE, *ROW_ID)

@@ -75,15 +75,28 @@ def delete_columns(spec: TableSpec) -> dict[str, str]:
 
 def tombstones_ref(target: TableRef) -> TableRef:
     """The table of a silver table's tombstones."""
-    return _beside("deletes", target)
+    return table_beside("deletes", target)
 
 
 def baseline_ref(target: TableRef) -> TableRef:
     """Where what expired bronze records have made of a silver table is kept (`silver/baseline.py`)."""
-    return _beside("baseline", target)
+    return table_beside("baseline", target)
 
 
-def _beside(kind: str, target: TableRef) -> TableRef:
+def with_keys(
+    session: Session, spec: TableSpec, delivered: "nw.LazyFrame[Any]", validated: "nw.LazyFrame[Any]"
+) -> "tuple[nw.LazyFrame[Any], list[str]]":
+    """The records with their key, roughly cast before anything else is computed; validated where the key is computed too."""
+    whole = [c for c in spec.of_record if not (c.nulls or c.steps or c.default is not None)]
+    plain = {c.name: (spec.text_of(c), cast_of(c)) for c in whole}
+    if spec.transform is not None or any(name not in plain for name in spec.record_key):
+        return records(spec, validated), list(spec.record_key)
+    casts = {f"_key_{name}": plain[name] for name in spec.record_key}
+    return session.cast(delivered, casts, exact=False), list(casts)
+
+
+def table_beside(kind: str, target: TableRef) -> TableRef:
+    """The table of `ops` that is of one `kind` beside another table."""
     name = f"{kind}_{target.table}"
     if len(name) > 63:  # the longest name; two long ones must not share their beginning
         name = f"{name[:54]}_{hashlib.sha256(target.table.encode()).hexdigest()[:8]}"
@@ -107,7 +120,7 @@ class Merge:
     def rebuild(self, delivered: "nw.LazyFrame[Any]", validated: "nw.LazyFrame[Any]") -> Change:
         """Everything at once, streaming: keys that occur once go straight to the sort, the others without their losers."""
         session, key = self._session, self._key
-        keyed, keys = self.keyed(delivered, validated)
+        keyed, keys = with_keys(session, self._spec, delivered, validated)
         # Two scans that read almost nothing: 1.2 s of CPU per 10 M rows, one that counts both takes 2.5 s.
         repeated = keyed.select(*keys).group_by(*keys).agg(nw.len().alias("_n")).filter(nw.col("_n") > 1)
         ended = validated.filter(nw.col(DELETED)).select(**{name: nw.col(of) for name, of in zip(keys, key, strict=True)})
@@ -384,15 +397,6 @@ class Merge:
             return versions.with_columns(nw.col(DELETED).cast(nw.Int64).alias(_DIGEST))
         versions = self._session.digest(versions, _DIGEST, self._content)
         return versions.with_columns(nw.when(~nw.col(DELETED)).then(nw.col(_DIGEST)).otherwise(nw.lit(0)).alias(_DIGEST))
-
-    def keyed(self, delivered: "nw.LazyFrame[Any]", validated: "nw.LazyFrame[Any]") -> "tuple[nw.LazyFrame[Any], list[str]]":
-        """The records with their key, roughly cast before anything else is computed; validated where the key is computed too."""
-        whole = [c for c in self._spec.of_record if not (c.nulls or c.steps or c.default is not None)]
-        plain = {c.name: (self._spec.text_of(c), cast_of(c)) for c in whole}
-        if self._spec.transform is not None or any(name not in plain for name in self._key):
-            return records(self._spec, validated), self._key
-        casts = {f"_key_{name}": plain[name] for name in self._key}
-        return self._session.cast(delivered, casts, exact=False), list(casts)
 
     def _as_rows(self, deletes: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
         """Tombstones in the shape of silver rows."""

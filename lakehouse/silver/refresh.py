@@ -28,11 +28,12 @@ from lakehouse.core.table.provenance import Entry, Provenance
 from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
 from lakehouse.core.table.transaction import Transaction
 from lakehouse.silver import baseline, elements, forms, inputs, withdrawn
-from lakehouse.silver.checks import BALANCE, COMPLETE, CONFLICTS, TIES, TYPES
+from lakehouse.silver.accounts import accounts
+from lakehouse.silver.checks import CONFLICTS, TIES, TYPES
 from lakehouse.silver.inputs import ROW_ID
-from lakehouse.silver.merge import IDENTITY, Change, Merge, delete_columns, silver_columns, tombstones_ref
+from lakehouse.silver.merge import IDENTITY, Change, Merge, delete_columns, silver_columns, tombstones_ref, with_keys
 from lakehouse.silver.release import nothing_to_release, reported
-from lakehouse.silver.repeats import content_lines, repeats
+from lakehouse.silver.repeats import repeats
 from lakehouse.silver.validate import DELETED, EXPIRED, Validator, Violations
 from lakehouse.tables.spec import TableSpec
 
@@ -181,7 +182,7 @@ class _Work:
         if not self.seen:
             found = withdrawn.followed(session, self.feeds, everything)
         else:
-            keyed, columns = self.merge.keyed(everything, self.validator.validated(everything)[0])
+            keyed, columns = with_keys(session, self.spec, everything, self.validator.validated(everything)[0])
             keys = dict(zip(columns, self.spec.record_key, strict=True))
             found = withdrawn.followed_by_key(
                 session, self.feeds, everything, keyed=keyed, keys=keys, accepted=self.validator.accepted, every=every
@@ -329,7 +330,17 @@ class _Work:
             quarantined=stored,
             rows_after=change.transaction.rows,
         )
-        findings += self._accounts(entry)
+        findings += accounts(
+            session,
+            self.storage,
+            self.silver,
+            entry,
+            target=self.target,
+            bronze=[feed.bronze for feed in self.feeds],
+            anew=not self.seen,
+            redriven=self.mode == "redrive",
+            contents=self.contents,
+        )
         if any(finding.stops for finding in findings):
             change.transaction.abandon()
             return Refresh(self.silver.version, None, entry, findings, stopped=True)
@@ -430,17 +441,3 @@ class _Work:
             found = rules.count_violations(self.session, frame, {rule.name: condition})[1] if paths else {rule.name: 0}
             counts.update(found)
         return counts, sum(file.rows for file in files)
-
-    def _accounts(self, entry: Entry) -> list[Finding]:
-        """The ledger's two promises: this batch adds up, and so does everything that was ever read."""
-        gap = entry.records_in - entry.written - entry.deduplicated - entry.deleted - entry.quarantined
-        detail = dict(vars(entry)) | ({"ids_with_other_content": self.contents} if self.contents else {})
-        lines = content_lines(self.target, self.contents)
-        balance = Finding(BALANCE, entry.balanced, "fail", abs(gap), entry.records_in, detail, lines)
-        if self.mode == "redrive":  # nothing is read that was not read before
-            return [balance, Finding(COMPLETE, True, "fail")]
-        before = 0 if entry.batch_from == 0 else ledger.total_read(self.session, self.storage.uri(LEDGER), self.target)
-        there = ledger.delivered([feed.bronze for feed in self.feeds], self.silver, anew=not self.seen)
-        missing = there - before - entry.records_in
-        detail = {"bronze_rows": there, "read_before": before, "read_now": entry.records_in}
-        return [balance, Finding(COMPLETE, not missing, "fail", abs(missing), there, detail)]

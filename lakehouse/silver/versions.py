@@ -23,7 +23,7 @@ from lakehouse.tables.spec.history import IS_CURRENT, VALID_FROM, VALID_TO, VERS
 
 #: When a record's values became valid; and where a point comes from, of which the lower number yields to the same point.
 INSTANT, ORIGIN = "_instant", "_origin"
-_LOWEST, _LATER, _BEFORE, _OPENS = "_lowest", "_later", "_before_", "_opens"
+_LOWEST, _LATER, _BEFORE, _OPENS, _SIDE = "_lowest", "_later", "_before_", "_opens", "_side"
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def versions(session: Session, spec: TableSpec, records: "nw.LazyFrame[Any]") ->
         records: all points of these keys, or more: silver's columns, `DELETED`, `INSTANT` and `ORIGIN`.
     """
     key, own = list(spec.key), records.collect_schema().names()
-    points = session.persist(_with_openings(spec, _points(session, spec, records)))
-    opening = points.filter(nw.col(_OPENS))
+    known = session.persist(_with_openings(spec, points(spec, records)))
+    opening = known.filter(nw.col(_OPENS))
     live = (~nw.col(DELETED)).cast(nw.Int64)
     ends = nw.col(INSTANT).shift(-1).over(*key, order_by=INSTANT)
     rows = opening.with_columns(
@@ -63,7 +63,7 @@ def versions(session: Session, spec: TableSpec, records: "nw.LazyFrame[Any]") ->
         live.cum_sum().over(*key, order_by=INSTANT).cast(nw.Int32).alias(VERSION),
     )
     rows = rows.filter(~nw.col(DELETED)).with_columns(nw.col(VALID_TO).is_null().alias(IS_CURRENT))
-    hidden = points.filter(~nw.col(_OPENS) | nw.col(DELETED))
+    hidden = known.filter(~nw.col(_OPENS) | nw.col(DELETED))
     return Versions(
         session.persist(rows.select(*own, VALID_FROM, VALID_TO, IS_CURRENT, VERSION)), session.persist(hidden.select(*own))
     )
@@ -92,7 +92,7 @@ def overlapping(session: Session, key: Sequence[str], rows: "nw.LazyFrame[Any]")
     return session.count(checked.filter(reaches.fill_null(False) | backwards.fill_null(False) | other))
 
 
-def _points(session: Session, spec: TableSpec, records: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+def points(spec: TableSpec, records: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
     """The records that count: every newer one of the key has a later instant."""
     key, order = list(spec.key), silver_order(spec)
     lowest = nw.col(INSTANT).cum_min(reverse=True).over(*key, order_by=order)
@@ -103,25 +103,35 @@ def _points(session: Session, spec: TableSpec, records: "nw.LazyFrame[Any]") -> 
 
 
 def silver_order(spec: TableSpec) -> list[str]:
-    """The columns by which the records of a key are compared, the newest last, as silver compares them; of the same records
-    the one that was there is the last."""
-    decided = (*spec.key, *spec.order, EXTRACTED_AT)
-    return [*spec.order, EXTRACTED_AT, DELETED, *[c.name for c in spec.columns if c.name not in decided], ORIGIN]
+    """The columns by which the records of a key are compared, the newest last, as silver compares them: a later generation is
+    newer whatever it has; of the same records the one that was there is the last."""
+    decided, whole = (*spec.key, *spec.order, EXTRACTED_AT), [INSTANT] if spec.sync == "overwrite" else []
+    return [*whole, *spec.order, EXTRACTED_AT, DELETED, *[c.name for c in spec.columns if c.name not in decided], ORIGIN]
 
 
-def _with_openings(spec: TableSpec, points: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
+def _with_openings(spec: TableSpec, those: "nw.LazyFrame[Any]") -> "nw.LazyFrame[Any]":
     """Points with whether each says something else than the one before it."""
     key, names = list(spec.key), [DELETED, *tracked(spec)]
     before = {f"{_BEFORE}{name}": nw.col(name).shift(1).over(*key, order_by=INSTANT) for name in names}
-    points = points.with_columns(**before)
+    those = those.with_columns(**before)
     other = [_differ(name) for name in tracked(spec)]
     changed = nw.any_horizontal(*other, ignore_nulls=False) if other else nw.lit(False)
     was = nw.col(_BEFORE + DELETED)
     opens = was.is_null() | (nw.col(DELETED) != was).fill_null(False) | (~nw.col(DELETED) & changed)
-    return points.with_columns(opens.alias(_OPENS)).drop(*before)
+    return those.with_columns(opens.alias(_OPENS)).drop(*before)
 
 
 def _differ(name: str) -> nw.Expr:
     """Whether a column has another value than in the point before; two nulls are the same."""
     now, before = nw.col(name), nw.col(_BEFORE + name)
     return (now != before).fill_null(False) | (now.is_null() != before.is_null())
+
+
+def different(before: "nw.LazyFrame[Any]", after: "nw.LazyFrame[Any]") -> "tuple[nw.LazyFrame[Any], nw.LazyFrame[Any]]":
+    """The rows that are only in one of two frames of the same columns; nulls are equal."""
+    names = before.collect_schema().names()
+    frames = [before.with_columns(nw.lit(1).alias(_SIDE)), after.with_columns(nw.lit(2).alias(_SIDE))]
+    low, high = nw.col(_SIDE).min().alias(_LOWEST), nw.col(_SIDE).max().alias(_LATER)
+    found = nw.concat(frames, how="vertical").group_by(*names).agg(low, high)
+    before_only, after_only = ((nw.col(_LOWEST) == side) & (nw.col(_LATER) == side) for side in (1, 2))
+    return found.filter(before_only).select(*names), found.filter(after_only).select(*names)

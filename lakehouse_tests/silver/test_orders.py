@@ -59,7 +59,8 @@ def delivered(seed: int, *, records: int = 60) -> list[Row]:
     ]
 
 
-def expected(rows: Sequence[Row]) -> list[Row]:
+def accepted(rows: Sequence[Row]) -> list[Row]:
+    """Delivered records as the values that they are, without those that a rule refuses."""
     records = []
     for row in rows:
         quantity, value, deleted = row["quantidade"], row["valor"], row["situacao"] == "apagado"
@@ -78,6 +79,11 @@ def expected(rows: Sequence[Row]) -> list[Row]:
             "_deleted": deleted,
         }
         records.append(record)
+    return records
+
+
+def expected(rows: Sequence[Row]) -> list[Row]:
+    records = accepted(rows)
     return [plain(row) for row in newest(records, key=SPEC.key, order=SPEC.order, columns=COLUMNS)]
 
 

@@ -1,4 +1,4 @@
-"""Versions follow from the set of records: whatever arrives when and together, the history is the same, and that of plain Python."""
+"""Versions follow from the set of records: whatever arrives when and together, they are those of plain Python."""
 
 import datetime as dt
 import json

@@ -120,13 +120,17 @@ class Storage:
                 files.reach(files.bucket(location))
 
     def completed(self, stream: str) -> int:
-        """The newest generation of a stream of which all files have landed, 0 when none is known to be whole.
+        """The newest generation of a stream of which all files have landed, 0 when none is known to be whole."""
+        return max(self.generations(stream), default=0)
+
+    def generations(self, stream: str) -> list[int]:
+        """The generations of a stream of which all files have landed, ascending.
 
         Whoever runs the sync says so, after its last file, with a file `raw/<stream>/_complete/<generation>`: from the data
         files alone nobody can tell a refresh that was cut off.
         """
         names = files.names_in(f"{self.landing.rstrip('/')}/raw/{stream}/{COMPLETE}")
-        return max((int(name) for name in names if re.fullmatch(r"[1-9]\d{0,17}", name)), default=0)
+        return sorted(int(name) for name in names if re.fullmatch(r"[1-9]\d{0,17}", name))
 
     def complete(self, stream: str, generation: int) -> None:
         """Say that all files of a stream's generation have landed."""

@@ -31,6 +31,7 @@ class Landing:
         description: of the landing asset; `kinds` are the technologies that the UI shows.
         landed: the files that count now, in path order, given those that were planned before: `{path: checksum}`.
         completed: the newest generation of which all files have landed, 0 when none is known to be whole.
+        generations: all generations of which all files have landed; none where the source does not say.
         fixed: a file is never written again, so it needs no second look after it was read.
         version: what changes whenever something lands, empty when nothing is there; for a source that can tell it without a
             listing of its files.
@@ -46,6 +47,7 @@ class Landing:
     kinds: frozenset[str]
     landed: Callable[[Mapping[str, str]], list[LandedFile]]
     completed: Callable[[], int] = int
+    generations: Callable[[], Sequence[int]] = tuple
     fixed: bool = False
     version: Callable[[], str] | None = None
     anew: Callable[[Mapping[str, str]], list[LandedFile]] | None = None
@@ -95,6 +97,7 @@ def _airbyte(source: AirbyteStream, storage: Storage) -> Landing:
         kinds=frozenset({"airbyte"}),
         landed=lambda known: storage.landed(source.folder),
         completed=lambda: storage.completed(source.folder),
+        generations=lambda: storage.generations(source.folder),
     )
 
 

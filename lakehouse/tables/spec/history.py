@@ -72,6 +72,7 @@ def check_history(spec: "TableSpec") -> None:
         (not spec.key, "it has no key, so no row is a version of another", "Declare a key and an order."),
         (bool(spec.explode), "its rows are elements", "Declare the history of the table whose rows are the records."),
         (bool(spec.observed), "observed columns change with every record", "Leave the observed columns out."),
+        (spec.sync == "overwrite" and bool(spec.feeds), "its feeds are whole at other instants", "Declare one source."),
         (spec.withdraws, "rows that are withdrawn were never there", "Declare withdrawals='keep'."),
         (bool(own), f"its column {own[:1]} is one of a history's own", "Give it another name."),
         (bool(odd), f"{odd[:1]} is no column beside the key", f"Name some of {', '.join(names)}."),
