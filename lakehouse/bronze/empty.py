@@ -10,7 +10,7 @@ from lakehouse.core.store import files
 from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.landing.readers.registry import landing
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import TableSpec, with_histories
 
 
 def looked_in(storage: Storage, spec: TableSpec, *, listed: int) -> str:
@@ -44,7 +44,7 @@ def without_data(storage: Storage, ref: TableRef, snapshot: Snapshot | None, spe
         snapshot: the table; None where it does not exist yet.
         specs: every declared table, once for each of its bronze tables.
     """
-    own = [spec for spec in specs if ref in (spec.silver, spec.bronze)]
+    own = [spec for spec in with_histories(*specs) if ref in (spec.silver, spec.bronze)]
     if not own or (snapshot is not None and snapshot.rows):
         return False
     return not any(has_delivered(storage, spec) for spec in own)

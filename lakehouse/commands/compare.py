@@ -26,7 +26,7 @@ from lakehouse.core.table.foreign import require_foreign
 from lakehouse.core.table.foreign_lake import location_of, tables_below
 from lakehouse.core.table.snapshot import require_table
 from lakehouse.settings import Settings, load_settings
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import TableSpec, with_histories
 
 app = typer.Typer()
 _REMEDY = "Look at WITH, or materialise the table first."
@@ -50,7 +50,9 @@ def compare(
         check_timezone(timezone, "TIMEZONE")
     for target, setting in ((json_path, "JSON"), (html, "HTML")):
         _check_target(target, there, setting)
-    found = _of_table(declared(table), there, settings, timezone) if table else _of_lake(there, settings, timezone)
+    found = (
+        _of_table(declared(table, histories=True), there, settings, timezone) if table else _of_lake(there, settings, timezone)
+    )
     if json_path or html:
         made = reported.document(found, at=datetime.now(UTC))
         if json_path:
@@ -71,7 +73,7 @@ def _of_table(spec: TableSpec, location: str, settings: Settings, timezone: str)
 
 def _of_lake(location: str, settings: Settings, timezone: str) -> Report:
     """Every table of the other lake beside ours, one after the other."""
-    specs = settings.tables
+    specs = with_histories(*settings.tables)
     found = [*pairs([*tables_below(location)], specs, location=location)]
     if not found:
         raise BrokenTableError(f"There is no Delta table in {location} or below it.", remedy="Look at WITH.")

@@ -15,7 +15,7 @@ from lakehouse.core.table.snapshot import open_existing
 from lakehouse.landing.sources.window import window
 from lakehouse.settings import load_settings
 from lakehouse.tables import ALL, JOBS, SOURCES, parts
-from lakehouse.tables.spec import CapturedFeed
+from lakehouse.tables.spec import CapturedFeed, with_histories
 
 app = typer.Typer()
 
@@ -81,7 +81,7 @@ def materialize(select: Annotated[str, typer.Argument(help='asset selection, e.g
 def summary() -> int:
     """Print every table with its version, rows and size, and where the reports are."""
     storage = load_settings().storage
-    refs = [*[part.bronze for part in parts()], *[spec.silver for spec in ALL]]
+    refs = [*[part.bronze for part in parts()], *[spec.silver for spec in with_histories(*ALL)]]
     refs += [ref for ref in storage.tables() if ref.layer == "gold"]
     refs += [TableRef("ops", "ledger"), *[part.quarantine for part in parts()]]
     print(f"{'table':34}{'version':>9}{'rows':>13}{'MB':>9}")

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,7 +19,7 @@ from lakehouse.core.store.storage import Storage, lock
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.transaction import commit_staged
 from lakehouse.settings import load_settings
-from lakehouse.tables.spec import EXTRA, TableSpec
+from lakehouse.tables.spec import EXTRA, TableSpec, history_ref, with_histories
 
 if TYPE_CHECKING:
     from lakehouse.core.engines.duckdb import DuckDBSession
@@ -121,16 +121,20 @@ def _print_refused(session: "DuckDBSession", part: TableSpec, snapshot: "Snapsho
         print(f"  {_masked(part, row['record'])[:_LINE]}")
 
 
-def declared(table: str) -> TableSpec:
+def declared(table: str, *, histories: bool = False) -> TableSpec:
     """The spec of a table by its bronze or silver name.
+
+    Args:
+        histories: a table's history counts as a table of its own.
 
     Raises:
         DeclarationError: there is none.
     """
     specs = load_settings().tables
+    specs = with_histories(*specs) if histories else specs
     found = [spec for spec in specs if table in (spec.name, spec.silver_name)]
     if not found:
-        names = ", ".join(spec.name for spec in specs)
+        names = ", ".join(dict.fromkeys(spec.name for spec in specs))
         raise DeclarationError(f"There is no table {table[:80]!r}.", remedy=f"Use one of {names}.")
     return found[0]
 
@@ -211,6 +215,29 @@ def _silver(spec: TableSpec, mode: "Mode", permission: "Release | None") -> int:
     counted = ", ".join(f"{count:,} {name}" for name, count in figures.items() if count)
     print(f"{spec.silver}: version {version}, {refresh.entry.rows_after:,} rows. "
           f"{refresh.entry.records_in:,} records in: {counted}.")  # fmt: skip
+    return _history(spec, "rebuild" if mode == "rebuild" else "increment") if spec.history else 0
+
+
+def _history(spec: TableSpec, mode: "Literal['increment', 'rebuild']") -> int:
+    """Let the history follow what silver is now."""
+    from lakehouse.runtime.steps import finalise, standings, stopped
+    from lakehouse.silver.history import stage_history
+
+    ref = history_ref(spec)
+    with _locked(ref) as (lake, storage), lake.session(engine=spec.engine) as session:
+        refresh = stage_history(session, storage, spec, run_id=mode, mode=mode)
+        _report(ref, refresh.findings)
+        if refresh.stopped:
+            for finding in refresh.findings:
+                if finding.stops:
+                    print(stopped(finding, ref, refresh.version), file=sys.stderr)
+            return 1
+        if refresh.transaction is None or refresh.entry is None:
+            return 0
+        made = {"run_id": mode, "asset": str(ref), "findings": standings(refresh.findings)}
+        version = commit_staged(refresh.transaction.with_provenance(**made)).version
+        finalise(session, storage, ref)
+    print(f"{ref}: version {version}, {refresh.entry.rows_after:,} rows.")
     return 0
 
 

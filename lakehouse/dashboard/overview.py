@@ -16,6 +16,7 @@ from lakehouse.observability.notifier import INCIDENTS_TABLE, load
 from lakehouse.observability.services import SERVICES_TABLE
 from lakehouse.observability.table_health import HEALTH_TABLE
 from lakehouse.reports.vendas import ledger_of
+from lakehouse.tables.spec import with_histories
 
 #: A job that did not run for so long is not shown.
 _LOOK_BACK = timedelta(days=30)
@@ -45,7 +46,10 @@ class Overview:
 def read(lake: Lake) -> Overview:
     runs = _last_runs(lake)
     incidents = lake.opened(INCIDENTS_TABLE)
-    refs = [ref for spec in lake.settings.tables for ref in (*[part.bronze for part in spec.parts], spec.silver)]
+    every = [
+        ref for spec in with_histories(*lake.settings.tables) for ref in (*[part.bronze for part in spec.parts], spec.silver)
+    ]
+    refs = list(dict.fromkeys(every))
     health = outbox.newest(lake.session, lake.storage, HEALTH_TABLE)
     return Overview(
         last_runs=runs,

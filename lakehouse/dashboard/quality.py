@@ -10,6 +10,7 @@ import narwhals as nw
 from lakehouse.dashboard.reading import Lake, Row
 from lakehouse.maintenance import audit as audits
 from lakehouse.reports.vendas import ledger_of, rules_of
+from lakehouse.tables.spec import with_histories
 
 _COUNTED = ("layer", "rules", "records", "last_at")
 _SHOWN = ("layer", "rules", "reason", "source_file", "batch_id", "quarantined_at")
@@ -36,7 +37,7 @@ class Quality:
 
 def read(lake: Lake) -> Quality:
     parts = [part for spec in lake.settings.tables for part in spec.parts]
-    refs = [*[part.bronze for part in parts], *[spec.silver for spec in lake.settings.tables]]
+    refs = [*[part.bronze for part in parts], *[spec.silver for spec in with_histories(*lake.settings.tables)]]
     rules = [rule for ref in refs if (snapshot := lake.opened(ref)) for rule in rules_of(ref, snapshot)]
     quarantined: list[Row] = []
     newest: list[Row] = []

@@ -21,7 +21,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
 from lakehouse.tables import ALL
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import TableSpec, with_histories
 
 _DAY = timedelta(days=1)
 _EXTRACTED = "_airbyte_extracted_at"
@@ -85,7 +85,7 @@ def day_of(file: DataFile, column: str) -> date:
 
 def _spec(ref: TableRef) -> TableSpec:
     """The spec of a source; of a bronze table, the part that it is."""
-    parts: Iterable[TableSpec] = ALL if ref.layer == "silver" else (part for spec in ALL for part in spec.parts)
+    parts: Iterable[TableSpec] = with_histories(*ALL) if ref.layer == "silver" else (part for spec in ALL for part in spec.parts)
     return next(spec for spec in parts if getattr(spec, ref.layer) == ref)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lakehouse.settings import shipped
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import TableSpec, with_histories
 
 SOURCE, DELIVERED = "silver", "bronze"
 _HEADER = """\
@@ -37,7 +37,7 @@ def render_sources(specs: Sequence[TableSpec]) -> str:
                 "name": SOURCE,
                 "schema": SOURCE,
                 "description": "Silver as of the start of the run: views over the current files of the Delta tables.",
-                "tables": [_table(spec) for spec in specs],
+                "tables": [_table(spec) for spec in with_histories(*specs)],
             },
             {
                 "name": DELIVERED,

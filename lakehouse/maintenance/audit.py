@@ -26,8 +26,10 @@ from lakehouse.core.table.recovery import commit_actions
 from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.core.text import one_line
 from lakehouse.observability import outbox
+from lakehouse.silver.checks import INTERVALS
 from lakehouse.silver.merge import silver_columns
-from lakehouse.tables.spec import TableSpec, Unique
+from lakehouse.silver.versions import overlapping
+from lakehouse.tables.spec import TableSpec, Unique, history_ref, with_histories
 
 TABLE = TableRef("ops", "audit")
 COLUMNS = {
@@ -68,7 +70,8 @@ def audit(
         StoreError: the store does not answer.
     """
     at = now or datetime.now(UTC)
-    silver = {spec.silver: spec for spec in specs}
+    silver = {spec.silver: spec for spec in with_histories(*specs)}
+    histories = {history_ref(spec): spec for spec in specs if spec.history}
     for ref in storage.tables():
         try:
             snapshot = open_existing(storage.uri(ref))
@@ -81,6 +84,8 @@ def audit(
                 with session() as opened:
                     for finding in _rules(opened, snapshot, spec):
                         yield ref, "rules", finding
+                    if of := histories.get(ref):
+                        yield ref, "rules", _intervals(opened, snapshot, of)
                     if spec.sync == "dedup":
                         yield ref, "ledger", _read(opened, storage, snapshot, spec)
             if ref == ledger.LEDGER_TABLE:
@@ -160,6 +165,12 @@ def _rules(session: Session, snapshot: Snapshot, spec: TableSpec) -> Iterator[Fi
     for name, columns in wanted.items():
         distinct = session.count(frame.select(*columns).unique())
         yield Finding(name, distinct == snapshot.rows, "warn", snapshot.rows - distinct, snapshot.rows)
+
+
+def _intervals(session: Session, snapshot: Snapshot, spec: TableSpec) -> Finding:
+    """The versions of every key, over all rows of a history."""
+    wrong = overlapping(session, spec.key, session.read(snapshot.paths(), snapshot.columns))
+    return Finding(INTERVALS, not wrong, "fail", wrong, snapshot.rows)
 
 
 def _read(session: Session, storage: Storage, snapshot: Snapshot, spec: TableSpec) -> Finding:

@@ -23,6 +23,7 @@ from lakehouse.core.table.transaction import commit_staged, redo_on_conflict
 from lakehouse.ml.registry import Registry, versions_in_use
 from lakehouse.observability.outbox import small_session
 from lakehouse.tables import ALL
+from lakehouse.tables.spec import with_histories
 
 PINS = TableRef("ops", "pins")
 COLUMNS = {
@@ -162,7 +163,7 @@ def table_of(name: str, known: list[TableRef], *, where: str = "the lake") -> Ta
     found = _named(name, known)
     if len(found) == 1:
         return found[0]
-    declared = [ref for spec in ALL for ref in (*(part.bronze for part in spec.parts), spec.silver)]
+    declared = [ref for spec in with_histories(*ALL) for ref in (*(part.bronze for part in spec.parts), spec.silver)]
     if found:
         what, remedy = f"{name!r} is the name of several tables.", f"Name layer and table: one of {_listed(found)}."
     elif own := _named(name, declared):

@@ -22,7 +22,8 @@ from lakehouse.core.table.transaction import commit_staged, redo_on_conflict
 from lakehouse.core.text import one_line
 from lakehouse.maintenance import optimise, vacuum
 from lakehouse.maintenance.protect import Protection, own_log_cleanup
-from lakehouse.tables.spec import Health, TableSpec
+from lakehouse.silver.history_baseline import tables_of
+from lakehouse.tables.spec import Health, TableSpec, with_histories
 
 TABLE = TableRef("ops", "maintenance")
 COLUMNS = {
@@ -110,9 +111,11 @@ class Maintained:
 def tasks(storage: Storage, specs: Sequence[TableSpec]) -> list[Task]:
     """Every table that is there, those of a spec with its bounds and order."""
     known: dict[TableRef, Task] = {}
-    for spec in specs:
+    for spec in with_histories(*specs):
         for part in spec.parts:
             known[part.bronze] = Task(ref=part.bronze, uri="", bounds=spec.health)
+        for ref in tables_of(spec)[1:]:
+            known[ref] = Task(ref=ref, uri="", file_mb=spec.file_mb, sort_by=spec.key)
         known[spec.silver] = Task(ref=spec.silver, uri="", bounds=spec.health, file_mb=spec.file_mb, sort_by=spec.key)
     return [replace(known.get(ref, Task(ref=ref, uri="")), uri=storage.uri(ref)) for ref in storage.tables()]
 

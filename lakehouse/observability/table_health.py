@@ -19,7 +19,7 @@ from lakehouse.core.table import torn
 from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.core.text import one_line, span
 from lakehouse.observability.deadline import TooLateError, in_process, within
-from lakehouse.tables.spec import Health, TableSpec
+from lakehouse.tables.spec import Health, TableSpec, history_ref
 
 HEALTH_TABLE = TableRef("ops", "table_health")
 COLUMNS = {
@@ -109,6 +109,7 @@ def targets(storage: Storage, specs: Sequence[TableSpec], others: Sequence[Table
         out += [Target(part.bronze, storage.uri(part.bronze), plain) for part in spec.parts]
         quarantine = tuple(storage.uri(part.quarantine) for part in spec.parts)
         out.append(Target(spec.silver, storage.uri(spec.silver), spec.health, spec.file_mb, quarantine))
+        out += [Target(ref, storage.uri(ref), plain, spec.file_mb) for ref in ([history_ref(spec)] if spec.history else [])]
     known = {target.ref for target in out}
     return out + [Target(ref, storage.uri(ref)) for ref in others if ref not in known]
 

@@ -26,8 +26,9 @@ from lakehouse.runtime.steps import (
 )
 from lakehouse.silver import transforms
 from lakehouse.silver.request import TableRequest
-from lakehouse.tables.spec import EXTRACTED_AT, TableSpec
-from lakehouse.tables.spec.content import of_silver
+from lakehouse.tables.spec import EXTRACTED_AT, TableSpec, history_ref, history_table
+from lakehouse.tables.spec.content import of_history, of_silver
+from lakehouse.tables.spec.history import COLUMNS as HISTORY_COLUMNS
 
 if TYPE_CHECKING:
     from lakehouse.silver.refresh import Refresh
@@ -95,6 +96,51 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
     return silver
 
 
+def history_asset(spec: TableSpec) -> dg.AssetsDefinition:
+    """The asset `silver/<silver_name>_history` of one table, brought to what silver has read."""
+    from lakehouse.silver.checks import history_rules
+
+    ref, rules = history_ref(spec), history_rules()
+    names = [name for name, _ in rules]
+    lineage = {"dagster/column_lineage": _history_lineage(spec)}
+
+    @dg.asset(
+        key=ref.key,
+        deps=[*(part.bronze.key for part in spec.parts), spec.silver.key],
+        check_specs=check_specs(ref.key, rules),
+        code_version=code_version(of_history(spec), transforms.code(spec.transform) if spec.transform is not None else ""),
+        **asset_arguments(history_table(spec), "silver"),
+    )
+    def history(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
+        from lakehouse.silver.history import stage_history
+
+        storage, uri = lake.storage, lake.storage.uri(ref)
+        with failures(), lock(uri), lake.session(engine=spec.engine) as session:
+            refresh = stage_history(session, storage, spec, run_id=context.run.run_id)
+            _log(context, refresh, ref)
+            if refresh.transaction is None and not refresh.stopped:
+                yield from check_results(ref.key, standing_findings(uri, names))
+                context.log.info("No new batches for version %s of %s.", refresh.version, ref)
+                empty = _without_source(storage, spec)
+                yield dg.Output(
+                    Unchanged(refresh.version, {NEVER_DELIVERED: empty} if empty else {}),
+                    data_version=dg.DataVersion(str(refresh.version)),
+                    metadata=lineage,
+                )
+                return
+            yield from check_results(ref.key, refresh.findings)
+            if refresh.transaction is None:
+                return
+            yield dg.Output(
+                refresh.transaction.with_provenance(findings=standings(refresh.findings)),
+                data_version=dg.DataVersion(str(refresh.version + 1)),
+                metadata=lineage,
+            )
+            finalise(session, storage, ref, log=context.log.info)
+
+    return history
+
+
 def _log(context: dg.AssetExecutionContext, refresh: "Refresh", target: TableRef) -> None:
     """What the console has of a refresh: how it was computed, what its findings report, what stopped it."""
     for note in refresh.notes:
@@ -113,6 +159,14 @@ def _without_source(storage: Storage, spec: TableSpec) -> str:
     if not without_data(storage, spec.silver, open_existing(storage.uri(spec.silver)), spec.parts):
         return ""
     return ", ".join(landing(part.origin, storage).location for part in spec.parts)
+
+
+def _history_lineage(spec: TableSpec) -> dg.TableColumnLineage:
+    """Columns of silver are the ones of the same name; the interval follows from the order and the extraction."""
+    silver = dg.AssetKey(spec.silver.key)
+    found = {name: [dg.TableColumnDep(silver, name)] for name in (*(column.name for column in spec.columns), EXTRACTED_AT)}
+    instant = [dg.TableColumnDep(silver, name) for name in (spec.order[0], EXTRACTED_AT)]
+    return dg.TableColumnLineage(found | {column.name: instant for column in HISTORY_COLUMNS})
 
 
 def _lineage(spec: TableSpec) -> dg.TableColumnLineage:

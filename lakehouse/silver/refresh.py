@@ -330,17 +330,7 @@ class _Work:
             quarantined=stored,
             rows_after=change.transaction.rows,
         )
-        findings += accounts(
-            session,
-            self.storage,
-            self.silver,
-            entry,
-            target=self.target,
-            bronze=[feed.bronze for feed in self.feeds],
-            anew=not self.seen,
-            redriven=self.mode == "redrive",
-            contents=self.contents,
-        )
+        findings += self._accounts(entry)
         if any(finding.stops for finding in findings):
             change.transaction.abandon()
             return Refresh(self.silver.version, None, entry, findings, stopped=True)
@@ -441,3 +431,16 @@ class _Work:
             found = rules.count_violations(self.session, frame, {rule.name: condition})[1] if paths else {rule.name: 0}
             counts.update(found)
         return counts, sum(file.rows for file in files)
+
+    def _accounts(self, entry: Entry) -> list[Finding]:
+        return accounts(
+            self.session,
+            self.storage,
+            self.silver,
+            entry,
+            target=self.target,
+            bronze=[feed.bronze for feed in self.feeds],
+            anew=not self.seen,
+            redriven=self.mode == "redrive",
+            contents=self.contents,
+        )

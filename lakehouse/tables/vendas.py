@@ -1,6 +1,6 @@
 """Sales: order lines, products and customers, as Airbyte delivers them from the shop's database.
 
-    landing/raw/{vendas,produtos,clientes}  ─▶  bronze/…  ─▶  silver/…  ─▶  gold/vendas_*, gold/clientes_rfm
+    landing/raw/{vendas,produtos,clientes}  ─▶  bronze/…  ─▶  silver/…, …_history  ─▶  gold/vendas_*, gold/clientes_rfm
 
 Run this source alone: `make materialize SELECT='group:silver'`. Instants are UTC, as delivered.
 """
@@ -74,6 +74,7 @@ PRODUTOS = TableSpec(
     key=("id",),
     order=("updated_at",),
     rules=(not_null("nome", action="warn"), not_null("updated_at"), min_rows(1), unique("id")),
+    history=True,
     freshness=timedelta(hours=26),
     health=Health(event_time="updated_at"),
     tags=("vendas",),
@@ -93,6 +94,7 @@ CLIENTES = TableSpec(
     key=("id",),
     order=("updated_at",),
     rules=(not_null("updated_at"), min_rows(1), unique("id")),
+    history=True,
     freshness=timedelta(hours=26),
     health=Health(event_time="updated_at"),
     subject=Subject("cliente", "id"),

@@ -17,6 +17,7 @@ from lakehouse.settings import Settings
 from lakehouse.settings.environments import Profile
 from lakehouse.settings.retries import LOAD, VALIDATE
 from lakehouse.tables import ALL
+from lakehouse.tables.spec import with_histories
 from lakehouse.warehouse.publish import Target, Warehouse
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def warehouse_targets(settings: Settings) -> list[Listed]:
     manifest = ensure_manifest()
     marts = mart_columns(manifest)
     tags = {node["name"]: node["tags"] for node in manifest["nodes"].values() if node["resource_type"] == "model"}
-    silver = {spec.silver_name: spec for spec in ALL}
+    silver = {spec.silver_name: spec for spec in with_histories(*ALL)}
     found: dict[str, Listed] = {}
     for name in settings.published:
         layer, _, table = name.partition("/")

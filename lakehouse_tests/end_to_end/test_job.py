@@ -39,7 +39,8 @@ from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.conftest import of_another_table
 
 STREAMS = ("vendas", "produtos", "clientes")
-SUMMED = ("vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto")
+SUMMED = ("vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto", "vendas_por_segmento")
+HISTORIES = ("produtos", "clientes")
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -175,17 +176,32 @@ def test_customers_of_the_mart_are_those_who_bought(good):
     assert lake.sql("gold/clientes_rfm", "SELECT count(*), sum(receita) FROM t") == [(truth.customers, named)]
 
 
+def test_a_sale_counts_for_the_segment_that_its_customer_had(good):
+    """The sample delivers some customers without a segment, and with one in its last sync."""
+    lake, truth, _ = good
+    versions = lake.sql("silver/clientes_history", "SELECT version, is_current, count(*) FROM t GROUP BY ALL ORDER BY ALL")
+    updated = truth.clientes.delivered - truth.clientes.live
+    assert versions == [(1, False, updated), (1, True, truth.clientes.live - updated), (2, True, updated)]
+    found = dict(lake.sql("gold/vendas_por_segmento", "SELECT segmento, linhas FROM t"))
+    segments = dict(lake.sql("silver/clientes", "SELECT id, segmento FROM t"))
+    lines = lake.sql("silver/vendas", "SELECT cliente_id, count(*) FROM t GROUP BY ALL")
+    as_now = sum(count for customer, count in lines if segments.get(customer) is None)
+    assert found["Desconhecido"] > as_now, "what a customer is now is not what it was"
+
+
 def test_the_ledger_states_where_every_record_went(good):
     lake, truth, _ = good
     rows = lake.sql(
         "ops/ledger",
         'SELECT layer, "table", records_in, written, deduplicated, deleted, quarantined, rows_after FROM t ORDER BY ALL',
     )
-    assert len(rows) == 6
+    assert len(rows) == 8
     for layer, table, arrived, written, deduplicated, deleted, quarantined, after in rows:
-        assert arrived == getattr(truth, table).delivered
+        stream = getattr(truth, table.removesuffix("_history"))
+        assert arrived == stream.delivered
         assert arrived == written + deduplicated + deleted + quarantined
-        assert after == (getattr(truth, table).delivered if layer == "bronze" else getattr(truth, table).live)
+        # In a history every record of the sample is a version: each update gives another value.
+        assert after == (stream.live if layer == "silver" and "_history" not in table else stream.delivered)
     assert [row[5] for row in rows if row[:2] == ("silver", "vendas")] == [truth.deleted]
 
 
@@ -204,7 +220,7 @@ def test_every_check_was_evaluated_and_only_warnings_did_not_pass(good):
 def test_every_materialisation_reports_what_is_in_its_table(good):
     lake, _, result = good
     tables = {key: metadata for key, metadata in told(result).items() if not key.startswith(("reports/", "warehouse/"))}
-    assert len(tables) == 11
+    assert len(tables) == 14
     for key, metadata in tables.items():
         table = DeltaTable(str(lake.root / key))
         assert metadata["dagster/row_count"] == lake.sql(key, "SELECT count(*) FROM t")[0][0], key
@@ -285,7 +301,9 @@ def test_a_run_after_one_more_delivery_works_on_what_it_touches_and_on_nothing_e
     assert result.success
     assert [folder.exists() for folder in left] == [False, False]
     idle = {key for key, metadata in told(result).items() if metadata.get("nothing_to_do")}
-    assert idle == {f"{layer}/{stream}" for layer in ("bronze", "silver") for stream in ("produtos", "clientes")}
+    assert idle == {f"{layer}/{stream}" for layer in ("bronze", "silver") for stream in HISTORIES} | {
+        f"silver/{stream}_history" for stream in HISTORIES
+    }
     after = lake.versions()
     assert {key for key in after if after[key] != before[key]} == {
         "bronze/vendas", "silver/vendas", "ops/ledger", "ops/landing_files", "gold/clientes_rfm", *(f"gold/{m}" for m in SUMMED),
@@ -574,7 +592,7 @@ def test_the_summary_lists_every_table_with_its_rows_and_the_report(lake, enviro
     for table in lake.versions():
         rows = lake.sql(table, "SELECT count(*) FROM t")[0][0]
         shown = [line for line in output.splitlines() if line.startswith(f"{table} ")]
-        if table.startswith(("ops/deletes", "ops/landing")) or (table.startswith("quarantine/") and not rows):
+        if table.startswith(("ops/deletes", "ops/points", "ops/landing")) or (table.startswith("quarantine/") and not rows):
             assert shown == []
         else:
             assert [f" {rows:,} " in line for line in shown] == [True], table

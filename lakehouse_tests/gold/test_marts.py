@@ -25,10 +25,11 @@ from lakehouse.gold import sources
 from lakehouse.gold.schema import mart_columns
 from lakehouse.settings import project_folder
 from lakehouse.tables import ALL
+from lakehouse.tables.spec import history_table, with_histories
 from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
 
 PROJECT = project_folder() / "dbt_project"
-MARTS = ("clientes_rfm", "vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto")
+MARTS = ("clientes_rfm", "vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto", "vendas_por_segmento")
 #: Marts that are not about sales: their shape is looked at here, their figures where their sources are tested.
 OTHERS = (
     "brt_frota_atual",
@@ -94,6 +95,21 @@ CUSTOMERS: list[Row] = [
     {"id": n, "pais": "Brasil", "segmento": ["varejo", "atacado", None][n % 3], "created_at": None, "updated_at": None}
     for n in range(1, 40)
 ]
+#: Two versions of most customers, the second since a day in the middle; some begin then, and two ended.
+_MIDDLE = datetime(2024, 12, 5, tzinfo=UTC)
+_FIRST, _END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 1, 20, tzinfo=UTC)
+CUSTOMER_VERSIONS: list[Row] = [
+    {
+        **{**row, "segmento": [row["segmento"], "antigo"][is_first]},
+        "valid_from": _FIRST if is_first else _MIDDLE,
+        "valid_to": _MIDDLE if is_first else _END if row["id"] in (2, 4) else None,
+        "is_current": not is_first and row["id"] not in (2, 4),
+        "version": 1 if is_first else 2,
+    }
+    for row in CUSTOMERS
+    for is_first in (True, False)
+    if not (is_first and row["id"] % 5 == 0)
+]
 
 
 def _silver(database: Path) -> None:
@@ -102,7 +118,12 @@ def _silver(database: Path) -> None:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("CREATE SCHEMA silver")
         connection.execute("USE silver")
-        for spec, rows in ((VENDAS, SALES), (PRODUTOS, PRODUCTS), (CLIENTES, CUSTOMERS)):
+        for spec, rows in (
+            (VENDAS, SALES),
+            (PRODUTOS, PRODUCTS),
+            (CLIENTES, CUSTOMERS),
+            (history_table(CLIENTES), CUSTOMER_VERSIONS),
+        ):
             file = database.with_name(spec.silver_name + ".parquet")
             types = {column.name: column.type.replace("timestamp", "timestamptz") for column in spec.columns}
             declared = [duckdb.ColumnExpression(name).cast(types[name]).alias(name) for name in types]
@@ -149,6 +170,23 @@ class Dbt:
             relation = connection.table("gold." + mart)
             return [dict(zip(relation.columns, row, strict=True)) for row in relation.fetchall()]
 
+    def compiled(self, query: str) -> str:
+        """A query of dbt as SQL."""
+        fixed = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--quiet", "--no-write-json"]
+        fixed += [
+            "--target-path",
+            str(self.folder / "inline"),
+            "--log-path",
+            str(self.folder / "logs"),
+            "--log-level-file",
+            "none",
+        ]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LAKEHOUSE_GOLD_SCRATCH", str(self.database))
+            outcome = dbtRunner().invoke(["compile", "--inline", query, *fixed])
+        assert outcome.exception is None, outcome.exception
+        return str(outcome.result.results[0].node.compiled_code)
+
     def run(self, *arguments: str) -> "Dbt":
         fixed = ["--project-dir", str(PROJECT), "--profiles-dir", str(PROJECT), "--quiet"]
         fixed += ["--target-path", str(self.folder / "target"), "--log-path", str(self.folder / "logs")]
@@ -183,12 +221,12 @@ def doctored(built: Dbt, tmp_path: Path) -> Iterator[Callable[..., Dbt]]:
     """Change a copy of the built database by SQL, then run dbt on it."""
 
     def doctor(statements: Sequence[str], *arguments: str) -> Dbt:
-        copy = Dbt(tmp_path, built.manifest, {})
-        shutil.copy(built.database, copy.database)
-        with duckdb.connect(str(copy.database)) as connection:
+        own = Dbt(tmp_path, built.manifest, {})
+        shutil.copy(built.database, own.database)
+        with duckdb.connect(str(own.database)) as connection:
             for statement in statements:
                 connection.execute(statement)
-        return copy.run(*arguments)
+        return own.run(*arguments)
 
     yield doctor
 
@@ -228,6 +266,37 @@ def test_measures_are_those_that_python_counts(built: Dbt, mart: str, column: st
     assert len(rows) == len(expected)
     assert {row[column]: {name: row[name] for name in MEASURES} for row in rows} == expected
     assert [row[column] for row in rows] == sorted(expected)
+
+
+def test_a_sale_is_of_the_segment_that_its_customer_had_then(built: Dbt) -> None:
+    def segment(line: Row) -> str:
+        def valid(row: Row) -> bool:
+            began = row["id"] == line["cliente_id"] and row["valid_from"] <= line["created_at"]
+            return began and (row["valid_to"] is None or line["created_at"] < row["valid_to"])
+
+        return next((row["segmento"] for row in CUSTOMER_VERSIONS if valid(row)), None) or "Desconhecido"
+
+    expected = {name: _measures(lines) for name, lines in _grouped(segment).items()}
+    assert {*expected} == {"Desconhecido", "antigo", "atacado", "varejo"}
+    rows = built.rows("vendas_por_segmento")
+    assert {row["segmento"]: {name: row[name] for name in MEASURES} for row in rows} == expected
+
+
+def test_a_table_as_it_was_at_an_instant(built: Dbt) -> None:
+    """The end of an interval is not part of it."""
+    wanted = {
+        _FIRST - timedelta(days=1): {},
+        _FIRST: {row["id"]: "antigo" for row in CUSTOMERS if row["id"] % 5},
+        _MIDDLE: {row["id"]: row["segmento"] for row in CUSTOMERS},
+        _END: {row["id"]: row["segmento"] for row in CUSTOMERS if row["id"] not in (2, 4)},
+    }
+    instants = [f"timestamptz '{at:%Y-%m-%d %H:%M:%S}+00'" for at in wanted]
+    each = [f"select {n} as n, id, segmento from {{{{ as_of('clientes', \"{at}\") }}}}" for n, at in enumerate(instants)]
+    query = built.compiled(" union all ".join(each))
+    with duckdb.connect(str(built.database), read_only=True) as connection:
+        rows = connection.execute(query).fetchall()
+    found = [{who: segment for n, who, segment in rows if n == number} for number in range(len(instants))]
+    assert found == list(wanted.values())
 
 
 def test_a_month_is_not_the_sum_of_its_days(built: Dbt) -> None:
@@ -482,7 +551,7 @@ def test_a_source_is_the_declared_silver_table() -> None:
     assert (delivered["name"], delivered["schema"]) == ("bronze", "bronze")
     bronze = [part.bronze for spec in ALL for part in spec.parts]
     assert [table["config"]["meta"]["dagster"]["asset_key"] for table in delivered["tables"]] == [ref.key for ref in bronze]
-    for spec, table in zip(ALL, source["tables"], strict=True):
+    for spec, table in zip(with_histories(*ALL), source["tables"], strict=True):
         assert table["name"] == spec.silver_name
         assert table["config"]["meta"]["dagster"]["asset_key"] == spec.silver.key
         assert {column["name"]: column["data_type"] for column in table["columns"]} == {

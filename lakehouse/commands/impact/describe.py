@@ -176,14 +176,17 @@ def _types(columns: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def _silver(found: dict[str, Any]) -> None:
-    from lakehouse.silver.assets import _lineage
+    from lakehouse.silver.assets import _history_lineage, _lineage
     from lakehouse.tables import ALL
+    from lakehouse.tables.spec import history_ref
 
     for schema, tables in found["sources"].items():
         for table, columns in tables.items():
             found["assets"].setdefault(f"{schema}/{table}", {})["columns"] = columns
     for spec in ALL:
         found["assets"][str(spec.silver)]["lineage"] = _pairs(_lineage(spec))
+        if spec.history:
+            found["assets"][str(history_ref(spec))]["lineage"] = _pairs(_history_lineage(spec))
 
 
 def _pairs(lineage: Any) -> dict[str, list[list[str]]]:

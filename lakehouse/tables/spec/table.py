@@ -116,10 +116,8 @@ class TableSpec:
             )
         if self.source is not None:
             check_source(self.source, f"Table {self.name!r}")
-        self._refuse_repeats([feed.name for feed in self.feeds], "feed")
+        self._check_names(names)
         self._check_sync()
-        self._refuse_repeats(names, "column")
-        self._refuse_repeats([rule.name for rule in self.rules], "rule")
         check_explode(self)
         check_member(self.sync, Sync, f"Table {self.name!r}: sync")
         needed = self.sync == "dedup" or (self.sync == "overwrite" and bool(self.key or self.order))
@@ -212,6 +210,11 @@ class TableSpec:
                 f"Table {self.name!r} is overwritten: silver is made of the newest generation in bronze.",
                 remedy="Leave Retention(bronze=...) out.",
             )
+
+    def _check_names(self, columns: list[str]) -> None:
+        self._refuse_repeats([feed.name for feed in self.feeds], "feed")
+        self._refuse_repeats(columns, "column")
+        self._refuse_repeats([rule.name for rule in self.rules], "rule")
 
     def _refuse_repeats(self, names: list[str], what: str) -> None:
         repeated = sorted({name for name in names if names.count(name) > 1})
