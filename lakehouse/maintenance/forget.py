@@ -33,16 +33,18 @@ from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table, r
 from lakehouse.core.table.torn import ASIDE
 from lakehouse.landing.readers.files.reading import reading
 from lakehouse.landing.readers.registry import owned
+from lakehouse.maintenance import histories
 from lakehouse.maintenance.backup import Vault
 from lakehouse.maintenance.landed_records import Naming, without
 from lakehouse.maintenance.protect import Protection
 from lakehouse.maintenance.removal import remove_rows
 from lakehouse.silver import baseline, inputs
+from lakehouse.silver.history_baseline import tables_of as history_tables
 from lakehouse.silver.inputs import ROW_ID, Feed
 from lakehouse.silver.merge import baseline_ref, tombstones_ref
 from lakehouse.silver.refresh import finalise_quarantine
 from lakehouse.silver.validate import Validator
-from lakehouse.tables.spec import TableSpec
+from lakehouse.tables.spec import TableSpec, history_ref
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Subject:
         for spec in self.specs:
             if ref in (spec.silver, tombstones_ref(spec.silver), baseline_ref(spec.silver)):
                 own |= {_column(spec)} if ref.table == spec.silver_name or _column(spec) in spec.record_key else set()
+            if ref in history_tables(spec):
+                own.add(_column(spec))
             if ref in [part_ref for part in spec.parts for part_ref in (part.bronze, part.quarantine)]:
                 own |= self.naming(spec).fields
         return self.columns | own
@@ -100,7 +104,7 @@ def tables_of(storage: Storage, subject: Subject) -> tuple[list[TableRef], list[
     for spec in subject.specs:
         base = baseline_ref(spec.silver)
         mine += [ref for part in spec.parts for ref in (part.bronze, part.quarantine)]
-        mine += [spec.silver, tombstones_ref(spec.silver), base, tombstones_ref(base)]
+        mine += [spec.silver, tombstones_ref(spec.silver), base, tombstones_ref(base), *history_tables(spec)]
     there = storage.tables()
     derived = [ref for ref in there if ref.layer in ("gold", "ml") and _names(storage, ref, subject)]
     return [ref for ref in mine if ref in there], derived
@@ -136,7 +140,8 @@ def erase(session: DuckDBSession, storage: Storage, subject: Subject, *, wait: f
     """
     found: dict[str, int] = {}
     with ExitStack() as locks:
-        refs = [ref for spec in subject.specs for ref in (*(part.bronze for part in spec.parts), spec.silver)]
+        own = [(*(part.bronze for part in spec.parts), spec.silver, *history_tables(spec)[:1]) for spec in subject.specs]
+        refs = [ref for each in own for ref in each]
         for ref in sorted((ref for ref in refs if storage.has(ref)), key=str):
             locks.enter_context(lock(storage.uri(ref), wait=wait))
         works = [_Work(session, storage, spec, subject) for spec in subject.specs if storage.has(spec.silver)]
@@ -258,6 +263,9 @@ class _Work:
         yield base, self._rows(base, keys, by_column=True)
         for ref in (tombstones_ref(spec.silver), tombstones_ref(base)):
             yield ref, self._rows(ref, keys, by_column=self.column in spec.record_key)
+        for ref in histories.there(self.storage, spec):  # what is left of a key's intervals the next run computes again
+            read = sum(self._open(ref).watermark(ledger.read_app(part.bronze)) for part in spec.parts)
+            yield ref, self._rows(ref, keys, by_column=True, batch=read if ref == history_ref(spec) else None)
         for part in spec.parts:
             bronze, row_ids = self._open(part.bronze), erased[part.bronze].select(*ROW_ID)
             count, batch = session.count(row_ids), bronze.watermark(ledger.ingest_app(part.bronze))

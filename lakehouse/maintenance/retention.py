@@ -8,11 +8,11 @@ age for all, a setting. A kill after any arrow leaves a state from which the nex
 date, in quarantine from when a record was put there. Pure: no dagster.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
@@ -22,14 +22,16 @@ from lakehouse.core.ledger import PlannedFile
 from lakehouse.core.names import TableRef
 from lakehouse.core.store import files as stored
 from lakehouse.core.store.storage import LandedFile, Storage, lock
-from lakehouse.core.table.provenance import Entry, Provenance
+from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import Snapshot, open_existing, require_table
 from lakehouse.core.table.transaction import commit_staged, discard
 from lakehouse.landing.readers.files.fields import ENVELOPE
 from lakehouse.landing.readers.files.reading import reading
 from lakehouse.landing.readers.files.stage import stage
 from lakehouse.landing.readers.registry import owned
-from lakehouse.maintenance.removal import remove_rows, rewrite
+from lakehouse.maintenance import histories
+from lakehouse.maintenance.expired import ASIDE, GONE, Expired, counted, remove, removed
+from lakehouse.maintenance.removal import remove_rows
 from lakehouse.observability.services import SERVICES_TABLE
 from lakehouse.observability.table_health import HEALTH_TABLE
 from lakehouse.observability.topics import KAFKA_TABLE, LAG_TABLE
@@ -41,7 +43,7 @@ from lakehouse.silver.validate import ACCEPTED, EXPIRED, Validator, older
 from lakehouse.tables.spec import EXTRACTED_AT, Retention, TableSpec, reads_same
 
 if TYPE_CHECKING:
-    from lakehouse.core.engines.session import Session
+    pass
 
 #: In a bronze table, under this application id: the version of silver when records last left it.
 LEFT_AT = "left_at"
@@ -49,25 +51,6 @@ LEFT_AT = "left_at"
 FLOOR = baseline.FLOOR
 #: Tables of measurements, which grow with every run of the monitoring.
 MEASURED = (HEALTH_TABLE, SERVICES_TABLE, KAFKA_TABLE, LAG_TABLE)
-#: What a commit says that removes rows of which no ledger tells.
-_ASIDE = Provenance(maintenance="retention", operation="expire")
-#: The same where the ledger counts it. It reports nothing of what the rows that stay came from.
-_EXPIRED = replace(_ASIDE, run_id="retention")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Expired:
-    """What of one place is (dry run) or was older than declared. `rows` are records, or files where the place is landing."""
-
-    ref: TableRef
-    what: Literal["rows", "files"] = "rows"
-    rows: int = 0
-    bytes: int = 0
-    before: datetime
-    column: str
-
-    def __str__(self) -> str:
-        return f"{self.rows:,} {self.what} with {self.column} before {self.before:%Y-%m-%d %H:%M} UTC"
 
 
 def declared(specs: Sequence[TableSpec]) -> list[TableSpec]:
@@ -103,7 +86,8 @@ def expire(
     if dry:
         return list(work.run())
     with ExitStack() as locks:
-        for ref in (*sorted((part.bronze for part in spec.parts), key=str), spec.silver):
+        refs = [*sorted((part.bronze for part in spec.parts), key=str), spec.silver, *histories.there(storage, spec)[:1]]
+        for ref in refs:
             locks.enter_context(lock(storage.uri(ref), wait=wait))
         work.finalise()
         return list(work.run())
@@ -125,7 +109,7 @@ def expire_measured(
         table = open_existing(storage.uri(ref))
         if table is None:
             return expired
-        return _remove(session, expired, table, nw.col("measured_at") < nw.lit(before), dry=dry, made=_ASIDE)
+        return remove(session, expired, table, nw.col("measured_at") < nw.lit(before), dry=dry, made=ASIDE)
 
 
 class _Work:
@@ -153,7 +137,8 @@ class _Work:
         for part in self.spec.parts:
             self._log(part.bronze)
             finalise_files(self.session, self.storage, part)
-        self._log(self.spec.silver)
+        for ref in (self.spec.silver, *histories.there(self.storage, self.spec)[:1]):
+            self._log(ref)
         finalise_quarantine(self.session, self.storage, self.spec, self._open(self.spec.silver))
         baseline.open_baseline(self.storage, self.spec, [self._open(part.bronze) for part in self.spec.parts])
 
@@ -166,7 +151,9 @@ class _Work:
             if self.retention.quarantine is not None:
                 yield self.quarantine(part, self.now - self.retention.quarantine)
         if self.retention.silver is not None:
-            yield self.silver(self._before(self.retention.silver))
+            before, silver = self._before(self.retention.silver), self._open(self.spec.silver)
+            yield from histories.expire(self.session, self.storage, self.spec, silver, before=before, dry=self.dry)
+            yield self.silver(before)
         for part in parts:
             if self.retention.bronze is not None:
                 yield self.bronze(part, self._before(self.retention.bronze))
@@ -282,7 +269,7 @@ class _Work:
         if table is None or not table.files:
             return expired
         old = (nw.col("quarantined_at") < nw.lit(before)) & nw.col("entering").is_null() & nw.col("leaving").is_null()
-        return _remove(self.session, expired, table, old, dry=self.dry, made=Provenance(operation="expire"))
+        return remove(self.session, expired, table, old, dry=self.dry, made=Provenance(operation="expire"))
 
     # --- silver ------------------------------------------------------------------------------------------------------------
 
@@ -294,16 +281,16 @@ class _Work:
         expired = Expired(ref=self.spec.silver, before=before, column=event)
         base = open_existing(self.storage.uri(baseline_ref(self.spec.silver)))
         if base is not None:
-            _remove(self.session, expired, base, old, dry=self.dry, made=_ASIDE)
+            remove(self.session, expired, base, old, dry=self.dry, made=ASIDE)
         read = sum(table.watermark(ledger.read_app(part.bronze)) for part in self.spec.parts)
         floor = {FLOOR: int(before.timestamp())}
-        found = _remove(
+        found = remove(
             self.session,
             expired,
             table,
             old,
             dry=self.dry,
-            made=_EXPIRED,
+            made=GONE,
             batch=read,
             watermarks=floor,
             sort_by=self.spec.key,
@@ -319,7 +306,7 @@ class _Work:
         session, silver, table = self.session, self._open(self.spec.silver), self._open(part.bronze)
         before = max(before, datetime.fromtimestamp(table.watermark(FLOOR), tz=UTC))
         expired = Expired(ref=part.bronze, before=before, column=self.retention.event)
-        seen = silver.watermark(ledger.read_app(part.bronze))
+        seen = histories.read_by_both(self.storage, self.spec, part, silver)
         validator = Validator(session, part, release=None, floor=baseline.floor(self.spec, silver))
         records = self._records(part, table, until=seen)
         validated, _ = validator.validated(records)
@@ -338,12 +325,22 @@ class _Work:
         row_ids = session.persist(expired_rows.select(*[nw.col(name).cast(nw.Int64) for name in ROW_ID]))
         count = session.count(row_ids)
         if self.dry or not count:
-            return _with(expired, count)
+            return counted(expired, count)
         number = table.watermark(baseline.FOLDED) + 1
         folded = validated.join(row_ids, on=list(ROW_ID), how="semi")
         again, _ = repeats(session, [Feed(part, 0, True, table)], records) if self.spec.sync == "append" else (None, 0)
         if again is not None:  # they made no row
             folded = folded.join(again, on=list(ROW_ID), how="anti")
+        histories.fold(
+            session,
+            self.storage,
+            self.spec,
+            feed=Feed(part, 0, True, table),
+            silver=silver,
+            records=records,
+            row_ids=row_ids,
+            number=number,
+        )
         self._fold(part, validator, folded, number=number)
         leaves = {
             baseline.FOLDED: number,
@@ -352,10 +349,10 @@ class _Work:
             ledger.EXPIRED: table.watermark(ledger.EXPIRED) + count,
         }
         batch = table.watermark(ledger.ingest_app(part.bronze))
-        made = replace(_EXPIRED, figures=_removed(count, table, batch))
+        made = replace(GONE, figures=removed(count, table, batch))
         size = remove_rows(session, table, row_ids, made=made, watermarks=leaves)
         self._log(part.bronze)
-        return _with(expired, count, size)
+        return counted(expired, count, size)
 
     def _fold(self, part: TableSpec, validator: Validator, validated: "nw.LazyFrame[Any]", *, number: int) -> None:
         """Let the baseline have what these records have made of silver."""
@@ -394,52 +391,3 @@ class _Work:
         validated = elements.records(part, Validator(self.session, part, release=None).validated(records)[0])
         instant = nw.col(self.retention.event).cast(nw.Datetime("us", "UTC"))
         return validated.with_columns(nw.coalesce(instant, nw.col(EXTRACTED_AT)).alias("_date"))
-
-
-def _remove(
-    session: "Session",
-    expired: Expired,
-    table: Snapshot,
-    old: "nw.Expr",
-    *,
-    dry: bool,
-    made: Provenance,
-    batch: int | None = None,
-    watermarks: Mapping[str, int] | None = None,
-    sort_by: Sequence[str] = (),
-) -> Expired:
-    """Remove the rows of a table that the condition selects; files that hold none are not touched.
-
-    Args:
-        batch: how far the table has read, where the ledger counts what is removed.
-    """
-    limit: Any = expired.before
-    column = expired.column
-    if dict(table.columns).get(column) == "date":
-        limit = limit.date()
-    touched = [file for file in table.files if file.lower.get(column) is None or file.lower[column] < limit]
-    frame = session.read(table.paths(touched), table.columns)
-    count = session.count(frame.filter(old.fill_null(False)))
-    if dry or not count:
-        return _with(expired, count)
-    if batch is not None:
-        made = replace(made, figures=_removed(count, table, batch))
-    size = rewrite(
-        session,
-        table,
-        touched,
-        frame.filter(~old.fill_null(False)),
-        count,
-        made=made,
-        watermarks=watermarks,
-        sort_by=sort_by,
-    )
-    return _with(expired, count, size)
-
-
-def _removed(count: int, table: Snapshot, batch: int) -> Entry:
-    return Entry(batch_from=batch, batch_to=batch, records_in=count, written=0, deleted=count, rows_after=table.rows - count)
-
-
-def _with(expired: Expired, rows: int, size: int = 0) -> Expired:
-    return replace(expired, rows=rows, bytes=size)

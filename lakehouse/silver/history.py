@@ -89,7 +89,7 @@ class _Work:
         self.points = open_table(storage.uri(points_ref(spec)), point_columns(spec))
         for feed in self.feeds:
             feed.newest, feed.generation = self.silver.watermark(feed.app), None
-        self.validator = history_baseline.validator(session, spec, self.silver)
+        self.validator = history_baseline.validator(session, spec, self.silver, self.history)
         self.past = generations.Past(session, storage, spec, feed=self.feeds[0], silver=self.silver, made=self.history.provenance)
 
     @property
@@ -145,10 +145,9 @@ class _Work:
         )
 
     def _adds(self, commit: Commit) -> bool:
-        """Whether after a commit silver has what it had, and what its new batches add; what maintenance removes there it removes
-        here as well."""
+        """Whether after a commit silver has what it had, and what its new batches add; what expired there did here as well."""
         made = commit.provenance
-        if made.maintenance or made.operation == "forget" or not commit.id:
+        if made.maintenance or not commit.id:
             return True
         if self.past.counts:
             return made.operation == "overwrite" and self.past.is_ahead

@@ -8,7 +8,7 @@ and before anything else that depends on it: a kill in between leaves points too
 declared after records have expired begins with what the baseline of silver has of them. Pure: no dagster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import narwhals as nw
@@ -55,9 +55,14 @@ def point_columns(spec: TableSpec) -> dict[str, str]:
 # --- which records count -----------------------------------------------------------------------------------------------
 
 
-def validator(session: Session, spec: TableSpec, silver: Snapshot) -> Validator:
-    """The rules as they act on what silver has read: what stops a batch has stopped it there, or was released."""
-    return Validator(session, spec, release=_AS_SILVER, floor=baseline.floor(spec, silver))
+def validator(session: Session, spec: TableSpec, *tables: Snapshot) -> Validator:
+    """The rules as they act on what silver has read: what stops a batch has stopped it there, or was released.
+
+    Args:
+        tables: silver and the history, which say what has expired.
+    """
+    floors = [floor for table in tables if (floor := baseline.floor(spec, table)) is not None]
+    return Validator(session, spec, release=_AS_SILVER, floor=max(floors, default=None))
 
 
 def accepted(
@@ -103,18 +108,22 @@ def frame(session: Session, storage: Storage, spec: TableSpec, bronze: Sequence[
     """
     own, of_silver = open_existing(storage.uri(history_baseline_ref(spec))), open_existing(storage.uri(baseline_ref(spec.silver)))
     left = {part.bronze: table.watermark(baseline.FOLDED) for part, table in zip(spec.parts, bronze, strict=True)}
-    table = own or of_silver
-    if table is None and not any(left.values()):
+    if own is None and of_silver is None and not any(left.values()):
         return None
-    if table is None or any(table.watermark(baseline.folded_app(name)) < number for name, number in left.items()):
-        ref = history_baseline_ref(spec) if own is not None else baseline_ref(spec.silver)
-        raise BrokenTableError(
-            f"Records of {history_ref(spec)} have left bronze, and are not in {ref}.",
-            remedy=f"One of the two was replaced without the other: restore both, and {history_ref(spec)}, from the same backup.",
-        )
-    if own is not None:
-        return session.read(own.paths(), point_columns(spec))
-    return _of_silver(session, storage, spec, table)
+    found = [session.read(own.paths(), point_columns(spec))] if own is not None else []
+    if own is None or _is_behind(own, left):  # not declared when they left
+        if of_silver is None or _is_behind(of_silver, left):
+            raise BrokenTableError(
+                f"Records of {history_ref(spec)} have left bronze, and are in no baseline.",
+                remedy=f"One was replaced without the other: restore bronze, {spec.silver} and their baselines from one backup.",
+            )
+        found.append(_of_silver(session, storage, spec, of_silver))
+    return nw.concat(found, how="vertical") if len(found) > 1 else found[0]
+
+
+def _is_behind(table: Snapshot, folded: Mapping[TableRef, int]) -> bool:
+    """Whether a baseline lacks something that has left bronze for one."""
+    return any(table.watermark(baseline.folded_app(name)) < number for name, number in folded.items())
 
 
 def _of_silver(session: Session, storage: Storage, spec: TableSpec, table: Snapshot) -> "nw.LazyFrame[Any]":
@@ -151,10 +160,10 @@ def fold(
     marked = records.with_columns(instant_of(spec).alias(INSTANT), nw.lit(0).alias(ORIGIN))
     parts = [points(spec, marked).select(*columns)]
     watermarks = {baseline.folded_app(bronze): number}
-    if not own.files and before is not None:
+    folded = {part.bronze: before.watermark(baseline.folded_app(part.bronze)) for part in spec.parts} if before else {}
+    if before is not None and _is_behind(own, folded):
         parts.append(_of_silver(session, storage, spec, before))
-        apps = [baseline.folded_app(part.bronze) for part in spec.parts]
-        watermarks = {app: before.watermark(app) for app in apps if before.watermark(app)} | watermarks
+        watermarks = {baseline.folded_app(ref): n for ref, n in folded.items() if n} | watermarks
     if own.columns != columns:
         parts.append(session.read(own.paths(), columns))
     add = session.write(nw.concat(parts, how="vertical"), own.uri, columns=columns, sort_by=spec.key, file_mb=spec.file_mb)
