@@ -150,14 +150,14 @@ def full(bronze: str, silver: str) -> None:
     Path(silver).mkdir(parents=True)
     fields = [Field(name, PrimitiveType(kind)) for name, kind in COLUMNS.items()]
     target = DeltaTable.create(silver, Schema(fields))
-    with _connect() as con:
+    with connect() as con:
         files = source.file_uris()
         con.execute(_SPECIAL, {"files": files})
         con.execute(_LOSERS, {"files": files})
         con.execute("SET VARIABLE files = $files", {"files": files})
         con.execute(_REMAINING)
         con.execute(_FULL)
-        _publish(con, target, silver, remove=[], seen=source.transaction_version("ingest:bronze/vendas"))
+        publish(con, target, silver, remove=[], seen=source.transaction_version("ingest:bronze/vendas"))
 
 
 def increment(bronze: str, silver: str) -> None:
@@ -165,7 +165,7 @@ def increment(bronze: str, silver: str) -> None:
     source, target = DeltaTable(bronze), DeltaTable(silver)
     seen = target.transaction_version(_APP) or 0
     new = [f"{bronze}/{file['path']}" for file in _actions(source) if file["max._batch_id"] > seen]
-    with _connect() as con:
+    with connect() as con:
         con.execute("SET VARIABLE files = $files", {"files": new})
         con.execute("SET VARIABLE seen = $seen", {"seen": seen})
         con.execute(
@@ -176,19 +176,19 @@ def increment(bronze: str, silver: str) -> None:
         touched = [file for file in _actions(target) if file["min.id"] <= high and file["max.id"] >= low]
         con.execute("SET VARIABLE files = $files", {"files": [f"{silver}/{file['path']}" for file in touched]})
         con.execute(_MERGED)
-        _publish(con, target, silver, remove=touched, seen=source.transaction_version("ingest:bronze/vendas"))
+        publish(con, target, silver, remove=touched, seen=source.transaction_version("ingest:bronze/vendas"))
 
 
 def copy(source: str, target: str) -> None:
     """Read every data file of a table and write it again: what any merge that touches them all must do at least."""
-    with _connect() as con:
+    with connect() as con:
         for number, uri in enumerate(DeltaTable(source).file_uris()):
             con.execute("SET VARIABLE files = $files", {"files": [uri]})
             con.execute("CREATE OR REPLACE TEMP VIEW staged AS FROM read_parquet(getvariable('files'))")
             con.execute(_COPY, {"folder": f"{target}/{number}", "bytes": FILE_MB * 1_000_000})
 
 
-def _connect() -> duckdb.DuckDBPyConnection:
+def connect() -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     con.execute(_TYPED)
@@ -199,7 +199,7 @@ def _actions(table: DeltaTable) -> list[dict[str, Any]]:
     return list(table.get_add_actions(flatten=True).to_struct_array().to_pylist())
 
 
-def _publish(
+def publish(
     con: duckdb.DuckDBPyConnection, table: DeltaTable, folder: str, *, remove: Sequence[dict[str, Any]], seen: int | None
 ) -> None:
     """Write the view `staged` as data files of the table, and commit them in place of `remove`."""
@@ -238,8 +238,10 @@ def _stats(rows: int, columns: dict[str, dict[str, str]]) -> str:
 
 
 def _json(kind: str, text: str) -> str | int | float:
-    if kind == "long":
+    if kind in ("long", "integer"):
         return int(text)
+    if kind == "boolean":
+        return text in ("1", "true")
     if kind.startswith("decimal"):
         return float(text)
     return f"{text[:10]}T{text[11:19]}.000Z" if kind == "timestamp" else text

@@ -101,9 +101,9 @@ def generate(folder: Path, rows: int) -> None:
     folder.mkdir(parents=True)
     session = DuckDBSession(memory_limit="2GB", spill=str(folder / ".spill"), folders=[str(folder)])
     try:
-        _first_batches(session, folder / "bronze" / "vendas", rows)
+        first_batches(session, folder / "bronze" / "vendas", rows)
         shutil.copytree(folder / "bronze", folder / "bronze_next", copy_function=os.link)
-        _next_batch(session, folder / "bronze_next" / "vendas", rows)
+        next_batch(session, folder / "bronze_next" / "vendas", rows)
         shutil.copytree(folder / "bronze", folder / "bronze_spread", copy_function=os.link)
         spread = {"first": rows, "new": 0, "again": _SPREAD, "step": rows // _SPREAD, "base": 4, "kinds": 7}
         _append(session, folder / "bronze_spread" / "vendas", BATCHES + 1, spread)
@@ -113,17 +113,23 @@ def generate(folder: Path, rows: int) -> None:
     marker.write_text(json.dumps(wanted))
 
 
-def _first_batches(session: DuckDBSession, table: Path, rows: int) -> None:
+def first_batches(session: DuckDBSession, table: Path, rows: int, *, every: int = 50, base: int = 1, kinds: int = 10) -> None:
+    """Ten batches.
+
+    Args:
+        every: one line in so many is delivered again, as one of the `kinds` from `base`.
+    """
     fields = {column.bronze_name: "string" for column in VENDAS.delivered}
     open_table(str(table), ENVELOPE).add_columns(fields)
     new = rows // BATCHES
     for batch in range(1, BATCHES + 1):
-        again = new // 50 if batch > 1 else 0
-        lines = {"first": (batch - 1) * new, "new": new, "again": again, "step": 5, "base": 1, "kinds": 10}
+        again = new // every if batch > 1 else 0
+        lines = {"first": (batch - 1) * new, "new": new, "again": again, "step": 5, "base": base, "kinds": kinds}
         _append(session, table, batch, lines)
 
 
-def _next_batch(session: DuckDBSession, table: Path, rows: int) -> None:
+def next_batch(session: DuckDBSession, table: Path, rows: int) -> None:
+    """Batch 11."""
     step = min(rows, _WEEK_LINES) // _UPDATES
     _append(
         session,

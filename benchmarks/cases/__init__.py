@@ -3,6 +3,7 @@
     full        bronze to silver of the generated sales, from nothing
     increment   10,000 lines of the last seven days merged into that table; only files with a changed key are rewritten
     spread      10,000 newer versions all over that table, beside a plain copy of the files that hold one
+    history     every version of the sales, 5 % of which have two, beside a script of window functions; then 10,000 lines
     gold        the marts over the silver sales of `full` by dbt, tests and publishing included, beside one bare script
     elt         ELTBench on TPC-DS at scale factor 1, beside LakeBench's own DuckDB engine in an environment of its own
     append      10,000 records, half of them repeats, into a table of 10 M in 125 batches that is appended to
@@ -40,17 +41,18 @@ from benchmarks.cases.common import BOUND_ROWS, Bench, Figure
 from benchmarks.cases.engines import cluster, s3, spark
 from benchmarks.cases.flows import brt, files, job, json_lines, kafka, mlops, pedidos, rest
 from benchmarks.cases.overhead import cli, monitoring, startup, warm, year
-from benchmarks.cases.tables import adopt, append, elt, full, gold, increment, parity, profile, spread, upkeep
+from benchmarks.cases.tables import adopt, append, elt, full, gold, history, increment, parity, profile, spread, upkeep
 from benchmarks.measure import PROJECT
 
 SIZES = (1_000_000, BOUND_ROWS)
 #: Cases over generated rows, with each number of them; the others are run once.
-SIZED = ("full", "increment", "spread", "gold", "parity")
+SIZED = ("full", "increment", "spread", "history", "gold", "parity")
 
 CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "full": full,
     "increment": increment,
     "spread": spread,
+    "history": history,
     "gold": gold,
     "elt": elt,
     "append": append,

@@ -1,4 +1,5 @@
-"""Cases over generated tables: `full`, `increment`, `spread`, `gold`, `elt`, `append`, `upkeep`, `profile`, `parity`, `adopt`."""
+"""Cases over generated tables: `full`, `increment`, `spread`, `history`, `gold`, `elt`, `append`, `upkeep`, `profile`, `parity`,
+`adopt`."""
 
 import os
 import shutil
@@ -12,6 +13,8 @@ from benchmarks.measure import BENCH, PROJECT, BenchmarkError, Run, alternate, r
 FULL_RATIO = 1.3
 INCREMENT_SHARE = 0.15
 SPREAD_RATIO = 1.3
+HISTORY_RATIO = 1.5
+HISTORY_SHARE = 0.15
 ELT_RATIO = 1.1
 #: With ids that rise with time; with random ones every older file may hold one.
 APPEND_SHARE = 0.05
@@ -106,6 +109,45 @@ def spread(bench: Bench) -> Iterator[Figure]:
     yield Figure("spread", "files written, of", len(set(after) - set(before)), len(before), unit="files")
     changed = _CHANGED * sum(before.values()) / bench.rows
     yield Figure("spread", "bytes written per changed byte", written / changed, unit="x")
+
+
+def history(bench: Bench) -> Iterator[Figure]:
+    """Every version of all rows, of which 5 % have two, beside window functions; then 10,000 changed lines."""
+    made = bench.fresh("history")
+    run(["-m", "benchmarks.history", "make", str(made), str(bench.rows)])
+
+    def ours() -> Run:
+        lake = bench.fresh("ours-history")
+        shutil.copytree(made / "lake", lake, copy_function=os.link)
+        return run(["-m", "benchmarks.history", "ours", str(made / "bronze"), str(lake)])
+
+    def bare() -> Run:
+        return run(["-m", "benchmarks.history", "bare", str(made / "bronze"), str(bench.fresh("bare-history"))])
+
+    def by_batch() -> Run:
+        lake = bench.fresh("ours-history-next")
+        shutil.copytree(bench.work / "ours-history", lake, copy_function=os.link)
+        run(["-m", "benchmarks.ours", str(made / "bronze_next"), str(lake)])  # a history follows silver
+        return run(["-m", "benchmarks.history", "ours", str(made / "bronze_next"), str(lake)])
+
+    found = bench.persist("history", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    table = Path("silver", "vendas_history")
+    same_rows(bench.work / "ours-history" / table, bench.work / "bare-history")
+    bounded = bench.rows >= BOUND_ROWS
+    yield from work_figures("history", found, ratio=HISTORY_RATIO if bounded else None, peak=FULL_PEAK if bounded else None)
+    after = bench.persist("history_increment", alternate({"ours": by_batch}, rounds=bench.rounds))["ours"]
+    run(["-m", "benchmarks.history", "bare", str(made / "bronze_next"), str(bench.fresh("bare-history-next"))])
+    same_rows(bench.work / "ours-history-next" / table, bench.work / "bare-history-next")
+    share = after.seconds / found["ours"].seconds
+    limit = HISTORY_SHARE if bounded else None
+    yield Figure(
+        "history",
+        "10,000 lines, share of our full run",
+        share,
+        unit="x",
+        limit=limit,
+        bound=f"<= {HISTORY_SHARE}" if limit else "",
+    )
 
 
 def gold(bench: Bench) -> Iterator[Figure]:
