@@ -1,12 +1,12 @@
 """The history of the generated sales, beside a script of DuckDB window functions that makes the same table.
 
-    <folder>/bronze/vendas        ten batches: <rows> lines, of which 5 % are delivered again as newer versions
-    <folder>/bronze_next/vendas   the same and batch 11: 10,000 lines of the last seven days
-    <folder>/lake                 the silver table of the ten, without which a history is not computed
+<folder>/bronze/vendas        ten batches: <rows> lines, of which 5 % are delivered again as newer versions
+<folder>/bronze_next/vendas   the same and batch 11: 10,000 lines of the last seven days
+<folder>/lake                 the silver table of the ten, without which a history is not computed
 
-    python -m benchmarks.history make <folder> <rows>
-    python -m benchmarks.history ours <folder>/bronze <lake>     one JSON line; the lake has what silver has read
-    python -m benchmarks.history bare <folder>/bronze <table>
+python -m benchmarks.history make <folder> <rows>
+python -m benchmarks.history ours <folder>/bronze <lake>     one JSON line; the lake has what silver has read
+python -m benchmarks.history bare <folder>/bronze <table>
 """
 
 import json

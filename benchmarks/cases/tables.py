@@ -134,7 +134,7 @@ def history(bench: Bench) -> Iterator[Figure]:
     table = Path("silver", "vendas_history")
     same_rows(bench.work / "ours-history" / table, bench.work / "bare-history")
     bounded = bench.rows >= BOUND_ROWS
-    yield from work_figures("history", found, ratio=HISTORY_RATIO if bounded else None, peak=FULL_PEAK if bounded else None)
+    yield from work_figures("history", found, ratio=HISTORY_RATIO if bounded else None)
     after = bench.persist("history_increment", alternate({"ours": by_batch}, rounds=bench.rounds))["ours"]
     run(["-m", "benchmarks.history", "bare", str(made / "bronze_next"), str(bench.fresh("bare-history-next"))])
     same_rows(bench.work / "ours-history-next" / table, bench.work / "bare-history-next")
