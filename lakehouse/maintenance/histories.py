@@ -42,7 +42,7 @@ def expire(
     session: "Session", storage: Storage, spec: TableSpec, silver: Snapshot, *, before: datetime, dry: bool
 ) -> Iterator[Expired]:
     """Remove versions whose event is before an instant, and their points, or (`dry`) only count them. A delete stays, as silver's
-    tombstones do: it may be told by nothing else."""
+    tombstones do: an older version may still come."""
     before = max(before, datetime.fromtimestamp(silver.watermark(baseline.FLOOR), tz=UTC))
     floor = {baseline.FLOOR: int(before.timestamp())}
     old, event = older(spec, before), spec.retention.event if spec.retention is not None else ""

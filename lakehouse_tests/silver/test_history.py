@@ -302,3 +302,26 @@ def test_an_unchanged_generation_rewrites_nothing(lake: Lake) -> None:
     lake.run(WHOLE)
     found = checked(lake.history(WHOLE))
     assert found.transaction is not None and not found.transaction.add and not found.transaction.remove
+
+
+# --- commands ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rebuild_takes_the_history_along_and_it_is_compared_like_a_table(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lakehouse.commands.compare import compare
+    from lakehouse.commands.tables import rebuild
+    from lakehouse.tables.vendas import CLIENTES
+
+    monkeypatch.setenv("LAKEHOUSE_ROOT", lake.storage.root)
+    for name, segmento, day in (("a", "x", 1), ("b", "y", 2)):
+        lake.land("clientes", name, [{"id": 1, "segmento": segmento, "updated_at": f"2026-01-{day:02d}T00:00:00Z"}])
+        lake.run(CLIENTES)
+    assert rebuild("clientes") == 0
+    assert "silver/clientes_history: version 1, 2 rows." in capsys.readouterr().out
+    assert [row["segmento"] for row in lake.rows(history_ref(CLIENTES), "valid_from", "segmento")] == ["x", "y"]
+    assert compare("clientes_history", lake.storage.uri(history_ref(CLIENTES))) == 0
+    assert "2 rows are in both" in capsys.readouterr().out
+    assert rebuild("clientes") == 0
+    assert "silver/clientes_history: version 2, 2 rows." in capsys.readouterr().out
