@@ -67,7 +67,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 made_by = {"run_id": context.run.run_id, "asset": str(spec.bronze), "code_version": version}
                 commit_staged(batch.transaction.with_provenance(findings=standings(batch.findings), **made_by))
                 finalise(session, storage, spec.bronze, log=context.log.info)
-                _say(context, batch)
+                _log(context, batch)
                 earlier = batch.findings
                 batch = stage_batch(session, storage, spec, run_id=context.run.run_id)
             findings = telling([*earlier, *batch.findings])
@@ -90,7 +90,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 )
                 return
             yield from check_results(spec.bronze.key, findings)
-            _say(context, batch)
+            _log(context, batch)
             if any(finding.stops for finding in batch.findings):
                 batch.transaction.abandon()
                 return
@@ -101,7 +101,7 @@ def bronze_asset(spec: TableSpec) -> dg.AssetsDefinition:
     return bronze
 
 
-def _say(context: dg.AssetExecutionContext, batch: "Batch") -> None:
+def _log(context: dg.AssetExecutionContext, batch: "Batch") -> None:
     """What a batch found, in the run's log."""
     report(batch.findings, context.log.warning)
     if batch.changed:

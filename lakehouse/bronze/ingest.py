@@ -82,10 +82,9 @@ def stage_batch(
     completed = origin.completed() if spec.sync == "overwrite" else 0
     listed = origin.anew if origin.anew is not None and release is not None else origin.landed
     landed = {file.path: file for file in listed(spoken_for)}
-    batch, files = done + 1, [file for number, file in known if number == done + 1]
-    new = new_files(origin.storage, list(landed.values()), [file for _, file in known])
+    batch, new = done + 1, new_files(origin.storage, list(landed.values()), [file for _, file in known])
+    files = new if planned == done else [file for number, file in known if number == batch]
     if planned == done:
-        files = new
         if not files:
             return replace(_nothing_landed(table, _whole(spec, completed)), listed=len(landed))
         if not ledger.plan(session, storage.uri(FILES), table=spec.bronze, batch=batch, files=files, run_id=run_id):
@@ -120,8 +119,7 @@ def stage_batch(
         table, staged, watermarks, batch=batch, landed=len(present), refused=refused, absent=absent, types=types, release=release
     )
     findings = collect(spec, staged, entry, added=added, types=types, changed=changed, grown=grown.notes, withdrawn=withdrawn)
-    more = planned > done and bool(new)
-    return Batch(table.version, transaction, entry, findings, len(files), changed=grown.notes, more=more)
+    return Batch(table.version, transaction, entry, findings, len(files), changed=grown.notes, more=planned > done and bool(new))
 
 
 def _read(

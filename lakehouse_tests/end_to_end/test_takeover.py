@@ -27,14 +27,20 @@ ADVANCES = {
     "gold/slo_assets": "measures the runs since",
     "gold/slo_feeds": "is new, and measures the runs since",
     "gold/slo_jobs": "measures the runs since",
+    "gold/vendas_por_segmento": "is new",
     "ml/evaluation": "the first evaluation had no champion to compare with",
     "ops/alerts": "what the monitoring found",
     "ops/events": "every run is an event",
     "ops/kafka_health": "a measurement per run",
+    "ops/ledger": "has rows of the new tables",
     "ops/model_decisions": "a decision per run",
+    "ops/points_clientes_history": "is new",
+    "ops/points_produtos_history": "is new",
     "ops/run_metrics": "a row per run",
     "ops/service_health": "a measurement per run",
     "ops/table_health": "a measurement per run",
+    "silver/clientes_history": "is new",
+    "silver/produtos_history": "is new",
 }
 JOBS = ("medallion_etl", "bronze_to_silver", "pedidos", "brt_capture", "mlops", "monitoring", "slo")
 

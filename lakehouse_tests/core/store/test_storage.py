@@ -135,7 +135,7 @@ def test_what_a_killed_writer_staged_goes_with_the_next_write_and_what_a_living_
         ("the credentials provider found nothing", "There are no credentials"),
     ],
 )
-def test_a_store_error_is_told_by_what_the_store_said_not_by_its_address(told: str, sentence: str) -> None:
+def test_a_store_error_is_classified_by_the_answer_not_by_the_address(told: str, sentence: str) -> None:
     """As obstore words it; ports and buckets may hold any digits and words."""
     error = OSError(f"Error performing GET http://127.0.0.1:35031/credentials?prefix=SlowDown in 117 ms - {told}")
     assert sentence in str(files.explain("s3://credentials/lake", error))
