@@ -37,6 +37,9 @@ _CHANGE_SECONDS = 5.0
 #: So long a batch is waited for; messages of one batch, and their bytes.
 _BATCH_SECONDS, _BATCH, _BATCH_BYTES = 0.25, 10_000, 8_000_000
 _FIRST_BATCH = 100
+#: What a broker answers while another one takes over a group, or a new one loads it; seconds until it is asked again.
+_MOVING = frozenset(("NOT_COORDINATOR", "COORDINATOR_NOT_AVAILABLE", "COORDINATOR_LOAD_IN_PROGRESS"))
+_PAUSES = (0.2, 0.5, 1.0, 2.0)
 _CONSUMER = {
     "auto.offset.reset": "error",
     "enable.auto.offset.store": False,
@@ -395,14 +398,17 @@ class _Run:
     def commit(self, positions: Mapping[int, int]) -> str:
         """Give the group the positions; what became of it. They are read by nobody here, so a refusal costs the view of lag."""
         partition = kafka.client("TopicPartition")
-        try:
-            done = self._consumer.commit(
-                offsets=[partition(self._topic.name, number, at) for number, at in positions.items()], asynchronous=False
-            )
-        except kafka.client("KafkaException") as error:
-            return f"not taken by group {self._topic.group}: {one_line(error.args[0].str(), limit=120)}"
-        refused = [part.error.str() for part in done or () if part.error is not None]
-        return f"not taken by group {self._topic.group}: {one_line(refused[0], limit=120)}" if refused else "all"
+        offsets = [partition(self._topic.name, number, at) for number, at in positions.items()]
+        for pause in (*_PAUSES, 0.0):
+            try:
+                done = self._consumer.commit(offsets=offsets, asynchronous=False)
+                refused = [part.error for part in done or () if part.error is not None]
+            except kafka.client("KafkaException") as error:
+                refused = [error.args[0]]
+            if not any(error.name() in _MOVING for error in refused):
+                break
+            time.sleep(pause)
+        return f"not taken by group {self._topic.group}: {one_line(refused[0].str(), limit=120)}" if refused else "all"
 
 
 def _following(messages: Sequence[Any], batch: int, most: int) -> int:

@@ -32,11 +32,11 @@ from lakehouse_tests.core.engines.test_values import (  # noqa: F401
     test_a_number_is_written_as_it_is_or_not_at_all,
     test_a_text_that_an_expression_makes_is_a_number_by_the_grammar,
 )
+from lakehouse_tests.silver import test_elements
 from lakehouse_tests.silver.test_elements import (  # noqa: F401
     test_elements_of_a_list,
     test_elements_of_every_record_that_is_appended_are_rows,
     test_elements_that_are_values_and_arrays_within_documents,
-    test_landings_each_in_an_order_of_its_own,
     test_one_bad_element_refuses_its_record_whole_and_a_better_rule_takes_it_in,
 )
 from lakehouse_tests.silver.test_observed import (  # noqa: F401
@@ -66,6 +66,12 @@ MAX = 2**63 - 1
 @pytest.fixture(scope="module", autouse=True)
 def _application(spark_application: None) -> None:
     """One Spark application for all of this file."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_elements_land_each_in_an_order_of_its_own(lake: Lake, make_lake: Any, seed: int) -> None:
+    test_elements.test_landings_each_in_an_order_of_its_own(lake, make_lake, seed)
 
 
 @pytest.fixture
