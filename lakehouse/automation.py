@@ -22,7 +22,7 @@ from lakehouse.runtime.steps import ACTIVE
 from lakehouse.settings import Settings
 from lakehouse.tables import JOBS as DECLARED
 from lakehouse.tables import SOURCES, parts
-from lakehouse.tables.spec import CapturedFeed
+from lakehouse.tables.spec import CapturedFeed, history_ref
 from lakehouse.tables.spec import Job as DeclaredJob
 from lakehouse.tables.spec.job import Environment, Executor
 
@@ -145,6 +145,12 @@ def _due(found: Sequence[CapturedFeed], settings: Settings) -> list[dg.AssetKey]
     return None if None in due else [key for keys in due for key in keys or ()]
 
 
+def _silver_of_others() -> list[list[str]]:
+    """Silver tables of what others deliver, and their histories."""
+    others = [part for part in parts() if not part.origin.made_by]
+    return [*(part.silver.key for part in others), *(history_ref(part).key for part in others if part.history)]
+
+
 JOBS = (
     Job(
         name="medallion_etl",
@@ -158,7 +164,7 @@ JOBS = (
     ),
     Job(
         name=SINGLE_TABLE_JOB,
-        selection=lambda: dg.AssetSelection.assets(*[part.silver.key for part in parts() if not part.origin.made_by]),
+        selection=lambda: dg.AssetSelection.assets(*_silver_of_others()),
         description=(
             "Silver of every table that others deliver, or of the one that run config names: "
             "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
