@@ -6,7 +6,7 @@ repeats in Dagster what was found. 0 is success, 1 means that a rule stopped it 
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +17,7 @@ from lakehouse.core.errors import DeclarationError, RefusedWriteError
 from lakehouse.core.names import TableRef, column_name
 from lakehouse.core.store.storage import Storage, lock
 from lakehouse.core.table.snapshot import open_existing
-from lakehouse.core.table.transaction import commit_staged
+from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.settings import load_settings
 from lakehouse.tables.spec import EXTRA, TableSpec, history_ref, with_histories
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lakehouse.core.rules import Finding, Release
     from lakehouse.core.table.snapshot import Snapshot
     from lakehouse.runtime.lake import LakeResource
-    from lakehouse.silver.refresh import Mode
+    from lakehouse.silver.refresh import Mode, Refresh
 
 app = typer.Typer()
 Accept = Annotated[str, typer.Option(help="quarantine: put offenders there; accept: take in all of it")]
@@ -162,7 +162,7 @@ def _locked(table: TableRef) -> "Iterator[tuple[LakeResource, Storage]]":
 def _bronze(spec: TableSpec, permission: "Release") -> bool:
     """Take in bronze's batch if the drift policy `freeze` stops it; whether it was that."""
     from lakehouse.bronze.ingest import landing_of, stage_batch
-    from lakehouse.runtime.steps import finalise, standings
+    from lakehouse.runtime.steps import finalise
 
     if spec.drift != "freeze":
         return False
@@ -178,8 +178,7 @@ def _bronze(spec: TableSpec, permission: "Release") -> bool:
             if batch.transaction is not None:
                 batch.transaction.abandon()
             raise RefusedWriteError(f"{spec.bronze} keeps version {batch.version}.", remedy="See the rules named above.")
-        made = {"run_id": "release", "asset": str(spec.bronze), "findings": standings(batch.findings)}
-        version = commit_staged(batch.transaction.with_provenance(**made)).version
+        version = _commit(spec.bronze, batch.transaction, batch.findings, run_id="release")
         finalise(session, storage, spec.bronze)
         print(f"{spec.bronze}: version {version}.")
     return True
@@ -187,7 +186,7 @@ def _bronze(spec: TableSpec, permission: "Release") -> bool:
 
 def _silver(spec: TableSpec, mode: "Mode", permission: "Release | None") -> int:
     """Stage, print the findings, commit and finalise."""
-    from lakehouse.runtime.steps import finalise, report, standings, stopped
+    from lakehouse.runtime.steps import finalise, report
     from lakehouse.silver.refresh import finalise_quarantine, stage_refresh
     from lakehouse.silver.release import nothing_to_release
 
@@ -197,17 +196,13 @@ def _silver(spec: TableSpec, mode: "Mode", permission: "Release | None") -> int:
             print(note)
         if refresh.stopped:
             report(refresh.findings, lambda line: print(line, file=sys.stderr))
-            for finding in refresh.findings:
-                if finding.stops:
-                    print(stopped(finding, spec.silver, refresh.version), file=sys.stderr)
-            return 1
+            return _stopped(spec.silver, refresh)
         if permission is not None and mode == "increment" and refresh.transaction is None:
             raise nothing_to_release(spec.silver)
         _report(spec.silver, refresh.findings)
         if refresh.transaction is None or refresh.entry is None:
             return _nothing(spec)
-        made = {"run_id": _run(mode, permission), "asset": str(spec.silver), "findings": standings(refresh.findings)}
-        version = commit_staged(refresh.transaction.with_provenance(**made)).version
+        version = _commit(spec.silver, refresh.transaction, refresh.findings, run_id=_run(mode, permission))
         committed = finalise(session, storage, spec.silver)
         if committed is not None:
             finalise_quarantine(session, storage, spec, committed)
@@ -220,7 +215,7 @@ def _silver(spec: TableSpec, mode: "Mode", permission: "Release | None") -> int:
 
 def _history(spec: TableSpec, mode: "Literal['increment', 'rebuild']") -> int:
     """Let the history follow what silver is now."""
-    from lakehouse.runtime.steps import finalise, standings, stopped
+    from lakehouse.runtime.steps import finalise
     from lakehouse.silver.history import stage_history
 
     ref = history_ref(spec)
@@ -228,17 +223,31 @@ def _history(spec: TableSpec, mode: "Literal['increment', 'rebuild']") -> int:
         refresh = stage_history(session, storage, spec, run_id=mode, mode=mode)
         _report(ref, refresh.findings)
         if refresh.stopped:
-            for finding in refresh.findings:
-                if finding.stops:
-                    print(stopped(finding, ref, refresh.version), file=sys.stderr)
-            return 1
+            return _stopped(ref, refresh)
         if refresh.transaction is None or refresh.entry is None:
             return 0
-        made = {"run_id": mode, "asset": str(ref), "findings": standings(refresh.findings)}
-        version = commit_staged(refresh.transaction.with_provenance(**made)).version
+        version = _commit(ref, refresh.transaction, refresh.findings, run_id=mode)
         finalise(session, storage, ref)
     print(f"{ref}: version {version}, {refresh.entry.rows_after:,} rows.")
     return 0
+
+
+def _commit(table: TableRef, transaction: Transaction, findings: "Sequence[Finding]", *, run_id: str) -> int:
+    """Commit what a command has staged; the version."""
+    from lakehouse.runtime.steps import standings
+
+    made = {"run_id": run_id, "asset": str(table), "findings": standings(findings)}
+    return commit_staged(transaction.with_provenance(**made)).version
+
+
+def _stopped(table: TableRef, refresh: "Refresh") -> int:
+    """Print what stopped a table; exit code 1."""
+    from lakehouse.runtime.steps import stopped
+
+    for finding in refresh.findings:
+        if finding.stops:
+            print(stopped(finding, table, refresh.version), file=sys.stderr)
+    return 1
 
 
 def _run(mode: str, permission: "Release | None") -> str:

@@ -16,7 +16,7 @@ from lakehouse.observability.notifier import INCIDENTS_TABLE, load
 from lakehouse.observability.services import SERVICES_TABLE
 from lakehouse.observability.table_health import HEALTH_TABLE
 from lakehouse.reports.vendas import ledger_of
-from lakehouse.tables.spec import with_histories
+from lakehouse.tables.spec import refs_of
 
 #: A job that did not run for so long is not shown.
 _LOOK_BACK = timedelta(days=30)
@@ -46,10 +46,7 @@ class Overview:
 def read(lake: Lake) -> Overview:
     runs = _last_runs(lake)
     incidents = lake.opened(INCIDENTS_TABLE)
-    every = [
-        ref for spec in with_histories(*lake.settings.tables) for ref in (*[part.bronze for part in spec.parts], spec.silver)
-    ]
-    refs = list(dict.fromkeys(every))
+    refs = refs_of(*lake.settings.tables)
     health = outbox.newest(lake.session, lake.storage, HEALTH_TABLE)
     return Overview(
         last_runs=runs,

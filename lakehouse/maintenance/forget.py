@@ -37,7 +37,7 @@ from lakehouse.maintenance import histories
 from lakehouse.maintenance.backup import Vault
 from lakehouse.maintenance.landed_records import Naming, without
 from lakehouse.maintenance.protect import Protection
-from lakehouse.maintenance.removal import remove_rows
+from lakehouse.maintenance.removal import log, remove_rows
 from lakehouse.silver import baseline, inputs
 from lakehouse.silver.history_baseline import tables_of as history_tables
 from lakehouse.silver.inputs import ROW_ID, Feed
@@ -223,7 +223,7 @@ class _Work:
         silver = self._open(self.spec.silver)
         for part in self.spec.parts:
             bronze = self._open(part.bronze)
-            self._log(part.bronze)
+            log(self.session, self.storage, part.bronze)
             finalise_files(self.session, self.storage, part)
             uri, source = self.storage.uri(ledger.FILES_TABLE), landing_of(self.storage, part)
             planned, known = ledger.planned_files(self.session, uri, part.bronze)
@@ -234,7 +234,7 @@ class _Work:
                     f"{part.landing} or {part.bronze} has records that {self.spec.silver} has not read yet.",
                     remedy="Run the job of these tables first, then this command again.",
                 )
-        self._log(self.spec.silver)
+        log(self.session, self.storage, self.spec.silver)
         finalise_quarantine(self.session, self.storage, self.spec, silver)
         baseline.open_baseline(self.storage, self.spec, [self._open(part.bronze) for part in self.spec.parts])
 
@@ -272,7 +272,7 @@ class _Work:
             if count:
                 gone = {ledger.EXPIRED: bronze.watermark(ledger.EXPIRED) + count}
                 remove_rows(session, bronze, row_ids, made=_made(bronze, count, batch), watermarks=gone)
-                self._log(part.bronze)
+                log(self.session, self.storage, part.bronze)
             yield part.bronze, count
 
     def _validated(self, part: TableSpec) -> "nw.LazyFrame[Any]":
@@ -364,7 +364,7 @@ class _Work:
             made = Provenance(operation="forget") if batch is None else _made(table, count, batch)
             remove_rows(self.session, table, row_ids, made=made)
             if batch is not None:
-                self._log(ref)
+                log(self.session, self.storage, ref)
         return count
 
     def _with_row_ids(self, table: Snapshot) -> "nw.LazyFrame[Any]":
@@ -373,9 +373,6 @@ class _Work:
 
     def _open(self, ref: TableRef) -> Snapshot:
         return require_table(self.storage.uri(ref), ref)
-
-    def _log(self, ref: TableRef) -> None:
-        ledger.finalise(self.session, self.storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=self._open(ref))
 
 
 def _made(table: Snapshot, count: int, batch: int) -> Provenance:

@@ -14,6 +14,7 @@ from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import Snapshot, require_table
 from lakehouse.maintenance.expired import ASIDE, GONE, Expired, remove
+from lakehouse.maintenance.removal import log
 from lakehouse.silver import baseline, history_baseline
 from lakehouse.silver.history_baseline import tables_of
 from lakehouse.silver.inputs import ROW_ID, Feed
@@ -81,8 +82,3 @@ def fold(
     validated = own.validated(records.join(row_ids, on=list(ROW_ID), how="semi"))[0]
     accepted = history_baseline.accepted(session, storage, [feed], own, validated)
     history_baseline.fold(session, storage, spec, accepted, bronze=feed.part.bronze, number=number)
-
-
-def log(session: "Session", storage: Storage, ref: TableRef) -> None:
-    """Copy to the ledger what the newest commits of a table report."""
-    ledger.finalise(session, storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=require_table(storage.uri(ref), ref))

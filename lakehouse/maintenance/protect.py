@@ -23,7 +23,7 @@ from lakehouse.core.table.transaction import commit_staged, redo_on_conflict
 from lakehouse.ml.registry import Registry, versions_in_use
 from lakehouse.observability.outbox import small_session
 from lakehouse.tables import ALL
-from lakehouse.tables.spec import with_histories
+from lakehouse.tables.spec import refs_of
 
 PINS = TableRef("ops", "pins")
 COLUMNS = {
@@ -163,10 +163,9 @@ def table_of(name: str, known: list[TableRef], *, where: str = "the lake") -> Ta
     found = _named(name, known)
     if len(found) == 1:
         return found[0]
-    declared = [ref for spec in with_histories(*ALL) for ref in (*(part.bronze for part in spec.parts), spec.silver)]
     if found:
         what, remedy = f"{name!r} is the name of several tables.", f"Name layer and table: one of {_listed(found)}."
-    elif own := _named(name, declared):
+    elif own := _named(name, refs_of(*ALL)):
         what = f"{own[0]} is declared, and there is nothing of it in {where} yet."
         remedy = f"make run writes it; {where} has {_listed(known)}."
     else:

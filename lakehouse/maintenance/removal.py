@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import narwhals as nw
 
+from lakehouse.core import ledger
 from lakehouse.core.errors import BrokenTableError
+from lakehouse.core.names import TableRef
+from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.provenance import Provenance
-from lakehouse.core.table.snapshot import DataFile, Snapshot
+from lakehouse.core.table.snapshot import DataFile, Snapshot, require_table
 from lakehouse.core.table.transaction import Transaction, commit_staged, discard
 from lakehouse.silver.inputs import ROW_ID
 
 if TYPE_CHECKING:
     from lakehouse.core.engines.session import Session
+
+
+def log(session: "Session", storage: Storage, ref: TableRef) -> None:
+    """Copy to the ledger what the newest commits of a table report."""
+    ledger.finalise(session, storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=require_table(storage.uri(ref), ref))
 
 
 def remove_rows(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import narwhals as nw
 
@@ -31,7 +31,7 @@ from lakehouse.landing.readers.files.stage import stage
 from lakehouse.landing.readers.registry import owned
 from lakehouse.maintenance import histories
 from lakehouse.maintenance.expired import ASIDE, GONE, Expired, counted, remove, removed
-from lakehouse.maintenance.removal import remove_rows
+from lakehouse.maintenance.removal import log, remove_rows
 from lakehouse.observability.services import SERVICES_TABLE
 from lakehouse.observability.table_health import HEALTH_TABLE
 from lakehouse.observability.topics import KAFKA_TABLE, LAG_TABLE
@@ -41,9 +41,6 @@ from lakehouse.silver.merge import Merge, baseline_ref
 from lakehouse.silver.repeats import repeats
 from lakehouse.silver.validate import ACCEPTED, EXPIRED, Validator, older
 from lakehouse.tables.spec import EXTRACTED_AT, Retention, TableSpec, reads_same
-
-if TYPE_CHECKING:
-    pass
 
 #: In a bronze table, under this application id: the version of silver when records last left it.
 LEFT_AT = "left_at"
@@ -135,10 +132,10 @@ class _Work:
         from lakehouse.silver.refresh import finalise_quarantine
 
         for part in self.spec.parts:
-            self._log(part.bronze)
+            log(self.session, self.storage, part.bronze)
             finalise_files(self.session, self.storage, part)
         for ref in (self.spec.silver, *histories.there(self.storage, self.spec)[:1]):
-            self._log(ref)
+            log(self.session, self.storage, ref)
         finalise_quarantine(self.session, self.storage, self.spec, self._open(self.spec.silver))
         baseline.open_baseline(self.storage, self.spec, [self._open(part.bronze) for part in self.spec.parts])
 
@@ -296,7 +293,7 @@ class _Work:
             sort_by=self.spec.key,
         )
         if not self.dry:
-            self._log(self.spec.silver)
+            log(self.session, self.storage, self.spec.silver)
         return found
 
     # --- bronze ------------------------------------------------------------------------------------------------------------
@@ -351,7 +348,7 @@ class _Work:
         batch = table.watermark(ledger.ingest_app(part.bronze))
         made = replace(GONE, figures=removed(count, table, batch))
         size = remove_rows(session, table, row_ids, made=made, watermarks=leaves)
-        self._log(part.bronze)
+        log(self.session, self.storage, part.bronze)
         return counted(expired, count, size)
 
     def _fold(self, part: TableSpec, validator: Validator, validated: "nw.LazyFrame[Any]", *, number: int) -> None:
@@ -378,9 +375,6 @@ class _Work:
         before = (self.now - age).replace(microsecond=0)
         kind = next(column.type for column in self.spec.columns if column.name == self.retention.event)
         return before.replace(hour=0, minute=0, second=0) if kind == "date" else before
-
-    def _log(self, ref: TableRef) -> None:
-        ledger.finalise(self.session, self.storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=self._open(ref))
 
     def _records(self, part: TableSpec, bronze: Snapshot, *, until: int | None = None) -> "nw.LazyFrame[Any]":
         newest = bronze.watermark(ledger.ingest_app(part.bronze)) if until is None else until

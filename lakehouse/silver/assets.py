@@ -1,6 +1,6 @@
 """Silver assets: lock the table, stage the refresh, report every rule, let the IO manager commit, finalise the ledger."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -69,12 +69,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 yield from check_results(spec.silver.key, standing_findings(uri, names))
                 context.log.info("No new batches for version %s of %s.", refresh.version, target)
                 if not elsewhere:
-                    empty = _without_source(storage, spec)
-                    yield dg.Output(
-                        Unchanged(refresh.version, {NEVER_DELIVERED: empty} if empty else {}),
-                        data_version=dg.DataVersion(str(refresh.version)),
-                        metadata=lineage,
-                    )
+                    yield _unchanged(storage, spec, refresh, lineage)
                 return
             yield from check_results(spec.silver.key, refresh.findings)
             if refresh.transaction is None:
@@ -121,12 +116,7 @@ def history_asset(spec: TableSpec) -> dg.AssetsDefinition:
             if refresh.transaction is None and not refresh.stopped:
                 yield from check_results(ref.key, standing_findings(uri, names))
                 context.log.info("No new batches for version %s of %s.", refresh.version, ref)
-                empty = _without_source(storage, spec)
-                yield dg.Output(
-                    Unchanged(refresh.version, {NEVER_DELIVERED: empty} if empty else {}),
-                    data_version=dg.DataVersion(str(refresh.version)),
-                    metadata=lineage,
-                )
+                yield _unchanged(storage, spec, refresh, lineage)
                 return
             yield from check_results(ref.key, refresh.findings)
             if refresh.transaction is None:
@@ -149,6 +139,16 @@ def _log(context: dg.AssetExecutionContext, refresh: "Refresh", target: TableRef
     for finding in refresh.findings:
         if refresh.stopped and finding.stops:
             context.log.error(stopped(finding, target, refresh.version))
+
+
+def _unchanged(storage: Storage, spec: TableSpec, refresh: "Refresh", metadata: Mapping[str, Any]) -> dg.Output[Unchanged]:
+    """The output of a run that had nothing to do; it tells where the table's sources were looked for, if none ever delivered."""
+    empty = _without_source(storage, spec)
+    return dg.Output(
+        Unchanged(refresh.version, {NEVER_DELIVERED: empty} if empty else {}),
+        data_version=dg.DataVersion(str(refresh.version)),
+        metadata=metadata,
+    )
 
 
 def _without_source(storage: Storage, spec: TableSpec) -> str:

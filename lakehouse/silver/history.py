@@ -21,7 +21,6 @@ import narwhals as nw
 
 from lakehouse.core import ledger
 from lakehouse.core.engines.session import Session
-from lakehouse.core.errors import LakehouseError
 from lakehouse.core.rules import Finding
 from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.provenance import Commit, Entry, Provenance
@@ -33,7 +32,7 @@ from lakehouse.silver.accounts import accounts
 from lakehouse.silver.checks import CURRENT, INTERVALS
 from lakehouse.silver.history_baseline import point_columns, points_ref
 from lakehouse.silver.inputs import ROW_ID
-from lakehouse.silver.merge import silver_columns, with_keys
+from lakehouse.silver.merge import check_rows, silver_columns, with_keys
 from lakehouse.silver.refresh import Refresh
 from lakehouse.silver.validate import DELETED, EXPIRED
 from lakehouse.silver.versions import INSTANT, ORIGIN, different, instant_of, only_version, overlapping, versions
@@ -219,7 +218,7 @@ class _Work:
             partition=self.spec.partition,
         )
         transaction = Transaction(table=self.history, add=add, remove=remove)
-        self._check_rows(transaction, self.history.rows - session.count(gone) + session.count(new))
+        check_rows(transaction, self.history.rows - session.count(gone) + session.count(new), self.spec)
         own = [*self.own, DELETED]
         added = different(known.select(*own), hidden.select(*own))[1]
         return Change(
@@ -399,16 +398,6 @@ class _Work:
         partition = self.spec.partition if table is self.history else ""
         return self.session.write(
             rows, table.uri, columns=columns, sort_by=sort_by, file_mb=self.spec.file_mb, partition=partition
-        )
-
-    def _check_rows(self, transaction: Transaction, expected: int) -> None:
-        """Give up a change that would not have the rows that it should."""
-        if transaction.rows == expected:
-            return
-        transaction.abandon()
-        raise LakehouseError(
-            f"{self.table.silver} would have {transaction.rows:,} rows instead of {expected:,}; nothing was committed.",
-            remedy=f"Run make rebuild TABLE={self.spec.name} and report this.",
         )
 
 

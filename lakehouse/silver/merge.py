@@ -103,6 +103,21 @@ def table_beside(kind: str, target: TableRef) -> TableRef:
     return TableRef("ops", name)
 
 
+def check_rows(transaction: Transaction, expected: int, spec: TableSpec) -> None:
+    """Give up a change that would not leave as many rows as it should.
+
+    Raises:
+        LakehouseError: it would not; its files are gone.
+    """
+    if transaction.rows == expected:
+        return
+    transaction.abandon()
+    raise LakehouseError(
+        f"The change of {transaction.table.uri} staged {transaction.rows:,} rows instead of {expected:,}; nothing was committed.",
+        remedy=f"Run make rebuild TABLE={spec.name} and report this.",
+    )
+
+
 class Merge:
     """Stages what accepted records change in a silver table and its tombstones."""
 
@@ -231,18 +246,8 @@ class Merge:
         )
         transaction = Transaction(table=self._silver, add=add, remove=remove)
         replaced = session.count(located.join(changed, on=key, how="semi"))
-        self._check_rows(transaction, self._silver.rows - replaced + session.count(rows))
+        check_rows(transaction, self._silver.rows - replaced + session.count(rows), spec)
         return transaction
-
-    def _check_rows(self, transaction: Transaction, expected: int) -> None:
-        """Give up a merge that would not have the rows that it should."""
-        if transaction.rows == expected:
-            return
-        transaction.abandon()
-        raise LakehouseError(
-            f"The merge into {self._silver.uri} staged {transaction.rows:,} rows instead of {expected:,}; nothing was committed.",
-            remedy=f"Run make rebuild TABLE={self._spec.name} and report this.",
-        )
 
     def from_baseline(self, validated: "nw.LazyFrame[Any]", rows: "nw.LazyFrame[Any]", ended: "nw.LazyFrame[Any]") -> Change:
         """Everything at once, where some of it is no longer in bronze: the records, and the baseline's `rows` and deletes."""

@@ -30,7 +30,6 @@ class Landing:
         location: what a person looks at: a folder, a prefix of a bucket, a table.
         description: of the landing asset; `kinds` are the technologies that the UI shows.
         landed: the files that count now, in path order, given those that were planned before: `{path: checksum}`.
-        completed: the newest generation of which all files have landed, 0 when none is known to be whole.
         generations: all generations of which all files have landed; none where the source does not say.
         fixed: a file is never written again, so it needs no second look after it was read.
         version: what changes whenever something lands, empty when nothing is there; for a source that can tell it without a
@@ -46,13 +45,16 @@ class Landing:
     description: str
     kinds: frozenset[str]
     landed: Callable[[Mapping[str, str]], list[LandedFile]]
-    completed: Callable[[], int] = int
     generations: Callable[[], Sequence[int]] = tuple
     fixed: bool = False
     version: Callable[[], str] | None = None
     anew: Callable[[Mapping[str, str]], list[LandedFile]] | None = None
     copied: Callable[..., Here] | None = None
     generation: Callable[[Sequence[LandedFile]], int] = lambda files: 0
+
+    def completed(self) -> int:
+        """The newest generation of which all files have landed, 0 when none is known to be whole."""
+        return max(self.generations(), default=0)
 
     def here(self, session: "DuckDBSession", files: Sequence[LandedFile], *, sync: Sync, known: Collection[str]) -> Here:
         """These files on this machine.
@@ -96,7 +98,6 @@ def _airbyte(source: AirbyteStream, storage: Storage) -> Landing:
         description=f"Files of the stream {source.asset}, as delivered.",
         kinds=frozenset({"airbyte"}),
         landed=lambda known: storage.landed(source.folder),
-        completed=lambda: storage.completed(source.folder),
         generations=lambda: storage.generations(source.folder),
     )
 

@@ -14,7 +14,7 @@ from lakehouse.tables.spec.columns import EXTRA, EXTRACTED_AT, RECORD_DIGEST, Co
 from lakehouse.tables.spec.database import Database, Query, Table
 from lakehouse.tables.spec.dialect import Csv
 from lakehouse.tables.spec.feed import CapturedFeed
-from lakehouse.tables.spec.history import history_ref, history_table, tracked, with_histories
+from lakehouse.tables.spec.history import history_ref, history_table, refs_of, tracked, with_histories
 from lakehouse.tables.spec.job import Job
 from lakehouse.tables.spec.kafka import KafkaTopic
 from lakehouse.tables.spec.policies import Health, Retention, Subject
@@ -148,6 +148,7 @@ __all__ = [
     "not_null",
     "reads_same",
     "references",
+    "refs_of",
     "setting",
     "settings_of",
     "tracked",

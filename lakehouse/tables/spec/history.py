@@ -57,6 +57,12 @@ def with_histories(*specs: "TableSpec") -> "tuple[TableSpec, ...]":
     return tuple(table for spec in specs for table in ((spec, history_table(spec)) if spec.history else (spec,)))
 
 
+def refs_of(*specs: "TableSpec") -> "tuple[TableRef, ...]":
+    """Bronze, silver and histories of some specs, each once."""
+    every = [ref for spec in with_histories(*specs) for ref in (*(part.bronze for part in spec.parts), spec.silver)]
+    return tuple(dict.fromkeys(every))
+
+
 def check_history(spec: "TableSpec") -> None:
     """Refuse a history that could not be computed exactly, or whose columns do not exist."""
     if spec.history is False:
