@@ -22,6 +22,7 @@ from lakehouse.commands import tables
 from lakehouse.core.store.storage import lock
 from lakehouse.sample.landing import SampleTruth, write_sample_landing
 from lakehouse.settings import project_folder
+from lakehouse.tables.spec import history_ref
 from lakehouse.tables.vendas import TABLES, VENDAS
 from lakehouse_tests.conftest import Lake
 
@@ -100,13 +101,16 @@ def test_two_shells_wait_for_an_owner_that_is_killed_and_then_for_each_other(
             shell.kill()
     assert [shell.returncode for shell in shells] == [0, 0], output
     assert "Traceback" not in "".join(output)
-    # Each table was made by one of the two, and the other found nothing left to do.
+    # Each table and each history was made by one of the two, and the other found nothing left to do.
+    names = [spec.name for spec in TABLES]
+    histories = [history_ref(spec).table for spec in TABLES if spec.history]
     for spec in TABLES:
         assert DeltaTable(lake.storage.uri(spec.silver)).version() == 1, spec.name
         assert sum(f"silver/{spec.name} version 1: " in text for text in output) == 1
         assert sum(f"No new batches for version 1 of silver/{spec.name}." in text for text in output) == 1
         assert len(lake.rows(spec.silver, *spec.key)) == getattr(truth, spec.name).live
-    assert sorted(row["layer"] for row in lake.ledger()) == ["bronze"] * 3 + ["silver"] * 3
+    made = [(row["layer"], row["table"]) for row in lake.ledger()]
+    assert sorted(made) == sorted([*(("bronze", name) for name in names), *(("silver", name) for name in [*names, *histories])])
     assert lake.stray_files() == []
 
 
