@@ -221,7 +221,7 @@ test-stack: stack-install ## S3 with faults, the production instance, Spark: rea
 	@$(BIN)/python -m deploy.stack install mariadb
 	@$(BIN)/python -m pytest --durations 20 -n 3 --dist loadfile $(CLUSTERS:%=--ignore=%) -m '(stack or spark) and not slow'; parts=$$?; $(BIN)/python -m pytest --durations 20 -m 'not slow' $(CLUSTERS) && exit $$parts
 
-test-slow: setup $(VENV)/.dev ## What takes minutes: twenty seeds of each random campaign, whole histories (no server; half an hour)
+test-slow: setup $(VENV)/.dev ## What make test has a part of: every seed and case, long lives of a table (no server; an hour)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'slow and not browser and not faults and not power and not stack and not spark'
 
 check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt parse, definitions load, bench cases

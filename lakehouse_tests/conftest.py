@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -309,6 +309,16 @@ def storage(lake: Lake) -> Storage:
 def session(lake: Lake) -> "Iterator[DuckDBSession]":
     with lake.session() as opened:
         yield opened
+
+
+# --- parameters ------------------------------------------------------------------------------------------------------
+
+
+def few(cases: Iterable[Any], *quick: Any) -> list[Any]:
+    """Cases as parameters, of which all but the quick ones are slow: they take the same way through the code."""
+    known = list(cases)
+    assert set(quick) <= set(known), quick
+    return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in known]
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from lakehouse.core.errors import BrokenTableError, DeclarationError
 from lakehouse.core.rules import Release
 from lakehouse.landing.readers.files.fields import WITHDRAWN
 from lakehouse.tables.spec import AirbyteStream, Column, DeltaSource, Feed, Retention, TableSpec, in_range
+from lakehouse_tests.conftest import few
 from lakehouse_tests.foreign import Theirs, without
 
 COLUMNS = (Column("id", "bigint"), Column("n", "bigint"), Column("nome", "string"))
@@ -96,7 +97,7 @@ def changed_at_random(uri, dice: random.Random) -> str:
     return what
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
+@pytest.mark.parametrize("seed", few(range(10), 0))
 def test_silver_has_what_the_table_has_after_each_change(lake, uri, appended, deduplicated, seed):
     dice, done = random.Random(seed), []
     specs = [replace(appended, name="soma", silver_name="soma"), deduplicated]

@@ -15,7 +15,7 @@ from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.silver.refresh import Refresh, stage_refresh
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, expression, in_range, min_rows, not_null
-from lakehouse_tests.conftest import Lake, Row
+from lakehouse_tests.conftest import Lake, Row, few
 
 STRICT = TableSpec(
     name="itens",
@@ -120,7 +120,7 @@ def test_a_redrive_leaves_what_no_silver_run_has_read(full: Lake) -> None:
 
 
 @pytest.mark.parametrize("mode", ["redrive", "rebuild"])
-@pytest.mark.parametrize("then", ["redrive", "increment", "strict"])
+@pytest.mark.parametrize("then", few(["redrive", "increment", "strict"], "strict"))
 def test_a_run_that_dies_before_its_commit_has_moved_nothing(full: Lake, mode: str, then: str) -> None:
     table, waiting = full.rows(STRICT.silver), waiting_rows(full)
     tighter = replace(FIXED, rules=(in_range("valor", maximum=100), expression("not_four", "id <> 4")))
@@ -276,6 +276,7 @@ def test_a_file_that_drifted_is_read_again_under_another_policy(lake: Lake) -> N
     assert redrive(lake, STRICT) == []
 
 
+@pytest.mark.slow
 def test_a_file_that_is_still_bad_is_back_in_quarantine(lake: Lake) -> None:
     lake.land("itens", "a", [item(1)])
     lake.put("itens", "b.jsonl.gz", b"no gzip")
@@ -287,7 +288,7 @@ def test_a_file_that_is_still_bad_is_back_in_quarantine(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("where", ["mark_leaving", "give_back_files"])
-@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("again", few([True, False], True))
 def test_a_redrive_of_files_that_dies_loses_and_doubles_nothing(
     lake: Lake, monkeypatch: pytest.MonkeyPatch, where: str, again: bool
 ) -> None:

@@ -1,5 +1,6 @@
 """`make compare`: two tables that say the same, and every way in which one may not."""
 
+import shutil
 from decimal import Decimal
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ from deltalake import write_deltalake
 from lakehouse.commands.compare import compare
 from lakehouse.core.errors import BrokenTableError, DeclarationError
 from lakehouse.tables.vendas import VENDAS
+from lakehouse_tests.conftest import Lake
 from lakehouse_tests.foreign import Theirs
 
 
@@ -20,11 +22,19 @@ def sale(number, **changed):
     }  # fmt: skip
 
 
-@pytest.fixture
-def here(lake, monkeypatch):
-    """A silver table of five sales, and the settings that lead to it."""
+@pytest.fixture(scope="module")
+def sold(tmp_path_factory):
+    """A silver table of five sales."""
+    lake = Lake(tmp_path_factory.mktemp("sold"))
     lake.land("vendas", "a", [sale(number) for number in range(5)])
     lake.run(VENDAS)
+    return lake
+
+
+@pytest.fixture
+def here(sold, lake, monkeypatch):
+    """That table in a lake of the test's own, and the settings that lead to it."""
+    shutil.copytree(sold.folder, lake.folder, dirs_exist_ok=True)
     monkeypatch.setenv("LAKEHOUSE_ROOT", lake.storage.root)
     return lake
 

@@ -20,7 +20,7 @@ from lakehouse.core.rules import Release
 from lakehouse.core.table.foreign import require_foreign
 from lakehouse.settings import project_folder
 from lakehouse.tables.spec import Column, DeltaSource, Sync, TableSpec
-from lakehouse_tests.conftest import Lake, with_parent
+from lakehouse_tests.conftest import Lake, few, with_parent
 
 pytest.importorskip("pyspark")
 pytestmark = pytest.mark.spark
@@ -110,16 +110,11 @@ def spec(uri: str, sync: Sync) -> TableSpec:
     )
 
 
-def some(*names: str) -> list[Any]:
-    """The forms as parameters; those of other names are slow."""
-    return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in FORMS]
-
-
 def counted(rows: list[dict[str, Any]]) -> Counter[Any]:
     return Counter(tuple(None if row.get(name) is None else str(row[name]) for name in ("id", "nome", "p")) for row in rows)
 
 
-@pytest.mark.parametrize("form", some("mapped", "clustered"))
+@pytest.mark.parametrize("form", few(FORMS, "mapped", "clustered"))
 def test_after_each_step_bronze_has_what_is_new_and_silver_what_spark_reads(spark: OtherSpark, tmp_path: Path, form: str) -> None:
     table, lake = f"delta.`{tmp_path / 'other' / 'tabela'}`", Lake(tmp_path)
     uri = str(tmp_path / "other" / "tabela")
@@ -142,7 +137,7 @@ def test_after_each_step_bronze_has_what_is_new_and_silver_what_spark_reads(spar
     assert counted(lake.rows(specs["append"].silver, "id", "nome", "p")) == taken
 
 
-@pytest.mark.parametrize("form", some("plain", "partitioned"))
+@pytest.mark.parametrize("form", few(FORMS, "plain", "partitioned"))
 def test_silver_that_follows_withdrawals_has_what_spark_reads_after_each_step(
     spark: OtherSpark, tmp_path: Path, form: str
 ) -> None:

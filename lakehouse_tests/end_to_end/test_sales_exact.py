@@ -41,6 +41,7 @@ def figures(lake):
     }
 
 
+@pytest.mark.slow
 def test_every_month_is_exact_as_its_sync_arrives(lake, copied_landing, expected, files):
     by_sync = defaultdict(list)
     for name in files:

@@ -68,6 +68,7 @@ def till(driver: Driver, tmp_path: Path) -> Till:
     return till
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_gone_on_from(driver: Driver, till: Till) -> None:
     folder = till.lake.folder
     for point in POINTS:

@@ -56,6 +56,7 @@ def test_a_dagster_run_killed_between_commit_and_event(driver: Driver, store: Pa
     assert lane.unrecorded() == [], "a recovered run tells Dagster of what the killed one committed"
 
 
+@pytest.mark.slow
 def test_without_the_check_of_unfinished_batches_a_kill_is_seen_to_lose(driver: Driver, tmp_path: Path) -> None:
     lane = Layers(driver, tmp_path, seed=3, broken="unfinished batches")
     assert lane.tally.clean, "it is the kill that does it"
@@ -63,6 +64,7 @@ def test_without_the_check_of_unfinished_batches_a_kill_is_seen_to_lose(driver: 
     assert lane.tally.lost
 
 
+@pytest.mark.slow
 def test_without_the_written_ahead_plan_a_kill_is_seen_to_double(driver: Driver, tmp_path: Path) -> None:
     lane = Layers(driver, tmp_path, seed=3, broken="written-ahead plan")
     assert lane.tally.clean, "it is the kill that does it"

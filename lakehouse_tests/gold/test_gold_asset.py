@@ -233,6 +233,7 @@ def test_a_mart_asked_for_alone_is_replaced_whole_by_one_dbt_run_and_states_what
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_a_mart_that_is_current_shows_the_lineage_and_figures_of_the_run_that_made_it(lake):
     lake.silver(VENDAS, [sale(9, created_date="2025-01-01")])
 

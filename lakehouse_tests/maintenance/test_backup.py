@@ -167,6 +167,7 @@ def test_a_moment_is_chosen_by_its_beginning(filled: Lake, vault: Vault) -> None
         vault.restore(vault.chosen(), TableRef("silver", "nada"), filled.storage)
 
 
+@pytest.mark.slow
 def test_old_backups_go_with_what_only_they_have(filled: Lake, vault: Vault) -> None:
     first = take(vault, filled).backup
     assert not vault.prove(first, session=filled.session).damaged
@@ -186,6 +187,7 @@ def test_old_backups_go_with_what_only_they_have(filled: Lake, vault: Vault) -> 
     }
 
 
+@pytest.mark.slow
 def test_databases_are_copied_while_they_are_written(filled: Lake, vault: Vault, tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     database = sqlite3.connect(path)
@@ -215,6 +217,7 @@ def test_a_damaged_table_is_named_and_the_others_are_backed_up(filled: Lake, vau
     assert len(backup.tables) == 4 and not vault.prove(backup, session=filled.session).damaged
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_backups_as_they_were(filled: Lake, vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     take(vault, filled)
     filled.land("itens", "f7", [item(7)])

@@ -61,6 +61,7 @@ LATE: list[Row] = [
 ]
 
 
+@pytest.mark.slow
 def test_versions_whose_records_have_left_bronze_stay_and_what_comes_late_still_splits_them(
     lake: Lake, make_lake: Callable[..., Lake]
 ) -> None:
@@ -130,6 +131,7 @@ def test_what_expires_in_silver_expires_in_the_history(lake: Lake) -> None:
     assert [row["operation"] for row in lake.ledger() if row["table"] == "itens_history"].count("expire") == 1
 
 
+@pytest.mark.slow
 def test_a_history_that_is_declared_later_begins_with_what_silver_has_of_the_expired(lake: Lake) -> None:
     for number, rows in enumerate(BATCHES):
         lake.land("itens", f"{number}", rows)
@@ -170,6 +172,7 @@ def test_nobody_who_is_forgotten_is_in_a_version(lake: Lake) -> None:
     assert containing(lake) == []
 
 
+@pytest.mark.slow
 def test_compaction_changes_no_version_and_the_next_increment_reads_on(lake: Lake) -> None:
     chance = random.Random(1)
     spec = replace(BRONZE, retention=None, health=replace(BRONZE.health, max_files=3))

@@ -206,6 +206,7 @@ def test_the_job_removes_what_has_expired_and_reports_it(
     assert not sales.refresh(spec, rebuild=True).stopped and [row["id"] for row in sales.rows(VENDAS.silver)] == [20]
 
 
+@pytest.mark.slow
 def test_somebody_is_forgotten_by_command(sales: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     sales.land("vendas", "f3", [sale(3, cliente_id=987654321), sale(4, cliente_id=2)])
     sales.run(VENDAS)

@@ -19,7 +19,7 @@ from lakehouse.maintenance.rollback import roll_back
 from lakehouse.silver import baseline
 from lakehouse.silver.merge import baseline_ref
 from lakehouse.tables.spec import AirbyteStream, Column, Retention, TableSpec, in_range
-from lakehouse_tests.conftest import EXTRACTED, LEDGER, Lake, Row, file_content
+from lakehouse_tests.conftest import EXTRACTED, LEDGER, Lake, Row, few, file_content
 
 DAY = timedelta(days=1)
 #: What the tests take for now: events of June 2026 and before are there.
@@ -116,6 +116,7 @@ def test_exactly_what_has_expired_goes_and_a_rebuild_gives_the_same_silver(aged:
     assert run(aged) == dict.fromkeys(wanted, 0), "what is done is left alone"
 
 
+@pytest.mark.slow
 def test_syncs_go_on_and_what_expired_does_not_come_back(aged: Lake, make_lake: Callable[[], Lake]) -> None:
     content = (aged.folder / "landing/raw/itens/a.jsonl").read_bytes()
     run(aged)
@@ -137,6 +138,7 @@ def test_syncs_go_on_and_what_expired_does_not_come_back(aged: Lake, make_lake: 
     checked(aged)
 
 
+@pytest.mark.slow
 def test_only_bronze_expires_and_silver_stays_whole(aged: Lake) -> None:
     before = aged.rows(SPEC.silver)
     assert run(aged, ONLY_BRONZE) == {"bronze/itens": 8}
@@ -159,6 +161,7 @@ def test_only_bronze_expires_and_silver_stays_whole(aged: Lake) -> None:
         roll_back(session, aged.storage, [grown], grown.silver, version=1, reason="a test")
 
 
+@pytest.mark.slow
 def test_observed_counts_are_those_of_before(lake: Lake) -> None:
     seen = (Column("vezes", "int", observed="count"), Column("primeira", "timestamp", observed="first"))
     spec = replace(ONLY_BRONZE, deleted=None, rules=(), columns=(*SPEC.columns, *seen))
@@ -177,6 +180,7 @@ def test_observed_counts_are_those_of_before(lake: Lake) -> None:
     checked(lake, spec)
 
 
+@pytest.mark.slow
 def test_silver_rows_of_an_appended_table_stay_when_bronze_records_expire(lake: Lake) -> None:
     spec = replace(ONLY_BRONZE, sync="append", key=(), order=(), deleted=None)
     for n in range(3):
@@ -220,7 +224,7 @@ def test_a_file_that_has_grown_goes_when_each_of_its_tails_is_in_bronze(lake: La
     assert run(lake, spec) == {"landing/itens": 1} and not path.exists()
 
 
-@pytest.mark.parametrize("dies_before", ["fold", "bronze"])
+@pytest.mark.parametrize("dies_before", few(["fold", "bronze"], "bronze"))
 def test_a_run_that_dies_between_two_commits_is_taken_up(aged: Lake, monkeypatch: pytest.MonkeyPatch, dies_before: str) -> None:
     before = aged.rows(SPEC.silver)
     write_version = transaction.write_version
@@ -350,6 +354,7 @@ def parts_of(lake: Lake, spec: TableSpec = ELEMENTS) -> list[tuple[int, str]]:
     return [(row["id"], row["parte"]) for row in lake.rows(spec.silver, "id", "posicao", "parte")]
 
 
+@pytest.mark.slow
 def test_elements_of_records_that_expired_in_bronze_stay_as_rows_of_the_newest_version(lake: Lake) -> None:
     lake.land("itens", "a", [parted(1, 40, "a", "b"), parted(2, 40, "c", "d"), parted(3, 40, "e"), parted(4, 40, "f")])
     lake.run(ELEMENTS)
@@ -370,6 +375,7 @@ def test_elements_of_records_that_expired_in_bronze_stay_as_rows_of_the_newest_v
     checked(lake, older)
 
 
+@pytest.mark.slow
 def test_elements_of_an_appended_table_stay_when_bronze_records_expire(lake: Lake) -> None:
     spec = replace(ELEMENTS, sync="append", key=(), order=(), deleted=None)
     for n in range(2):
@@ -381,6 +387,7 @@ def test_elements_of_an_appended_table_stay_when_bronze_records_expire(lake: Lak
     checked(lake, spec)
 
 
+@pytest.mark.slow
 def test_a_landed_file_stays_until_each_table_that_reads_it_has_done_so(lake: Lake) -> None:
     retained = replace(SPEC, retention=Retention(event="criado", landing=10 * DAY))
     lake.land("itens", "a", [parted(1, 40, "a")])

@@ -119,6 +119,7 @@ def test_every_protected_version_stays_and_delta_rs_would_remove_the_same(lake: 
     assert not any(Path(history, path).exists() for path in oracle)
 
 
+@pytest.mark.slow
 def test_nothing_within_the_floor_goes(lake: Lake, history: str) -> None:
     before = {version: rows_at(history, version) for version in range(6)}
     Path(history, "left-behind.parquet").write_bytes(b"of a killed writer")
@@ -161,6 +162,7 @@ def test_a_registry_whose_extra_is_not_installed_is_unknown_too(lake: Lake, monk
     assert "not installed" in protection(lake.storage, Registry(f"sqlite:///{database}")).unknown
 
 
+@pytest.mark.slow
 def test_pins(lake: Lake, history: str) -> None:
     pin(lake.storage, SPEC.silver, version=2, reason="one")
     pin(lake.storage, SPEC.silver, version=4, reason="two")
@@ -178,6 +180,7 @@ def test_pins(lake: Lake, history: str) -> None:
     assert open_existing(lake.storage.uri(PINS)) is not None
 
 
+@pytest.mark.slow
 def test_a_pin_outlives_the_table_s_log_but_not_the_table(lake: Lake, history: str) -> None:
     pin(lake.storage, SPEC.silver, version=3, reason="kept")
     before = rows_at(history, 3)
@@ -192,6 +195,7 @@ def test_a_pin_outlives_the_table_s_log_but_not_the_table(lake: Lake, history: s
     assert lake.refresh(SPEC).transaction is None and not lake.refresh(SPEC, rebuild=True).stopped
 
 
+@pytest.mark.slow
 def test_a_version_that_is_lost_already_is_named(lake: Lake, history: str) -> None:
     guard = Protection({(SPEC.silver, DeltaTable(history).metadata().id): {1: "pinned: old"}})
     DeltaTable(history).create_checkpoint()
@@ -252,6 +256,7 @@ def test_another_writer_that_commits_first_is_not_lost(lake: Lake, history: str)
     assert DeltaTable(foreign).to_pyarrow_table().num_rows == count + 1
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_an_independent_count(lake: Lake, history: str) -> None:
     def counted() -> tuple[int, int]:
         files = [path for path in Path(history).rglob("*.parquet") if "_delta_log" not in path.parts]

@@ -148,6 +148,7 @@ def test_data_that_nothing_can_be_learned_from_fail_the_run_in_one_sentence_and_
     assert ml_lake.champion() is None and not ml_lake.decisions()
 
 
+@pytest.mark.slow
 def test_a_constant_series_is_refused_by_the_gate(ml_lake: MlLake):
     ml_lake.gold([{**row, "receita": "1000.0000"} for row in steady()])
     result = ml_lake.run()
@@ -191,6 +192,7 @@ def test_a_registry_that_does_not_answer_is_asked_again_and_then_reported_by_nam
 plain = MlLake.settings.fget
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_before_the_version_is_made_registers_nothing(ml_lake: MlLake, monkeypatch):
     from lakehouse.ml import registry
 

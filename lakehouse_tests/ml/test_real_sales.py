@@ -30,6 +30,7 @@ def days(real_data, tmp_path_factory):
     return [{"data": day, "linhas": lines, "receita": f"{total:.4f}", **own} for day, lines, total in sorted(found)]
 
 
+@pytest.mark.slow
 def test_the_chosen_recipe_beats_seasonal_naive_by_a_tenth_over_twelve_folds(days, capsys):
     from lakehouse.ml import backtest, features, gate, series
 

@@ -17,7 +17,7 @@ from lakehouse.maintenance import optimise
 from lakehouse.maintenance.rollback import roll_back
 from lakehouse.silver import forms
 from lakehouse.tables.spec import AirbyteStream, Column, Feed, Health, TableSpec, in_range
-from lakehouse_tests.conftest import Lake
+from lakehouse_tests.conftest import Lake, few
 
 ENGINES = ["duckdb", pytest.param("spark", marks=pytest.mark.spark)]
 SPEC = TableSpec(
@@ -83,7 +83,7 @@ def values(lake: Lake, name: str = "c") -> dict[int, Any]:
     return {row["id"]: row[name] for row in lake.rows(SPEC.silver)}
 
 
-@pytest.mark.parametrize("kind", CHANGED)
+@pytest.mark.parametrize("kind", few(CHANGED, "expression", "deleted", "format", "decimal", "sync", "two at once"))
 def test_a_changed_declaration_stops_the_table_with_the_one_command(lake: Lake, kind: str) -> None:
     other, named = CHANGED[kind]
     lake.land("itens", "a", [item(1), item(2, 2)])
@@ -97,7 +97,7 @@ def test_a_changed_declaration_stops_the_table_with_the_one_command(lake: Lake, 
     assert lake.refresh(SPEC).transaction is None  # taken back, it goes on
 
 
-@pytest.mark.parametrize("kind", SAME)
+@pytest.mark.parametrize("kind", few(SAME, "a source that is the name", "a rule", "the files"))
 def test_what_changes_no_value_stops_nothing_and_commits_nothing(lake: Lake, kind: str) -> None:
     lake.land("itens", "a", [item(1)])
     lake.run(SPEC)
@@ -212,6 +212,7 @@ def test_a_table_from_before_takes_its_present_declaration_with_its_next_commit(
         lake.refresh(SPEC)
 
 
+@pytest.mark.slow
 def test_upkeep_retains_it_and_a_rollback_returns_to_that_of_its_version(lake: Lake) -> None:
     other = declared("c", expression="n + 2")
     for number in range(4):

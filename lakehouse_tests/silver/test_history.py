@@ -15,7 +15,7 @@ from lakehouse.core.table.snapshot import open_existing
 from lakehouse.silver.history_baseline import points_ref
 from lakehouse.silver.refresh import Refresh
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, history_ref, in_range, tracked
-from lakehouse_tests.conftest import Lake, Row, file_content, plain
+from lakehouse_tests.conftest import Lake, Row, few, file_content, plain
 from lakehouse_tests.silver import test_orders as orders
 from lakehouse_tests.silver.model import history
 
@@ -80,7 +80,7 @@ def run(lake: Lake, spec: TableSpec = ITEMS) -> Refresh:
 
 
 @pytest.mark.parametrize("some", [True, ("situacao", "valor")], ids=["all columns", "some columns"])
-@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 12))])
+@pytest.mark.parametrize("seed", few(range(12), 0))
 def test_any_order_and_grouping_of_records(make_lake: Callable[..., Lake], engine_name: str, seed: int, some: Any) -> None:
     spec, rows, chance = replace(SPEC, history=some), orders.delivered(seed), random.Random(-seed)
     lake = make_lake(engine=engine_name)
@@ -267,7 +267,7 @@ WANTED = [
 ]
 
 
-@pytest.mark.parametrize("together", [1, 2, 5])
+@pytest.mark.parametrize("together", few([1, 2, 5], 2))
 def test_the_changes_of_a_table_that_is_overwritten_are_those_between_generations(lake: Lake, together: int) -> None:
     for number, rows in GENERATIONS.items():
         land(lake, number, rows, complete=number != 3)

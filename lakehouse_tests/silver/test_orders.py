@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, in_range
-from lakehouse_tests.conftest import EXTRACTED, Lake, Row, file_content, plain
+from lakehouse_tests.conftest import EXTRACTED, Lake, Row, few, file_content, plain
 from lakehouse_tests.silver.model import newest
 
 SPEC = TableSpec(
@@ -102,7 +102,7 @@ def deliver(lake: Lake, rows: Sequence[Row], groups: Sequence[Sequence[int]]) ->
         assert not lake.run(SPEC).stopped
 
 
-@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))])
+@pytest.mark.parametrize("seed", few(range(20), 0))
 def test_ten_landings_each_in_an_order_of_its_own(lake: Lake, seed: int) -> None:
     rows, chance = delivered(seed), random.Random(-seed)
     order = chance.sample(range(len(rows)), len(rows))

@@ -106,12 +106,13 @@ TIED: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]], int]] = {
         3,
     ),
 }
+QUICK = ("within a batch", "with a row that is there", "delivered again", "with a delete", "several keys")
 
 
 @pytest.mark.parametrize(
     ("case", "engine"),
     [
-        *((case, "duckdb") for case in TIED),
+        *(pytest.param(case, "duckdb", marks=() if case in QUICK else pytest.mark.slow) for case in TIED),
         *(pytest.param(case, "spark", marks=pytest.mark.spark) for case in ("several keys",)),
     ],
 )

@@ -80,7 +80,7 @@ def increments(session: Session, spec: TableSpec, batches: Sequence[Sequence[Row
 
 
 @pytest.mark.parametrize("spec", [BY_INSTANT, BY_NUMBER, PARTLY], ids=["instant", "number", "some columns"])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_order_and_grouping_gives_the_versions_of_plain_python(
     session: DuckDBSession, spec: TableSpec, data: st.DataObject

@@ -18,7 +18,7 @@ import pytest
 from lakehouse.core.errors import DeclarationError
 from lakehouse.landing.sources.connector import Connector, ConnectorError, Synced, sync
 from lakehouse.tables.spec import AirbyteConnector, AirbyteStream, Column, TableSpec
-from lakehouse_tests.conftest import Lake
+from lakehouse_tests.conftest import Lake, few
 
 #: Emits `count` users, a state after every `every`; incremental syncs go on after the state's cursor.
 SCRIPT = """
@@ -197,7 +197,7 @@ def test_a_full_refresh_is_complete_when_the_connector_reports_it(lake: Lake, co
     assert {row["_airbyte_generation_id"] for row in landed(lake)} == {1, 2, 3}
 
 
-@pytest.mark.parametrize("seed", [0, *[pytest.param(n, marks=pytest.mark.slow) for n in range(1, 10)]])
+@pytest.mark.parametrize("seed", few(range(10), 0))
 def test_killed_at_any_moment_nothing_acknowledged_is_lost(lake: Lake, command: str, seed: int) -> None:
     """The state is never ahead of the records: what it says was read is in landing, whole."""
     chance = random.Random(seed)
