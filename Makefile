@@ -86,8 +86,8 @@ dev: setup ## Dagster UI on http://127.0.0.1:3000
 dashboard: setup $(VENV)/.dashboard ## Pages for people on http://127.0.0.1:8501: [PORT=8502]
 	@$(BIN)/python -m lakehouse dashboard $(if $(PORT),--port "$$PORT")
 
-trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [FULL=1] [FROM=2026-01-01] [UNTIL=2026-02-01] [TIMES=10] [JSON=1]
-	@$(BIN)/python -m lakehouse trigger "$$JOB" $(if $(SOURCE),--source-table "$$SOURCE") $(if $(TARGET),--target-table "$$TARGET") $(if $(FULL),--full "$$FULL") $(if $(FROM),--since "$$FROM") $(if $(UNTIL),--until "$$UNTIL") $(if $(TIMES),--times "$$TIMES") $(AS_JSON)
+trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TABLE=pedidos_db/pedidos] [FULL=1] [FROM=2026-01-01] [UNTIL=2026-02-01] [TIMES=10] [JSON=1]
+	@$(BIN)/python -m lakehouse trigger "$$JOB" $(if $(SOURCE),--source-table "$$SOURCE") $(if $(TARGET),--target-table "$$TARGET") $(if $(TABLE),--stream "$$TABLE") $(if $(FULL),--full "$$FULL") $(if $(FROM),--since "$$FROM") $(if $(UNTIL),--until "$$UNTIL") $(if $(TIMES),--times "$$TIMES") $(AS_JSON)
 
 materialize: setup ## Materialise assets here: SELECT='group:silver'
 	@$(BIN)/python -m lakehouse materialize "$$SELECT"

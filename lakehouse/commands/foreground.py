@@ -14,6 +14,7 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.definitions import build_defs
 from lakehouse.runtime.dagster_private import ReconstructableJob, runs_of
 from lakehouse.settings import load_settings
+from lakehouse.tables import SOURCES
 
 
 def job_named(job: str) -> dg.JobDefinition | ReconstructableJob:
@@ -36,6 +37,19 @@ def job_named(job: str) -> dg.JobDefinition | ReconstructableJob:
 def job_of_settings(job: str) -> dg.JobDefinition:
     """A job of this environment's code location, for the processes of its steps."""
     return build_defs(load_settings()).resolve_job_def(job)
+
+
+def landing_of(system: str) -> list[dg.AssetKey]:
+    """The asset that asks a source system."""
+    return [dg.AssetKey(["landing", system])]
+
+
+def assets_of(job: str, *, asking: str) -> list[dg.AssetKey]:
+    """The assets of a job, without those that ask other source systems than one."""
+    graph = build_defs(load_settings()).resolve_asset_graph()
+    [own] = [one for one in JOBS if one.name == job]
+    others = {dg.AssetKey(["landing", system.name]) for system in SOURCES if system.name != asking}
+    return sorted((own.selection().resolve(graph) & graph.materializable_asset_keys) - others)
 
 
 def materialize(select: str) -> int:
@@ -81,7 +95,7 @@ def execute(
                 job.execute_in_process(instance=instance, run_config=run_config, raise_on_error=False, asset_selection=selected)
             )
         else:
-            with dg.execute_job(job, instance, run_config=run_config) as result:
+            with dg.execute_job(job, instance, run_config=run_config, asset_selection=selected) as result:
                 run_id, success, events = _finished(result)
     broken = [event.step_key for event in events if event.is_step_failure]
     found = [e.asset_check_evaluation_data for e in events if e.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION]

@@ -3,7 +3,7 @@
 0 is success; 1 means that a step or an error-severity check failed, and names it; the run is in the UI's history either way.
 """
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,10 +12,12 @@ from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef
 from lakehouse.core.store import files
 from lakehouse.core.table.snapshot import open_existing
-from lakehouse.landing.sources.window import window
 from lakehouse.settings import load_settings
 from lakehouse.tables import ALL, JOBS, SOURCES, parts
-from lakehouse.tables.spec import CapturedFeed, with_histories
+from lakehouse.tables.spec import CapturedFeed, SourceSystem, with_histories
+
+if TYPE_CHECKING:
+    from dagster import AssetKey
 
 app = typer.Typer()
 
@@ -24,8 +26,13 @@ app = typer.Typer()
 def trigger(
     job: Annotated[str, typer.Argument(help="job name, e.g. medallion_etl")],
     *,
-    source_table: Annotated[str, typer.Option(help="bronze_to_silver: only this table")] = "",
-    target_table: Annotated[str, typer.Option(help="bronze_to_silver: into this silver table")] = "",
+    source_table: Annotated[
+        str, typer.Option(help="bronze_to_silver: only this table; jobs that ask source systems: another table, path or topic")
+    ] = "",
+    target_table: Annotated[
+        str, typer.Option(help="bronze_to_silver: into this silver table; jobs that ask source systems: below raw/ of landing")
+    ] = "",
+    stream: Annotated[str, typer.Option(help="the stream that another source or target is for: pedidos_db/pedidos")] = "",
     full: Annotated[int, typer.Option(min=0, max=1, help="1 asks the job's source systems for everything they have")] = 0,
     since: Annotated[str, typer.Option(help="ask them from this date or instant on")] = "",
     until: Annotated[str, typer.Option(help="take what is before this date or instant")] = "",
@@ -33,40 +40,76 @@ def trigger(
     as_json: Json = False,
 ) -> int:
     """Run a job in the foreground; exit code 1 when a step or an error-severity check fails."""
-    from lakehouse.automation import SINGLE_TABLE_JOB
     from lakehouse.commands import foreground
-    from lakehouse.silver.request import TableRequest
 
     found = foreground.job_named(job)
-    request = TableRequest(source_table=source_table, target_table=target_table)
+    given: dict[str, Any] = {"full": bool(full), "since": since, "until": until, "stream": stream}
+    request: dict[str, Any] = {}
+    if job in _asking():
+        given.update(source=source_table, target=target_table)
+    else:
+        request = _of_one_table(job, source=source_table, target=target_table)
+    asked, keys = _asked(job, given)
+    resources = {name: {"config": given} for name, given in (("request", request), ("extraction", asked)) if given}
+    config = {"resources": resources} if resources else {}
+    return max(foreground.execute(found, config, keys=keys, as_json=as_json) for _ in range(times))
+
+
+def _of_one_table(job: str, *, source: str, target: str) -> dict[str, Any]:
+    """The run config of a run for one table; empty for all of them.
+
+    Raises:
+        DeclarationError: it cannot be for that, or the job never is for one table.
+    """
+    from lakehouse.automation import SINGLE_TABLE_JOB
+    from lakehouse.silver.request import TableRequest
+
+    request = TableRequest(source_table=source, target_table=target)
     for spec in ALL:
         request.target(spec)  # refuses what it cannot be
     chosen = {name: table for name, table in request.model_dump().items() if table}
     if chosen and job != SINGLE_TABLE_JOB:
         raise DeclarationError(f"{job} runs for all tables.", remedy=f"Use {SINGLE_TABLE_JOB} for one of them.")
-    resources = {"request": {"config": chosen}} if chosen else {}
-    if asked := _asked(job, full=bool(full), since=since, until=until):
-        resources["extraction"] = {"config": asked}
-    config = {"resources": resources} if resources else {}
-    return max(foreground.execute(found, config, as_json=as_json) for _ in range(times))
+    return chosen
 
 
-def _asked(job: str, *, full: bool, since: str, until: str) -> dict[str, Any]:
-    """The run config of the window that source systems are asked for.
+def _asked(job: str, given: dict[str, Any]) -> "tuple[dict[str, Any], list[AssetKey] | None]":
+    """The run config of what source systems are asked for, and the assets of that run; None for all of the job's.
 
     Raises:
-        DeclarationError: it cannot be one, or the job asks no source system.
+        DeclarationError: it cannot be asked, or the job asks no source system.
     """
-    asked = {name: value for name, value in {"full": full, "since": since, "until": until}.items() if value}
-    if not window(full=full, since=since, until=until):
-        return {}
-    asking = {tag for system in SOURCES if not isinstance(system, CapturedFeed) for tag in system.tags}
-    able = sorted(declared.name for declared in JOBS if declared.tag in asking)
-    if job not in able:
+    asked = {name: value for name, value in given.items() if value}
+    if not asked:
+        return {}, None
+    asking = _asking()
+    if job not in asking:
         raise DeclarationError(
-            f"{job} asks no source system, so FULL, FROM and UNTIL mean nothing to it.", remedy=f"Use {', '.join(able)}."
+            f"{job} asks no source system, so FULL, FROM, UNTIL and TABLE mean nothing to it.",
+            remedy=f"Use {', '.join(sorted(asking))}.",
         )
-    return asked
+    from lakehouse.commands import foreground
+    from lakehouse.landing.request import ExtractionRequest
+
+    own = [f"{system.name}/{stream.name}" for system in asking[job] for stream in system.streams]
+    if (asked.get("source") or asked.get("target")) and "stream" not in asked and len(own) == 1:
+        asked["stream"] = own[0]
+    request = ExtractionRequest(**asked)
+    window, override = request.window, request.override
+    if override is None:
+        return (asked if window else {}), None
+    if override.name not in own:
+        raise DeclarationError(f"{job} does not ask {override.name}.", remedy=f"Name one of {', '.join(own)} in TABLE.")
+    if override.target:
+        return asked, foreground.landing_of(override.system.name)
+    return asked, foreground.assets_of(job, asking=override.system.name)
+
+
+def _asking() -> dict[str, list[SourceSystem]]:
+    """The systems that a job asks, of each job that asks one."""
+    systems = [system for system in SOURCES if not isinstance(system, CapturedFeed)]
+    found = {job.name: [system for system in systems if job.tag in system.tags] for job in JOBS}
+    return {name: own for name, own in found.items() if own}
 
 
 @app.command()

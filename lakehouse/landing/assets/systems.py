@@ -19,6 +19,7 @@ from lakehouse.core.errors import DeclarationError, LakehouseError, SourceDownEr
 from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import lock
 from lakehouse.landing.request import ExtractionRequest
+from lakehouse.landing.sources.override import Override, claim
 from lakehouse.landing.sources.window import Window
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import failures, retry_policy
@@ -99,55 +100,84 @@ def _asset(declared: SourceSystem, found: SourceSystem) -> dg.AssetsDefinition:
         check_specs=[check],
         retry_policy=retry_policy(retry),
         io_manager_key=None,
+        output_required=False,
     )
     def landing(
         context: dg.AssetExecutionContext,
         lake: LakeResource,
         systems: dg.ResourceParam[Systems],
         extraction: ExtractionRequest,
-    ) -> dg.MaterializeResult:
-        uri = (
-            f"{lake.storage.landing}/raw/{declared.folder(declared.streams[0]) if len(declared.streams) == 1 else declared.name}"
-        )
+    ) -> Iterator[Any]:
         begun = time.monotonic()
         tries = context.retry_number + 1
         with failures():
-            asked = extraction.window
+            window, asked = extraction.window, _own(declared, extraction.override)
+            uri = f"{lake.storage.landing}/raw/{_folder(declared, asked)}"
             try:
-                done = _extracted(declared, lake, systems, asked)
+                done = _extracted(declared, lake, systems, window, asked)
             except SourceError as error:
                 _try_again(context, error, retry)
-                if found.when_down == "fail":
+                if found.when_down == "fail" or asked is not None:
                     raise dg.Failure(description=str(error), allow_retries=False) from error
                 context.log.error(f"{ref} stays out of this run: {error}")  # noqa: TRY400 - the sentence says it all
                 failed = {"error": str(error), "tries": tries}
-                return dg.MaterializeResult(
-                    metadata={"dagster/uri": uri, "degraded": True, **failed}, check_results=[_result(ref, False, failed)]
-                )
-        delivered = sum(landed.delivered for landed in done.streams.values())
+                yield _result(ref, False, failed)
+                yield dg.MaterializeResult(metadata={"dagster/uri": uri, "degraded": True, **failed})
+                return
         for name, landed in done.streams.items():
             own = f"{ref} {name}" if len(done.streams) > 1 else f"{ref}"
             context.log.info("%s: %s records delivered, %s of them new.", own, f"{landed.delivered:,}", f"{landed.new:,}")
-        seconds = round(time.monotonic() - begun, 3)
-        metadata = {"dagster/uri": uri, **_figures(done), "seconds": seconds, **done.metadata}
-        if asked:
-            metadata["window"] = str(asked)
-        return dg.MaterializeResult(
-            metadata=metadata, check_results=[_result(ref, True, {"delivered": delivered, "tries": tries})]
-        )
+        delivered = sum(landed.delivered for landed in done.streams.values())
+        yield _result(ref, True, {"delivered": delivered, "tries": tries})
+        metadata = {"dagster/uri": uri, **_figures(done), "seconds": round(time.monotonic() - begun, 3), **done.metadata}
+        if window:
+            metadata["window"] = str(window)
+        if asked is not None:
+            metadata["asked"] = str(asked)
+        if asked is None or not asked.target:
+            yield dg.MaterializeResult(metadata=metadata)
+        else:  # what follows the declared stream has nothing new
+            context.log.info("It landed in %s, which no table reads.", uri)
+            yield dg.AssetMaterialization(["landing", asked.target], metadata=metadata)
 
     return landing
 
 
-def _extracted(declared: SourceSystem, lake: LakeResource, systems: Systems, window: Window) -> "Extraction":
-    """Ask the system with the folders of all its streams locked."""
+def _own(declared: SourceSystem, asked: Override | None) -> Override | None:
+    """What a run asks a system for instead of what is declared.
+
+    Raises:
+        DeclarationError: it asks that of another system.
+    """
+    if asked is not None and asked.system.name != declared.name:
+        raise DeclarationError(
+            f"This run's source or target is for {asked.name}, and landing/{declared.name} is part of it.",
+            remedy=f"Choose landing/{asked.system.name} alone in the Launchpad, or use make trigger, which does.",
+        )
+    return asked
+
+
+def _folder(declared: SourceSystem, asked: Override | None) -> str:
+    """The folder below `raw/` in which everything of a run lands."""
+    if asked is not None:
+        return asked.folder
+    return declared.folder(declared.streams[0]) if len(declared.streams) == 1 else declared.name
+
+
+def _extracted(
+    declared: SourceSystem, lake: LakeResource, systems: Systems, window: Window, asked: Override | None
+) -> "Extraction":
+    """Ask the system with the folders of all streams that it is asked for locked."""
     from lakehouse.landing.sources.registry import Work, extract
 
     storage = lake.storage
     seconds = declared.timeout.total_seconds()
+    folders = [asked.folder] if asked is not None else [declared.folder(stream) for stream in declared.streams]
     with ExitStack() as stack:
-        for folder in sorted(declared.folder(stream) for stream in declared.streams):
+        for folder in sorted(folders):
             stack.enter_context(lock(f"{storage.landing}/raw/{folder}", wait=seconds))
+        if asked is not None and asked.target:
+            claim(storage, asked)
         session = stack.enter_context(lake.duckdb(landing=storage, at_most=_MEMORY_MB))
         deadline = time.monotonic() + seconds
         system, sample = stack.enter_context(systems.opened(declared))
@@ -156,11 +186,13 @@ def _extracted(declared: SourceSystem, lake: LakeResource, systems: Systems, win
             session=session,
             declared=declared,
             sample=sample,
-            cache=f"{systems.cache}/{declared.name}",
+            # What was fetched of another source is not good for the declared one.
+            cache=f"{systems.cache}/{declared.name}" if asked is None else f"{session.folder}/fetched",
             deadline=deadline,
-            window=window,
+            window=replace(window, aside=asked is not None and not asked.target),
+            target=asked.target if asked is not None else "",
         )
-        return extract(system, work)
+        return extract(asked.of(system) if asked is not None else system, work)
 
 
 def _figures(done: "Extraction") -> dict[str, Any]:

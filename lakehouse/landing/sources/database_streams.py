@@ -103,4 +103,4 @@ def _since(system: Database, table: Table, landed: list[LandedFile], kind: Curso
             f"The table {table.name} counts by {table.cursor}, a number: it has no {window}.",
             remedy="Ask for what is new, or for everything with FULL=1.",
         )
-    return None if window.full or not isinstance(reached, int) else reached - table.overlap
+    return None if window.all or not isinstance(reached, int) else reached - table.overlap

@@ -52,13 +52,15 @@ _CONSUMER = {
 
 @dataclass(frozen=True, kw_only=True)
 class Topic:
-    """A topic that can be asked for. `setting` is what messages call the brokers' address."""
+    """A topic that can be asked for. `setting` is what messages call the brokers' address; `shared` lets its group know how far
+    landing is."""
 
     bootstrap: str
     name: str
     folder: str
     setting: str
     group: str = "lakehouse"
+    shared: bool = True
     key: str = ""
     value: Value = "json"
     decode: Decode | None = None
@@ -119,7 +121,7 @@ class Taken:
         return Landed(self.messages, self.messages, tuple(self.files), None)
 
 
-def topic_of(system: KafkaTopic, *, setting: str, decode: Decode | None = None) -> Topic:
+def topic_of(system: KafkaTopic, *, setting: str, decode: Decode | None = None, shared: bool = True) -> Topic:
     """A declared topic with the values of its settings."""
     return Topic(
         bootstrap=plain(system.url),
@@ -127,6 +129,7 @@ def topic_of(system: KafkaTopic, *, setting: str, decode: Decode | None = None) 
         folder=system.folder(system.streams[0]),
         setting=setting,
         group=system.group,
+        shared=shared,
         key=system.key,
         value=system.value,
         decode=decode,
@@ -201,7 +204,7 @@ def take(topic: Topic, storage: Storage, scratch: Path, *, stop: float) -> Taken
             run.read(part, until=_share(stop, left), most=_most(topic, taken, left))
         taken.behind = sum(part.waiting for part in parts)
         taken.positions = {part.number: part.at for part in sorted(parts, key=lambda part: part.number)}
-        taken.committed = run.commit(taken.positions)
+        taken.committed = run.commit(taken.positions) if topic.shared else "not given to its group"
     if log.leaderless:
         raise SourceDownError(
             f"{topic.shown}: partition {log.leaderless[0]} has no leader. The others have landed.", remedy="Look at its brokers."

@@ -34,6 +34,7 @@ class Work:
         cache: the system's folder of this machine for what may be used again.
         deadline: `time.monotonic()` by which it ends.
         window: what a person asked for instead of what is new.
+        target: the folder in which its one stream lands instead of its own; empty for its own.
     """
 
     storage: Storage
@@ -43,6 +44,7 @@ class Work:
     cache: str
     deadline: float
     window: Window = field(default_factory=Window)
+    target: str = ""
 
     @property
     def setting(self) -> str:
@@ -101,7 +103,7 @@ def _database(system: Database, work: Work) -> Extraction:
 def _kafka(system: KafkaTopic, work: Work) -> Extraction:
     limit = system.max_seconds if system.max_seconds is not None else 0.8 * system.timeout.total_seconds()
     with schemas.decoder(system, work.declared, deadline=work.deadline) as decode:
-        topic = kafka.topic_of(system, setting=work.setting, decode=decode)
+        topic = kafka.topic_of(system, setting=work.setting, decode=decode, shared=not work.target)
         taken = kafka.take(topic, work.storage, work.scratch(topic.folder), stop=min(work.deadline, time.monotonic() + limit))
     positions = {str(number): at for number, at in taken.positions.items()}
     figures = {"epoch": taken.epoch, "behind": taken.behind, "lost": taken.lost, "committed": taken.committed}

@@ -3,10 +3,11 @@
     no window           from the cursor on, and the overlap before it
     full                everything the source has
     since, until        from an instant on (inclusive), up to another one (exclusive)
+    aside               everything, or from an instant on, of another source than the stream's own
 
 A window lands what is not there yet, as any extraction does, and moves the cursor only over what was taken without a gap: to
-the newest record before `until`, and not at all when it begins after the cursor. Records without a readable instant are in
-every window.
+the newest record before `until`, and not at all when it begins after the cursor or is of another source. Records without a
+readable instant are in every window.
 """
 
 from collections.abc import Iterable
@@ -27,14 +28,21 @@ class Window:
     full: bool = False
     since: datetime | None = None
     until: datetime | None = None
+    #: It is of another source, of which the stream's cursor tells nothing.
+    aside: bool = False
 
     def __bool__(self) -> bool:
         return self != Window()
 
     def __str__(self) -> str:
-        parts = ["everything"] if self.full else []
+        parts = ["everything"] if self.all else []
         parts += [f"from {self.since.isoformat()}"] if self.since is not None else []
         return " ".join([*parts, *([f"until {self.until.isoformat()}"] if self.until is not None else [])]) or "what is new"
+
+    @property
+    def all(self) -> bool:
+        """Whether it begins where the source does."""
+        return self.full or (self.aside and self.since is None)
 
     def begin(self, cursor: datetime | None, *, overlap: timedelta) -> datetime | None:
         """From when on a source is asked; None for everything.
@@ -42,7 +50,7 @@ class Window:
         Args:
             cursor: how far complete extractions came.
         """
-        if self.full:
+        if self.all:
             return None
         if self.since is not None:
             return self.since
@@ -54,6 +62,8 @@ class Window:
         Args:
             cursor: the one before it.
         """
+        if self.aside:
+            return cursor
         if self.since is not None and (cursor is None or (isinstance(cursor, datetime) and self.since > cursor)):
             return cursor  # what lies between was not asked for
         return max([*taken, *([cursor] if cursor is not None else [])], default=None)

@@ -291,6 +291,12 @@ def test_retention_that_overtakes_a_run_under_way_is_a_loss_and_the_run_goes_on(
     assert (taken.messages, taken.lost, taken.behind, consumer.commits) == (4, 5, 0, [{0: 10}])
 
 
+def test_what_lands_elsewhere_tells_the_group_nothing(mocked, tmp_path):
+    consumer = MockConsumer([MockMessage(0, b"{}")])
+    taken = mocked(consumer, kafka.Log(ID, {0: 0}, {0: 1}), shared=False)
+    assert (names(tmp_path), taken.committed, consumer.commits) == ([(0, 1, None)], "not given to its group", [])
+
+
 def test_a_partition_without_a_leader_is_named_when_the_others_have_landed(mocked, tmp_path):
     with pytest.raises(SourceDownError, match="partition 1 has no leader"):
         mocked(MockConsumer([MockMessage(0, b"{}")]), kafka.Log(ID, {0: 0}, {0: 1}, (1,)))

@@ -111,7 +111,7 @@ def test_the_command_gives_the_window_to_the_run_and_refuses_what_asks_nobody(mo
 
     given = []
     monkeypatch.setattr(foreground, "job_named", lambda job: job)
-    monkeypatch.setattr(foreground, "execute", lambda job, config, as_json: given.append((job, config)) or 0)
+    monkeypatch.setattr(foreground, "execute", lambda job, config, **_: given.append((job, config)) or 0)
     assert CliRunner().invoke(app, ["trigger", "pedidos", "--full", "1", "--until", "2026-01-01"]).exit_code == 0
     assert CliRunner().invoke(app, ["trigger", "pedidos", "--full", "0"]).exit_code == 0
     assert json.dumps(given) == json.dumps(
