@@ -182,6 +182,10 @@ class _Handler(BaseHTTPRequestHandler):
             link = f"{ELSEWHERE}/v1/pedidos?page=2"
             changed = {**body, "next": link} if isinstance(body, dict) else body
             self.answer(json.dumps(changed).encode(), headers={"Link": f'<{link}>; rel="next"'})
+        elif fault == "blank":  # no record, and the way to the page after this one
+            without = {**body, "result": {"items": []}} if isinstance(body, dict) and "result" in body else []
+            without = {**body, "data": []} if isinstance(body, dict) and "data" in body else without
+            self.answer(json.dumps(without).encode(), headers=headers)
         elif fault == "repeats":  # the page before this one, with the way to the page after this one
             before = self.own.lists[urlsplit(self.path).path][: self.own.size]
             changed = {**body, "data": before} if isinstance(body, dict) and "data" in body else before

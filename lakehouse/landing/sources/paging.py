@@ -2,13 +2,15 @@
 
 begin(paginate)                  ─▶ the parameters of the first request
 following(paginate, ask, page)   ─▶ the next request, or None at the end
+comes_again(records, before)     ─▶ whether a page is the one before it
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote_plus, urljoin, urlsplit
 
 from lakehouse.tables.spec.rest import Cursor, LinkHeader, NextUrl, Offset, Pages, Paginate, Single
 
@@ -22,7 +24,11 @@ class Ask:
 
     @property
     def identity(self) -> str:
-        return f"{self.url} {sorted(self.parameters.items())}"
+        """What tells it from other requests, in whatever order its parameters are written, in the URL or beside it."""
+        parts = urlsplit(self.url)
+        beside = [f"{name}={value}" for name, value in self.parameters.items()]
+        asked = [*map(unquote_plus, filter(None, parts.query.split("&"))), *beside]
+        return f"{parts._replace(query='', fragment='').geturl()} {sorted(asked, key=lambda one: one.partition('=')[0])}"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,13 @@ class Page:
     records: int
     delivered: int
     total: int | None = None
+
+
+def comes_again(records: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a page is the one before it once more. An empty page is not, and where a page itself has a record twice, records
+    are not told apart by what they are: two pages may have the same ones.
+    """
+    return bool(records) and records == before and len({json.dumps(record, default=str) for record in records}) == len(records)
 
 
 def at(body: Any, path: str) -> Any:

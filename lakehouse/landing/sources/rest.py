@@ -33,7 +33,7 @@ from lakehouse.landing.sources import bodies
 from lakehouse.landing.sources.access import Access
 from lakehouse.landing.sources.extract import stage_batches, text_batch
 from lakehouse.landing.sources.fetch import Endpoint, Reply, ask, new_session
-from lakehouse.landing.sources.paging import Ask, Page, at, begin, following, linked
+from lakehouse.landing.sources.paging import Ask, Page, at, begin, comes_again, following, linked
 from lakehouse.landing.sources.rate import Limiter
 from lakehouse.tables.spec.rest import LinkHeader, NextUrl, Paginate
 
@@ -198,12 +198,12 @@ def pages(api: Api, *, since: datetime | None, deadline: float, session: Any = N
             number = len(asked)
             reply = _reply(used, api, wanted, number=number, deadline=deadline)
             records, outer, announced = _page(api, reply.body, number=number, headers=reply.headers)
-            if records and records == before:
+            if comes_again(records, before):
                 raise SourceDownError(
                     f"Page {number} of {api.shown} is page {number - 1} again.",
                     remedy="Run again; where it stays, see how the API paginates and declare that.",
                 )
-            before = [] if isinstance(api.paginate, NextUrl) else records
+            before = records
             total = announced if announced is not None else total
             count += len(records)
             if records:
@@ -342,12 +342,13 @@ def _page(
 def _batch(api: Api, records: list[dict[str, Any]], *, number: int) -> "pa.RecordBatch":
     """Records as a batch of text columns, with those that are added."""
     for name, value in api.columns.items():
-        for record in records:
-            if record.setdefault(name, value) != value:
-                raise SourceRefusedError(
-                    f"Page {number} of {api.shown} has a field {name!r} of its own, which is added from the parent's record.",
-                    remedy="Give the parent resource another name.",
-                )
+        if any(record.get(name, value) != value for record in records):
+            raise SourceRefusedError(
+                f"Page {number} of {api.shown} has a field {name!r} of its own, which is added from the parent's record.",
+                remedy="Give the parent resource another name.",
+            )
+    if api.columns:
+        records = [{**record, **api.columns} for record in records]
     try:
         return text_batch(records, list(dict.fromkeys(chain.from_iterable(records))))
     except UnicodeEncodeError:

@@ -13,6 +13,7 @@ import pytest
 from lakehouse.core.errors import DeclarationError, SourceDownError, SourceError, SourceRefusedError
 from lakehouse.landing.sources import bodies, rest, rest_streams
 from lakehouse.landing.sources.extract import as_text, text_batch
+from lakehouse.landing.sources.paging import Ask
 from lakehouse.landing.sources.registry import Extraction, Work, extract
 from lakehouse.landing.sources.window import Window
 from lakehouse.tables.spec import (
@@ -105,6 +106,7 @@ OF_PAGES: dict[tuple[Style, Any], str] = {
     ("next", "loops"): "go in a circle",
     ("link", "loops"): "go in a circle",
     ("cursor", "loops"): "go in a circle",
+    ("next", "repeats"): "is page 1 again",
     ("link", "repeats"): "is page 1 again",
     ("cursor", "repeats"): "is page 1 again",
     ("offset", "repeats"): "is page 1 again",
@@ -131,6 +133,59 @@ def test_every_fault_ends_exact_or_in_a_sentence_that_names_resource_page_and_re
             assert SECRET not in message
             assert caught.value.remedy and message.endswith(caught.value.remedy)
         assert fetched(api) == texts(pedidos(25))
+
+
+FOLLOWED: tuple[Style, ...] = ("next", "link", "cursor")
+MORE_PAGES: tuple[Style, ...] = (*FOLLOWED, "offset", "pages")
+
+
+@pytest.mark.parametrize("style", FOLLOWED)
+def test_two_pages_without_a_record_are_no_page_that_comes_twice(style):
+    faults = {(PATH, 2): "blank", (PATH, 3): "blank"}
+    with serve(Stub({PATH: pedidos(45)}, style=style, secret=SECRET, faults=faults)) as stub:
+        api = loja(stub)
+        first = replace(api.resources[0], total="")
+        expected = pedidos(10) + pedidos(15, first=31)
+        assert fetched(replace(api, resources=(first,))) == texts(expected)
+
+
+@pytest.mark.parametrize("style", MORE_PAGES)
+def test_records_that_a_page_itself_has_twice_may_be_on_the_next_one_too(style):
+    alike = [{"estado": "ok", "valor": n % 2} for n in range(40)]
+    with serve(Stub({PATH: alike}, style=style, secret=SECRET)) as stub:
+        assert fetched(loja(stub)) == texts(alike)
+
+
+@pytest.mark.parametrize("style", MORE_PAGES)
+def test_a_page_of_one_record_that_comes_twice_is_refused_before_anything_else_is_asked(style):
+    with serve(Stub({PATH: pedidos(3)}, style=style, size=1, secret=SECRET, faults={(PATH, 2): "repeats"})) as stub:
+        paginate = {"offset": Offset(size=1), "pages": Pages(size=1)}.get(style, DECLARED[style]["paginate"])
+        api = loja(stub)
+        api = replace(api, resources=(replace(api.resources[0], paginate=paginate),))
+        with pytest.raises(
+            SourceDownError, match=r"Page 2 of pedidos \(.*\) is page 1 again\. Run again; .* how the API paginates"
+        ):
+            fetched(api)
+        assert len(stub.asked) == 2
+
+
+@pytest.mark.parametrize("style", ["next", "link"])
+def test_a_url_that_was_asked_is_known_in_whatever_order_it_has_its_parameters(style):
+    with serve(Stub({PATH: pedidos(25)}, style=style, secret=SECRET, faults={(PATH, 1): "loops"})) as stub:
+        with pytest.raises(
+            SourceRefusedError, match=r"pedidos \(.*\) go in a circle: page 1 names one .* Tell whoever runs the API"
+        ):
+            fetched(loja(stub, parameters={"b": "2", "a": 1}))
+        assert len(stub.asked) == 1
+    assert Ask("http://x/y?a=1&b=&c=3#f").identity == Ask("http://x/y?c=3&b=", {"a": 1}).identity
+    different = [
+        Ask("http://x/y?a=1&a=2"),
+        Ask("http://x/y?a=2&a=1"),
+        Ask("http://x/y?a=1"),
+        Ask("http://x/y?a=1&b="),
+        Ask("http://x/z?a=1"),
+    ]
+    assert len({ask.identity for ask in different}) == len(different)
 
 
 def test_a_link_header_that_is_not_declared_is_not_passed_over():
@@ -367,6 +422,13 @@ def test_a_childs_own_field_of_that_name_is_refused_where_it_differs(shop):
         stub.lists[f"{PATH}/2/itens"][0]["pedidos_id"] = "7"
         with pytest.raises(SourceRefusedError, match="has a field 'pedidos_id' of its own"):
             shop.take(api)
+
+
+def test_a_childs_page_that_comes_twice_is_refused(shop):
+    with serve(with_items(2, items=25)) as stub:
+        stub.faults = {(f"{PATH}/2/itens", 2): "repeats"}
+        with pytest.raises(SourceDownError, match=r"Page 2 of itens \(.*/2/itens\) is page 1 again"):
+            shop.take(loja(stub, ITENS))
 
 
 def test_a_parent_without_the_field_and_a_key_that_leaves_its_path_are_refused(shop):
