@@ -10,7 +10,8 @@ from lakehouse.core.store import files
 from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.landing.readers.registry import landing
-from lakehouse.tables.spec import TableSpec, with_histories
+from lakehouse.tables import JOBS, SOURCES
+from lakehouse.tables.spec import AirbyteStream, CapturedFeed, DeltaSource, TableSpec, with_histories
 
 
 def looked_in(storage: Storage, spec: TableSpec, *, listed: int) -> str:
@@ -51,8 +52,31 @@ def without_data(storage: Storage, ref: TableRef, snapshot: Snapshot | None, spe
 
 
 def warning(spec: TableSpec, folder: str, *, version: int) -> str:
-    """What a person reads of an empty source."""
-    return (
-        f"{spec.landing} delivers nothing: no file is in {folder}. {spec.bronze} stays at version {version}. "
-        "Land its files there, or correct LAKEHOUSE_LANDING or the folder that lakehouse/tables/ declares."
-    )
+    """What a person reads of an empty source.
+
+    Args:
+        folder: as of `looked_in`.
+    """
+    what = f"{spec.landing} delivers nothing: no file is in {folder}. {spec.bronze} stays at version {version}."
+    return f"{what} {_remedy(spec, folder)}"
+
+
+def _remedy(spec: TableSpec, folder: str) -> str:
+    origin = spec.origin
+    if isinstance(origin, DeltaSource):
+        return "Have its writer commit rows, or correct the location that lakehouse/tables/ declares."
+    if not isinstance(origin, AirbyteStream) or not origin.made_by:
+        return "Land its files there, or correct LAKEHOUSE_LANDING or the folder that lakehouse/tables/ declares."
+    if not folder.endswith(f"/raw/{origin.folder}"):  # what was asked for had landed: asked again it would land elsewhere
+        return "Files had landed before: correct LAKEHOUSE_LANDING."
+    command = f"make trigger JOB={_job(origin)}"
+    if isinstance(origin.connector, CapturedFeed):
+        return f"Ask its source: {command}, with as many TIMES as its buffer takes captures."
+    return f"Ask its source: {command}. If that has run, the source has no records yet, or LAKEHOUSE_LANDING is another folder."
+
+
+def _job(origin: AirbyteStream) -> str:
+    """The job that asks a stream's source: that of its tag, or the one of all that have none of their own."""
+    name = getattr(origin.connector, "name", origin.made_by)
+    tags = {tag for system in SOURCES if system.name == name for tag in system.tags}
+    return next((job.name for job in JOBS if job.tag in tags), "medallion_etl")
