@@ -265,9 +265,28 @@ class Lake:
         return stray
 
 
+Filled = Callable[[Lake, Callable[[Lake], object]], Lake]
+
+
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def fill_once(tmp_path_factory: pytest.TempPathFactory) -> "Filled":
+    """What fills a lake is done once in a process; each test that asks gets a copy in a lake of its own."""
+    filled: dict[Callable[[Lake], object], Lake] = {}
+
+    def fill(lake: Lake, steps: Callable[[Lake], object]) -> Lake:
+        if steps not in filled:
+            first = Lake(tmp_path_factory.mktemp("filled"))
+            steps(first)
+            filled[steps] = first
+        shutil.copytree(filled[steps].folder, lake.folder, dirs_exist_ok=True)
+        return lake
+
+    return fill
 
 
 @pytest.fixture

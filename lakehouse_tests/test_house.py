@@ -175,12 +175,13 @@ def _import_in_a_process(names: list[str], *, refused: list[str], absent: list[s
     assert done.stdout.split() == [str(len(names))]
 
 
-@pytest.mark.parametrize("room", SHELLS)
-def test_pure_modules_import_without_dagster(room, tmp_path):
-    """One process a room; it imports each module, and names the first that loads Dagster, or settings where it must not."""
-    refused = ["dagster", *([] if room in READ_SETTINGS else ["lakehouse.settings"])]
-    names = [name for name in _pure(room) if name not in NEED_SPARK]
-    assert names
+@pytest.mark.parametrize("reads_settings", [True, False])
+def test_pure_modules_import_without_dagster(reads_settings, tmp_path):
+    """One process imports each module, and names the first that loads Dagster, or settings where it must not."""
+    refused = ["dagster", *([] if reads_settings else ["lakehouse.settings"])]
+    rooms = {room: _pure(room) for room in SHELLS if (room in READ_SETTINGS) == reads_settings}
+    assert all(rooms.values())
+    names = [name for pure in rooms.values() for name in pure if name not in NEED_SPARK]
     _import_in_a_process(names, refused=refused, absent=["pyspark"], folder=tmp_path)
 
 

@@ -15,7 +15,7 @@ from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.silver.refresh import Refresh, stage_refresh
 from lakehouse.tables.spec import AirbyteStream, Column, TableSpec, expression, in_range, min_rows, not_null
-from lakehouse_tests.conftest import Lake, Row, few
+from lakehouse_tests.conftest import Filled, Lake, Row, few
 
 STRICT = TableSpec(
     name="itens",
@@ -52,14 +52,17 @@ def same_as_rebuilt(lake: Lake, spec: TableSpec) -> None:
     assert (lake.rows(spec.silver), waiting_rows(lake, spec)) == (table, waiting)
 
 
-@pytest.fixture
-def full(lake: Lake) -> Lake:
-    """Two batches: 2, 3 and the old 5 are held back; 4 and a newer 5 came later, and 3 was deleted since."""
+def two_batches(lake: Lake) -> None:
+    """2, 3 and the old 5 are held back; 4 and a newer 5 came later, and 3 was deleted since."""
     lake.land("itens", "a", [item(1), item(2, valor=50), item(3, valor=60), item(6, valor=500), item(7, nome=None)])
     lake.run(STRICT)
     lake.land("itens", "b", [item(4), item(5, 1, valor=70), item(5, 2), item(3, 2, nome="apagado")])
     lake.run(STRICT)
-    return lake
+
+
+@pytest.fixture
+def full(lake: Lake, fill_once: Filled) -> Lake:
+    return fill_once(lake, two_batches)
 
 
 def test_a_fixed_rule_takes_in_what_it_let_lie(full: Lake) -> None:
@@ -178,13 +181,16 @@ def test_a_record_that_bronze_has_lost_is_named(full: Lake) -> None:
 # --- release ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def stuck(lake: Lake) -> Lake:
+def a_stopped_batch(lake: Lake) -> None:
     lake.land("itens", "a", [item(1)])
     lake.run(FAILING)
     lake.land("itens", "b", [item(2, valor=50), item(3), item(4, valor=99)])
     assert lake.run(FAILING).stopped
-    return lake
+
+
+@pytest.fixture
+def stuck(lake: Lake, fill_once: Filled) -> Lake:
+    return fill_once(lake, a_stopped_batch)
 
 
 def test_a_stopped_batch_states_what_to_type_and_shows_some_of_it(stuck: Lake) -> None:

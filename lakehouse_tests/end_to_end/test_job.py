@@ -496,6 +496,7 @@ def test_a_rule_stops_a_rebuild_too_and_the_exit_code_shows_it(lake, environment
     assert (lake.sql("silver/vendas"), lake.version("silver/vendas")) == before
 
 
+@pytest.mark.slow
 def test_a_night_with_a_stopped_batch_command_by_command(lake, environment, declare, capfd):
     rest = [spec for spec in ALL if spec is not VENDAS]
     personal = [replace(c, personal=True) if c.name == "cliente_id" else c for c in VENDAS.columns]

@@ -17,7 +17,7 @@ from lakehouse.core.store import files as stored
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.maintenance.backup import Vault
 from lakehouse.maintenance.manifest import BrokenBackupError, Taken
-from lakehouse_tests.conftest import Lake
+from lakehouse_tests.conftest import Filled, Lake
 from lakehouse_tests.maintenance.test_upkeep import SPEC, item
 
 
@@ -26,12 +26,15 @@ def vault(lake: Lake) -> Vault:
     return Vault(str(lake.folder / "backup"), str(lake.folder / "scratch"))
 
 
-@pytest.fixture
-def filled(lake: Lake) -> Lake:
+def three_batches(lake: Lake) -> None:
     for n in range(1, 4):
         lake.land("itens", f"f{n}", [item(n, f"v{n}"), item(100, f"v{n}", day=n), {**item(n), "id": "no number"}])
         lake.run(SPEC)
-    return lake
+
+
+@pytest.fixture
+def filled(lake: Lake, fill_once: Filled) -> Lake:
+    return fill_once(lake, three_batches)
 
 
 def take(vault: Vault, lake: Lake, *, minute: int = 0, **given: Any) -> Taken:

@@ -173,6 +173,7 @@ def test_what_is_protected_or_not_read_yet_is_refused(known: Lake) -> None:
             forget.subject_of(SPECS, table, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dies_at", [*(pytest.param(dies_at, marks=pytest.mark.stack) for dies_at in ("quarantine", "silver", "deletes")), "bronze"]
 )

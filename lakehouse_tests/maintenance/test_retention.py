@@ -19,7 +19,7 @@ from lakehouse.maintenance.rollback import roll_back
 from lakehouse.silver import baseline
 from lakehouse.silver.merge import baseline_ref
 from lakehouse.tables.spec import AirbyteStream, Column, Retention, TableSpec, in_range
-from lakehouse_tests.conftest import EXTRACTED, LEDGER, Lake, Row, few, file_content
+from lakehouse_tests.conftest import EXTRACTED, LEDGER, Filled, Lake, Row, few, file_content
 
 DAY = timedelta(days=1)
 #: What the tests take for now: events of June 2026 and before are there.
@@ -82,8 +82,7 @@ def checked(lake: Lake, spec: TableSpec = SPEC, *, log: bool = True) -> None:
     assert [finding for _, guarantee, finding in found if guarantee == "ledger" and not finding.passed] == []
 
 
-@pytest.fixture
-def aged(lake: Lake) -> Lake:
+def four_files(lake: Lake) -> None:
     """Records of every age; keys with several versions, a delete, and one that is refused, in four files."""
     lake.land("itens", "a", [item(1, 60), item(2, 40), item(3, 40, "old"), item(4, 40)])
     lake.run(SPEC)
@@ -93,7 +92,11 @@ def aged(lake: Lake) -> Lake:
     lake.run(SPEC)
     lake.land("itens", "d", [item(8, 1)])
     lake.run(SPEC)
-    return lake
+
+
+@pytest.fixture
+def aged(lake: Lake, fill_once: Filled) -> Lake:
+    return fill_once(lake, four_files)
 
 
 def test_exactly_what_has_expired_goes_and_a_rebuild_gives_the_same_silver(aged: Lake) -> None:

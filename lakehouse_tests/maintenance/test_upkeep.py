@@ -19,7 +19,7 @@ from lakehouse.maintenance.protect import PINS, Protection, pin, pins, protectio
 from lakehouse.maintenance.upkeep import Maintained, maintain, tasks
 from lakehouse.ml.registry import Registry
 from lakehouse.tables.spec import AirbyteStream, Column, Health, TableSpec
-from lakehouse_tests.conftest import Lake, Row
+from lakehouse_tests.conftest import Filled, Lake, Row
 
 HOUR = timedelta(hours=1)
 SPEC = TableSpec(
@@ -62,7 +62,7 @@ def rows_at(uri: str, version: int) -> list[Any]:
     return sorted(map(str, DeltaTable(uri, version=version).to_pyarrow_table().to_pylist()))
 
 
-@pytest.mark.parametrize("spec", [SPEC, PARTED])
+@pytest.mark.parametrize("spec", [pytest.param(SPEC, marks=pytest.mark.slow), PARTED])
 def test_optimise_and_vacuum_between_syncs_change_no_row(make_lake: Callable[[], Lake], spec: TableSpec) -> None:
     alone, looked_after = make_lake(), make_lake()
     for n in range(1, 4):
@@ -89,13 +89,16 @@ def _columns(lake: Lake, ref: TableRef) -> list[str]:
     return [*found.columns] if found is not None else []
 
 
-@pytest.fixture
-def history(lake: Lake) -> str:
+def six_versions(lake: Lake) -> None:
     """A silver table of six versions, each with other files; version 0 is empty."""
     for n in range(1, 6):
         lake.land("itens", f"f{n}", [item(1, f"v{n}"), item(n, f"v{n}")])
         lake.run(SPEC)
-    return lake.storage.uri(SPEC.silver)
+
+
+@pytest.fixture
+def history(lake: Lake, fill_once: Filled) -> str:
+    return fill_once(lake, six_versions).storage.uri(SPEC.silver)
 
 
 def test_every_protected_version_stays_and_delta_rs_would_remove_the_same(lake: Lake, history: str) -> None:

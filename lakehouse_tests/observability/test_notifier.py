@@ -246,8 +246,8 @@ def test_an_address_that_is_taken_out_of_the_setting_is_no_trouble_any_more(stor
     ("addresses", "answer"),
     [
         ((BIA,), "450 4.2.1 Greylisted"),
-        ((BIA,), "552 5.2.2 Mailbox full"),
-        ((BIA,), "550 5.7.1 Relaying denied"),
+        pytest.param((BIA,), "552 5.2.2 Mailbox full", marks=pytest.mark.slow),
+        pytest.param((BIA,), "550 5.7.1 Relaying denied", marks=pytest.mark.slow),
         ((ANA, BIA, CAIO), NOBODY),  # nobody else would be told
     ],
 )

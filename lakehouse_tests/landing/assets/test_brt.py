@@ -155,7 +155,7 @@ def test_the_distance_of_a_bus_is_the_sum_of_its_steps(ten):
 @pytest.mark.parametrize(
     "order",
     [
-        "shuffled",
+        pytest.param("shuffled", marks=pytest.mark.slow),
         pytest.param("13", marks=pytest.mark.stack),
         pytest.param("3", marks=pytest.mark.stack),
         pytest.param("1", marks=pytest.mark.slow),
