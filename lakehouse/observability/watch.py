@@ -37,6 +37,8 @@ _WATCHED = (
 _AT_ONCE = 2000
 #: A first tick looks back so far; what failed before is history.
 _LOOK_BACK = timedelta(hours=1)
+#: Seconds after it stored a failure Dagster has also stored whether it will retry the run.
+_RETRY_DECIDED = 0.5
 #: So many failures of runs that the landing sensor requested are an alert of their own.
 _OFTEN = 3
 _NOT_TAKEN = "not_taken"
@@ -88,6 +90,8 @@ def look(
     found = eventlog.entries(instance, after=max(after - eventlog.MARGIN, 0), types=_WATCHED, limit=_AT_ONCE)
     # Below a first cursor nothing was seen, and nothing is to be: it is where the look back begins.
     fresh = [entry for entry in found if entry.id > after or (seen and entry.id > min(seen) and entry.id not in seen)]
+    if instance.run_retries_enabled and any(entry.event.event_type == dg.DagsterEventType.RUN_FAILURE for entry in fresh):
+        time.sleep(_RETRY_DECIDED)  # once: with one for each failure, twenty waited ten seconds
     alerts = [alert for entry in fresh for alert in _alerts(instance, entry, ui=ui)]
     alerts += _late(instance, job_slas, fresh, ui=ui, now=now)
     if any(alert.state == "resolved" for alert in alerts):
@@ -169,9 +173,6 @@ def _alerts(instance: dg.DagsterInstance, entry: Entry, *, ui: str) -> list[Aler
 def _run_failed(instance: dg.DagsterInstance, entry: Entry, *, ui: str) -> list[Alert]:
     run_id, job = entry.entry.run_id, entry.entry.job_name or ""
     run = instance.get_run_by_id(run_id)
-    if run is not None and instance.run_retries_enabled and "dagster/will_retry" not in run.tags:
-        time.sleep(0.5)  # Dagster says so just after it stored the failure
-        run = instance.get_run_by_id(run_id)
     if run is not None and run.tags.get("dagster/will_retry", "").lower() == "true":
         return []
     data: Any = entry.event.event_specific_data

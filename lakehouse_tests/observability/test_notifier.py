@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from benchmarks.sinks import mail_server, slack_server
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.observability import notifier, outbox
 from lakehouse.observability.alerts import KINDS, Alert, raise_alert, raise_alerts
@@ -14,7 +15,6 @@ from lakehouse.observability.incidents import message, take_in
 from lakehouse.observability.notifier import DELIVERIES, DELIVERIES_TABLE, INCIDENTS_TABLE, notify
 from lakehouse.observability.routing import Route, Routing
 from lakehouse.settings import Settings
-from lakehouse_tests.observability.sinks import mail_server, slack_server
 
 ALL = Routing(routes=(Route(channels=("email", "slack"), minimum="info"),))
 

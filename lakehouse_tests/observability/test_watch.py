@@ -1,13 +1,14 @@
 """What Dagster's event log says becomes alerts and events, each once, whatever happens between two looks."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
 from benchmarks.past_runs import PastRun, put
-from lakehouse.observability import alerts, eventlog, events, outbox
+from lakehouse.observability import alerts, eventlog, events, outbox, watch
 from lakehouse.observability.alerts import ALERTS_TABLE
 from lakehouse.observability.events import EVENTS_TABLE
 from lakehouse.observability.watch import JobSla, look
@@ -107,6 +108,15 @@ def test_the_third_failure_in_a_row_of_what_the_landing_sensor_asks_for_is_an_al
     put(instance, [run(job="medallion_etl")])
     look(instance, storage, cursor=cursor)
     assert ("not_taken:medallion_etl", "resolved") in [(row["key"], row["state"]) for row in stored(storage)]
+
+
+def test_twenty_failures_wait_together_for_what_dagster_decides_about_a_retry(storage, monkeypatch):
+    paused, sleep = [], time.sleep
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: (paused.append(seconds), sleep(0))[0])
+    with dg.DagsterInstance.ephemeral(settings={"run_retries": {"enabled": True}}) as instance:
+        put(instance, [run(job=f"job_{n}", outcome="failure") for n in range(20)])
+        assert look(instance, storage, cursor=None).alerts == 20
+    assert paused == [0.5]
 
 
 def test_a_success_before_a_failure_is_not_its_end(instance, storage):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from benchmarks import alerts as daemon_alerts
 from benchmarks.past_runs import PastRun, put
+from benchmarks.sinks import mail_server, slack_server
 from deploy.stack.part import tools
 from lakehouse.core.store.storage import Storage
 from lakehouse.observability import kafka as brokers
@@ -27,7 +30,8 @@ from lakehouse.observability.metrics import take_up
 from lakehouse.observability.notifier import notify
 from lakehouse.observability.routing import Routing
 from lakehouse.observability.sender import send_events, waiting
-from lakehouse_tests.observability.sinks import mail_server, slack_server
+from lakehouse.observability.sensors import INTERVAL
+from lakehouse.settings import project_folder
 from lakehouse_tests.stack.conftest import running, s3_client
 
 
@@ -225,6 +229,37 @@ def test_runs_are_watched_and_measured_on_postgresql(production: dg.DagsterInsta
     assert watch.look(production, storage, cursor=found.cursor).entries == 0
     assert take_up(production, storage) == 3
     assert take_up(production, storage) == 0
+
+
+def test_one_bad_address_of_three_costs_the_others_nothing_and_they_get_one_mail_by_the_real_daemon(
+    tmp_path: Path, monkeypatch
+) -> None:
+    good, bad = ("ana@example.org", "eva@example.org"), "bia@example.org"
+    (tmp_path / "dagster").mkdir()
+    shutil.copy(project_folder() / "dagster.yaml", tmp_path / "dagster")
+    with mail_server(tmp_path) as mail, slack_server() as slack:
+        mail.refused[bad] = "550 5.1.1 No such user here"
+        own = daemon_alerts.settings(mail, slack, good[0], bad, good[1])
+        folders = {
+            "DAGSTER_HOME": tmp_path / "dagster",
+            "LAKEHOUSE_ROOT": tmp_path / "lake",
+            "LAKEHOUSE_LANDING": tmp_path / "raw",
+        }
+        for name, value in {**own, **folders}.items():
+            monkeypatch.setenv(name, str(value))
+        with dg.DagsterInstance.get() as instance, daemon_alerts.daemon(tmp_path, own):
+            daemon_alerts.switch_on(instance)
+            failed = daemon_alerts.fail(instance, 2)
+            expected = {f"[ERROR] {name} failed in read_{name}" for name in failed} | {f"[ERROR] email:{bad} gets no alerts"}
+            deadline = time.monotonic() + 120
+            while any({*mail.of(address)} != expected for address in good):
+                assert time.monotonic() < deadline, {address: mail.of(address) for address in good}
+                time.sleep(0.5)
+            time.sleep(4 * INTERVAL)  # nothing comes again
+    for address in good:
+        assert sorted(mail.of(address)) == sorted(expected)
+    assert mail.of(bad) == []
+    assert len(slack.messages) == len(expected)
 
 
 @pytest.mark.parametrize("part", ["s3", "postgres", "kafka", "mlflow"])

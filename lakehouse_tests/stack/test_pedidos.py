@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from benchmarks.sinks import slack_server
 from lakehouse.definitions import build_defs
 from lakehouse.observability.sensors import send
 from lakehouse.observability.watch import look
@@ -24,7 +25,6 @@ from lakehouse.settings import Settings, project_folder
 from lakehouse_tests.conftest import Lake
 from lakehouse_tests.faults import KILLS
 from lakehouse_tests.faults.driver import KILLED, Driver
-from lakehouse_tests.observability.sinks import slack_server
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 TABLE = "CREATE TABLE pedidos (id bigint, nome text, valor numeric(12,2), quantidade bigint, updated_at timestamptz)"

@@ -1,6 +1,7 @@
-"""What alerts are sent to in the tests: a mail server that wants STARTTLS, and an HTTP endpoint that answers as Slack does.
+"""Stubs of what alerts are sent to: a mail server that wants STARTTLS, and an HTTP endpoint that answers as Slack does.
 
-Both are real servers on 127.0.0.1 that speak the protocol; each stores what it gets, and misbehaves on demand.
+Both are real servers on 127.0.0.1 that speak the protocol; each stores what it gets and when, and misbehaves on demand. The case
+`alerts` has them, and the tests: they are here, since the suite of benchmarks imports nothing of the tests.
 """
 
 import json
@@ -20,11 +21,12 @@ from urllib.parse import parse_qs
 
 @dataclass
 class Mailbox:
-    """A mail server: `url` for LAKEHOUSE_SMTP_URL, `ca` for SSL_CERT_FILE, and the mails it took."""
+    """A stub of a mail server: `url` for LAKEHOUSE_SMTP_URL, `ca` for SSL_CERT_FILE, the mails it took, and when (Unix)."""
 
     url: str
     ca: Path
     mails: list[EmailMessage] = field(default_factory=list)
+    arrived: list[float] = field(default_factory=list)
     answer: str = ""  # instead of taking the mail
     refused: dict[str, str] = field(default_factory=dict)  # what is answered to an address instead of 250
 
@@ -62,7 +64,8 @@ def mail_server(folder: Path, *, starttls: bool = True, password: str = "s3cret-
         async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
             if box.answer:
                 return box.answer
-            box.mails.append(message_from_bytes(envelope.content, policy=policy.default))  # type: ignore[arg-type]
+            box.arrived.append(time.time())
+            box.mails.append(message_from_bytes(envelope.content, policy=policy.default))
             return "250 OK"
 
     def authenticate(_server: Any, _session: Any, _envelope: Any, _mechanism: str, given: Any) -> AuthResult:
@@ -91,10 +94,11 @@ def mail_server(folder: Path, *, starttls: bool = True, password: str = "s3cret-
 
 @dataclass
 class Slack:
-    """An endpoint for LAKEHOUSE_SLACK_URL: `messages` it took; `status` 429 with Retry-After, or `hang` seconds."""
+    """A stub for LAKEHOUSE_SLACK_URL: `messages` it took and when; `status` 429 with Retry-After, or `hang` seconds."""
 
     url: str = ""
     messages: list[dict[str, Any]] = field(default_factory=list)
+    arrived: list[float] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     status: int = 200
     hang: float = 0.0
@@ -114,6 +118,7 @@ def slack_server() -> Iterator[Slack]:
             given = json.loads(body) if body.startswith("{") else {name: value[0] for name, value in parse_qs(body).items()}
             good = slack.status == 200
             if good:
+                slack.arrived.append(time.time())
                 slack.messages.append({**given, "method": self.path.rpartition("/")[2]})
                 slack.tokens.append(self.headers["Authorization"])
             reply = json.dumps({"ok": good, **({} if good else {"error": "ratelimited"})}).encode()
