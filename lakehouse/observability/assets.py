@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from lakehouse.core.names import TableRef
-from lakehouse.observability.watch import JobSla
+from lakehouse.observability.outcome import JobSla
 from lakehouse.runtime.dagster_private import overdue
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, failures

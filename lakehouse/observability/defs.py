@@ -11,8 +11,8 @@ from lakehouse.gold.project import ensure_manifest
 from lakehouse.gold.schema import mart_columns
 from lakehouse.landing.lag import LAG_SECONDS, lag_sensors
 from lakehouse.observability.assets import Surroundings, monitoring_assets
+from lakehouse.observability.outcome import job_slas
 from lakehouse.observability.sensors import INTERVAL, sensors
-from lakehouse.observability.watch import job_slas
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
 

@@ -23,8 +23,7 @@ from lakehouse.core.table.snapshot import Snapshot, open_table
 from lakehouse.core.table.transaction import Transaction, commit_staged, redo_on_conflict
 from lakehouse.observability import eventlog, outbox, outcome
 from lakehouse.observability.eventlog import Entry, StepEntry
-from lakehouse.observability.outcome import Check, Outcome
-from lakehouse.observability.watch import JobSla
+from lakehouse.observability.outcome import Check, JobSla, Outcome
 from lakehouse.runtime.dagster_private import event_of
 
 METRICS_TABLE = TableRef("ops", "run_metrics")
@@ -49,7 +48,8 @@ COLUMNS = {
 }
 _TYPE = dg.DagsterEventType
 _STEP_ENDS = {_TYPE.STEP_SUCCESS.value: "success", _TYPE.STEP_FAILURE.value: "failure", _TYPE.STEP_SKIPPED.value: "skipped"}
-_RUN_ENDS = {_TYPE.RUN_SUCCESS: "success", _TYPE.RUN_FAILURE: "failure", _TYPE.RUN_CANCELED: "canceled"}
+#: How a run ended, by the event that tells of it.
+RUN_ENDS = {_TYPE.RUN_SUCCESS: "success", _TYPE.RUN_FAILURE: "failure", _TYPE.RUN_CANCELED: "canceled"}
 _STEPS = (
     _TYPE.STEP_START,
     _TYPE.STEP_UP_FOR_RETRY,
@@ -202,12 +202,11 @@ def _rows(instance: dg.DagsterInstance, ends: Sequence[Entry], *, log: str, job_
     out = []
     for end in ends:
         run_id, job = end.entry.run_id, end.entry.job_name or ""
-        finished, status, record = end.entry.timestamp, _RUN_ENDS[end.event.event_type], records.get(run_id)
+        finished, status, record = end.entry.timestamp, RUN_ENDS[end.event.event_type], records.get(run_id)
         own = steps.get(run_id, {})
         started = record.start_time if record is not None else None
         requested = _utc(record.create_timestamp).timestamp() if record is not None else started
         sla, delivery = slas.get(job), outcome.of_run(status, [*own.values()])
-        in_time = finished - requested <= sla if sla is not None and requested is not None else None
         common = {"event_id": end.id, "log": log, "run_id": run_id, "job": job}
         run = {
             **common,
@@ -219,8 +218,9 @@ def _rows(instance: dg.DagsterInstance, ends: Sequence[Entry], *, log: str, job_
             "retries": sum(step.retries for step in own.values()),
             "rows": sum(step.rows or 0 for step in own.values()) if any(s.rows is not None for s in own.values()) else None,
             "sla_seconds": sla,
-            # What was not delivered was not delivered in time.
-            "sla_met": in_time if in_time is None or delivery is None else in_time and delivery in outcome.GOOD,
+            "sla_met": None
+            if sla is None or requested is None
+            else outcome.sla_met(delivery, in_time=finished - requested <= sla),
         }
         out.append(run)
         for name, step in own.items():

@@ -8,11 +8,13 @@
     delivered   something was written
 
 The first of these that holds is the outcome. `delivered` and `nothing` are good. A run that a person canceled has none: it
-counts neither way. Pure: no dagster.
+counts neither way. An SLA is met by a good outcome in time: a run that is fast and delivers nothing good has not met it. Pure: no
+dagster.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Literal, get_args
 
 from lakehouse.core.ledger import NEVER_DELIVERED
@@ -26,6 +28,24 @@ BY_STATUS: dict[str, Outcome] = {"success": "delivered", "failure": "failed", "l
 #: Assets whose checks are about what they measured, not about what they delivered.
 _MEASURING = ("ops/table_health", "ops/kafka_health")
 _COUNTED = ("new_records", "records")
+
+
+@dataclass(frozen=True)
+class JobSla:
+    """What a job promises: it has delivered so long after it was requested."""
+
+    job: str
+    sla: timedelta
+
+
+def job_slas(jobs: Iterable[Any]) -> tuple[JobSla, ...]:
+    """The promises of declared jobs (`automation.Job`)."""
+    return tuple(JobSla(job.name, job.sla) for job in jobs if job.sla is not None)
+
+
+def sla_met(outcome: Outcome | None, *, in_time: bool) -> bool | None:
+    """Whether a run that ended has met its job's SLA; None of one that was canceled."""
+    return None if outcome is None else in_time and outcome in GOOD
 
 
 @dataclass(frozen=True)

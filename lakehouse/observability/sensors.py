@@ -14,8 +14,8 @@ import dagster as dg
 from lakehouse.core.errors import DeclarationError, LakehouseError
 from lakehouse.core.names import TableRef
 from lakehouse.core.text import one_line
+from lakehouse.observability.outcome import JobSla
 from lakehouse.observability.services import ProbeError, http
-from lakehouse.observability.watch import JobSla
 from lakehouse.settings import Settings
 
 if TYPE_CHECKING:

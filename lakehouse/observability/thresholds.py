@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from lakehouse.observability.outcome import JobSla
 from lakehouse.observability.routing import Routing
 
-if TYPE_CHECKING:  # watch.py imports Dagster, which the process that looks at tables does without
+if TYPE_CHECKING:
     from lakehouse.observability.table_health import Target
-    from lakehouse.observability.watch import JobSla
 
 
 def bounded(targets: "Sequence[Target]", routing: Routing) -> "list[Target]":
@@ -27,12 +27,12 @@ def bounded(targets: "Sequence[Target]", routing: Routing) -> "list[Target]":
     return out
 
 
-def slas_in_force(job_slas: "Sequence[JobSla]", routing: Routing) -> "list[JobSla]":
+def slas_in_force(job_slas: Sequence[JobSla], routing: Routing) -> list[JobSla]:
     """What jobs promise, with the SLAs that are in force."""
     return [replace(job_sla, sla=routing.jobs.get(job_sla.job, job_sla.sla)) for job_sla in job_slas]
 
 
-def unknown(routing: Routing, *, targets: "Sequence[Target]", job_slas: "Sequence[JobSla]") -> str:
+def unknown(routing: Routing, *, targets: "Sequence[Target]", job_slas: Sequence[JobSla]) -> str:
     """What the file bounds and nobody has: a sentence, empty when there is no such thing."""
     tables, jobs = {str(target.ref): target for target in targets}, {job_sla.job for job_sla in job_slas}
     wrong = [f"table {name}" for name in routing.tables if name not in tables]

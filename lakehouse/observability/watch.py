@@ -25,6 +25,8 @@ from lakehouse.observability import eventlog, outbox
 from lakehouse.observability.alerts import ALERTS_TABLE, Alert, Kind, raise_alerts
 from lakehouse.observability.eventlog import Entry
 from lakehouse.observability.events import Event, publish_all
+from lakehouse.observability.metrics import RUN_ENDS, delivered
+from lakehouse.observability.outcome import JobSla, sla_met
 from lakehouse.runtime.steps import ATTEMPT_TAG
 
 _WATCHED = (
@@ -45,14 +47,6 @@ _NOT_TAKEN = "not_taken"
 _GONE = ("UNEXPECTED_TERMINATION", "RUN_WORKER_RESTART", "START_TIMEOUT")
 _WRAPPERS = ("Dagster", "RetryRequested")
 _STEP_OF_LINK = "/runs/{}?selection={}"
-
-
-@dataclass(frozen=True)
-class JobSla:
-    """What a job promises: it is done so long after it was requested."""
-
-    job: str
-    sla: timedelta
 
 
 @dataclass(frozen=True)
@@ -245,9 +239,9 @@ def _check(entry: Entry, *, ui: str) -> Alert:
 def _late(
     instance: dg.DagsterInstance, job_slas: Sequence[JobSla], fresh: Iterable[Entry], *, ui: str, now: datetime
 ) -> list[Alert]:
-    """Runs that have missed their job's SLA: those that just ended, and those on their way."""
+    """Runs that have missed their job's SLA: those that just ended, and those on their way; and those that met it."""
     by_job = {job_sla.job: job_sla.sla for job_sla in job_slas}
-    ended = {e.entry.run_id: _at(e) for e in fresh if e.event.event_type in eventlog.ENDS and e.entry.job_name in by_job}
+    ended = {e.entry.run_id: e for e in fresh if e.event.event_type in eventlog.ENDS and e.entry.job_name in by_job}
     unfinished = [
         status
         for status in dg.DagsterRunStatus
@@ -256,31 +250,43 @@ def _late(
     records = list(instance.get_run_records(dg.RunsFilter(run_ids=list(ended)))) if ended else []
     for job in by_job:
         records += instance.get_run_records(dg.RunsFilter(job_name=job, statuses=unfinished))
-    out = []
-    for record in records:
-        run, begun = record.dagster_run, record.create_timestamp
-        begun = begun if begun.tzinfo else begun.replace(tzinfo=UTC)
-        sla, end = by_job[run.job_name], ended.get(run.run_id)
-        late = (end or now) - begun > sla
-        state = "raised" if late else "resolved"
-        if not late and end is None:
-            continue
-        took = f"took {span(end - begun)}" if end else f"has been on its way for {span(now - begun)}"
-        out.append(
-            Alert(
-                "sla_miss",
-                severity="error" if late else "info",
-                subject=f"{run.job_name} {'missed' if late else 'kept'} its SLA of {span(sla)}",
-                body=f"{run.job_name}, requested at {begun:%Y-%m-%d %H:%M:%S} UTC, {took}; its SLA is {span(sla)}.",
-                key=f"sla:{run.job_name}",
-                run_id=run.run_id,
-                job=run.job_name,
-                link=_link(ui, run.run_id),
-                state=state,  # type: ignore[arg-type]
-                occurred_at=end or now,
-            )
-        )
-    return out
+    alerts = [_sla(instance, each, ended.get(each.dagster_run.run_id), sla=by_job[each.dagster_run.job_name], ui=ui, now=now)
+              for each in records]  # fmt: skip
+    return [alert for alert in alerts if alert is not None]
+
+
+def _sla(
+    instance: dg.DagsterInstance, record: dg.RunRecord, end: Entry | None, *, sla: timedelta, ui: str, now: datetime
+) -> Alert | None:
+    """What one run tells of its job's SLA.
+
+    A run in time that did not deliver has not met it, and ends no alert. It raises one only where it has no other: a failure has
+    its own, and so has the failed check that made an outcome degraded or stopped.
+    """
+    run, begun = record.dagster_run, record.create_timestamp
+    begun = begun if begun.tzinfo else begun.replace(tzinfo=UTC)
+    at = _at(end) if end else now
+    missed, took = at - begun > sla, f"took {span(at - begun)}" if end else f"has been on its way for {span(at - begun)}"
+    if not missed:
+        if end is None:
+            return None
+        delivery = delivered(instance, run.run_id, RUN_ENDS[end.event.event_type]).outcome
+        missed = delivery == "empty"
+        if not missed and not sla_met(delivery, in_time=True):
+            return None
+        took += " and delivered nothing, since a source of it has never had anything" if missed else ""
+    return Alert(
+        "sla_miss",
+        severity="error" if missed else "info",
+        subject=f"{run.job_name} {'missed' if missed else 'met'} its SLA of {span(sla)}",
+        body=f"{run.job_name}, requested at {begun:%Y-%m-%d %H:%M:%S} UTC, {took}; its SLA is {span(sla)}.",
+        key=f"sla:{run.job_name}",
+        run_id=run.run_id,
+        job=run.job_name,
+        link=_link(ui, run.run_id),
+        state="raised" if missed else "resolved",
+        occurred_at=at,
+    )
 
 
 # --- events ------------------------------------------------------------------------------------------------------------
@@ -358,8 +364,3 @@ def _link(ui: str, run_id: str, step: str | None = None) -> str:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
-
-
-def job_slas(jobs: Iterable[Any]) -> tuple[JobSla, ...]:
-    """The promises of declared jobs (`automation.Job`)."""
-    return tuple(JobSla(job.name, job.sla) for job in jobs if job.sla is not None)

@@ -15,9 +15,9 @@ from lakehouse.observability import routing, table_health, thresholds
 from lakehouse.observability.alerts import Alert, raise_alert
 from lakehouse.observability.assets import Surroundings, monitoring_assets
 from lakehouse.observability.notifier import notify
+from lakehouse.observability.outcome import JobSla
 from lakehouse.observability.routing import Routing, TableBounds
 from lakehouse.observability.sensors import send
-from lakehouse.observability.watch import JobSla
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.settings import Settings, load_settings
 from lakehouse.tables.vendas import PRODUTOS, VENDAS

@@ -12,9 +12,10 @@ from lakehouse.dashboard import executions, overview
 from lakehouse.dashboard.reading import Reader
 from lakehouse.definitions import build_defs
 from lakehouse.observability import outbox, prometheus
+from lakehouse.observability.alerts import ALERTS_TABLE
 from lakehouse.observability.metrics import COLUMNS, METRICS_TABLE, delivered, take_up
-from lakehouse.observability.outcome import BAD, GOOD, Check, Outcome, Step, of_run, of_step
-from lakehouse.observability.watch import JobSla
+from lakehouse.observability.outcome import BAD, GOOD, Check, JobSla, Outcome, Step, of_run, of_step
+from lakehouse.observability.watch import look
 from lakehouse.settings import Settings
 
 SOURCE, RULE = Check("landing/brt_captura", "captura"), Check("silver/vendas", "min_rows_1")
@@ -152,7 +153,32 @@ def test_a_run_that_delivered_nothing_good_has_missed_its_sla_however_fast_it_wa
     with outbox.small_session(storage) as session:
         rows = session.dicts(session.read(table.paths(), COLUMNS), "kind", "job", "sla_met")
     met = {row["job"]: row["sla_met"] for row in rows if row["kind"] == "run"}
-    assert met == {kind: kind in (*GOOD, "canceled") for kind in KINDS}
+    assert met == {kind: kind in GOOD if kind != "canceled" else None for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_alert_of_a_missed_sla_ends_with_a_run_that_met_it_and_with_no_other(kind, storage):
+    """The alert and the number have one source; what failed has an alert of its own, so it raises no second one."""
+    slas = [JobSla("pedidos", timedelta(hours=1))]
+    with dg.DagsterInstance.ephemeral() as instance:
+        put(instance, [PastRun(datetime.now(UTC), 2 * 3600, "pedidos")])
+        cursor = look(instance, storage, cursor=None, job_slas=slas).cursor
+        put(instance, [PastRun(datetime.now(UTC) - timedelta(seconds=2), 1.0, "pedidos", **KINDS[kind])])
+        look(instance, storage, cursor=cursor, job_slas=slas)
+        take_up(instance, storage, job_slas=slas)
+    runs, raised = open_existing(storage.uri(METRICS_TABLE)), open_existing(storage.uri(ALERTS_TABLE))
+    with outbox.small_session(storage) as session:
+        rows = session.dicts(session.read(runs.paths(), COLUMNS).sort("event_id"), "kind", "sla_met")
+        told = session.dicts(session.read(raised.paths(), raised.columns).sort("number"), "kind", "state", "body")
+    met = [row["sla_met"] for row in rows if row["kind"] == "run"]
+    slas_told = [row for row in told if row["kind"] == "sla_miss"]
+    after = {"delivered": ["resolved"], "nothing": ["resolved"], "empty": ["raised"]}.get(kind, [])
+    assert [row["state"] for row in slas_told] == ["raised", *after]
+    assert met[0] is False and (met[1] is True) == (after == ["resolved"])
+    if kind in BAD and kind != "empty":  # its own alert tells of it
+        assert {row["kind"] for row in told} & {"run_failure", "check_failed"}
+    if kind == "empty":
+        assert "delivered nothing" in slas_told[-1]["body"]
 
 
 def test_dashboard_health_prometheus_and_the_mart_report_the_same_of_a_history(tmp_path):

@@ -11,7 +11,8 @@ from benchmarks.past_runs import PastRun, put
 from lakehouse.observability import alerts, eventlog, events, outbox, watch
 from lakehouse.observability.alerts import ALERTS_TABLE
 from lakehouse.observability.events import EVENTS_TABLE
-from lakehouse.observability.watch import JobSla, look
+from lakehouse.observability.outcome import JobSla
+from lakehouse.observability.watch import look
 from lakehouse.runtime.steps import ATTEMPT_TAG
 
 UI = "http://127.0.0.1:3000"
