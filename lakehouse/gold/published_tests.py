@@ -4,7 +4,7 @@ A run tests what it has just computed, of some marts only the newest days. This 
 of which a source has moved on is not tested; the next run computes and tests it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,13 @@ from lakehouse.gold.project import invoke, write_profile
 from lakehouse.runtime.lake import LakeResource, scratch
 
 
-def audit(lake: LakeResource, manifest: Mapping[str, Any]) -> Iterator[tuple[TableRef, Finding]]:
+def audit(
+    lake: LakeResource, manifest: Mapping[str, Any], *, only: Collection[TableRef] | None = None
+) -> Iterator[tuple[TableRef, Finding]]:
     """The finding of every test of every mart that is there; one named `current` for each mart that cannot be tested now.
+
+    Args:
+        only: the marts to test, where not all.
 
     Raises:
         StoreError: the store does not answer.
@@ -29,7 +34,8 @@ def audit(lake: LakeResource, manifest: Mapping[str, Any]) -> Iterator[tuple[Tab
     tables: dict[TableRef, Snapshot | None] = {}
     for ref in sorted({ref for mart in marts.values() for ref in (mart.ref, *mart.sources)}, key=str):
         tables[ref] = _whole(lake, ref)
-    there = {uid: mart for uid, mart in marts.items() if lake.storage.has(mart.ref)}
+    wanted = {uid: mart for uid, mart in marts.items() if only is None or mart.ref in only}
+    there = {uid: mart for uid, mart in wanted.items() if lake.storage.has(mart.ref)}
     tested = {}
     for uid, mart in there.items():
         if why := _other(mart, [marts[of].ref for of in mart.refers_to], tables):

@@ -26,9 +26,8 @@ from lakehouse.core.table.recovery import commit_actions
 from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.core.text import one_line
 from lakehouse.observability import outbox
-from lakehouse.silver.checks import INTERVALS
+from lakehouse.silver import standing
 from lakehouse.silver.merge import silver_columns
-from lakehouse.silver.versions import overlapping
 from lakehouse.tables.spec import TableSpec, Unique, history_ref, with_histories
 
 TABLE = TableRef("ops", "audit")
@@ -85,7 +84,7 @@ def audit(
                     for finding in _rules(opened, snapshot, spec):
                         yield ref, "rules", finding
                     if of := histories.get(ref):
-                        yield ref, "rules", _intervals(opened, snapshot, of)
+                        yield ref, "rules", standing.intervals(opened, of, snapshot)
                     if spec.sync == "dedup":
                         yield ref, "ledger", _read(opened, storage, snapshot, spec)
             if ref == ledger.LEDGER_TABLE:
@@ -165,12 +164,6 @@ def _rules(session: Session, snapshot: Snapshot, spec: TableSpec) -> Iterator[Fi
     for name, columns in wanted.items():
         distinct = session.count(frame.select(*columns).unique())
         yield Finding(name, distinct == snapshot.rows, "warn", snapshot.rows - distinct, snapshot.rows)
-
-
-def _intervals(session: Session, snapshot: Snapshot, spec: TableSpec) -> Finding:
-    """The versions of every key, over all rows of a history."""
-    wrong = overlapping(session, spec.key, session.read(snapshot.paths(), snapshot.columns))
-    return Finding(INTERVALS, not wrong, "fail", wrong, snapshot.rows)
 
 
 def _read(session: Session, storage: Storage, snapshot: Snapshot, spec: TableSpec) -> Finding:

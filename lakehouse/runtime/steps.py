@@ -5,7 +5,7 @@ a step works on it. What one layer alone needs is in that layer.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -60,15 +60,25 @@ def check_specs(key: Iterable[str], rules: Iterable[tuple[str, str]]) -> list[dg
     return [dg.AssetCheckSpec(name, asset=asset, description=text, blocking=True) for name, text in rules]
 
 
-def check_results(key: Iterable[str], findings: Iterable[Finding], *, counted: bool = True) -> Iterator[Any]:
+def check_results(
+    key: Iterable[str],
+    findings: Iterable[Finding],
+    *,
+    counted: bool = True,
+    selected: Collection[dg.AssetCheckKey] | None = None,
+) -> Iterator[Any]:
     """Findings as results: `fail` is an error, everything else a warning. A rule that validated nothing has none: Dagster shows
     its check as skipped, and what waits for it goes on.
 
     Args:
         counted: whether findings report how much they validated.
+        selected: the checks that the run is for, of an asset that can be made without some. A rule that stops the batch stops it
+            all the same.
     """
     asset = dg.AssetKey(list(key))
     for finding in findings:
+        if selected is not None and not finding.stops and dg.AssetCheckKey(asset, finding.rule) not in selected:
+            continue
         if counted and finding.passed and not finding.validated:
             # The check's own output, which Dagster requires; a result is what it shows.
             yield dg.Output(None, output_name=dg.AssetCheckSpec(finding.rule, asset=asset).get_python_identifier())

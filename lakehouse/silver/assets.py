@@ -1,12 +1,16 @@
-"""Silver assets: lock the table, stage the refresh, report every rule, let the IO manager commit, finalise the ledger."""
+"""Silver assets: lock the table, stage the refresh, report every rule, let the IO manager commit, finalise the ledger.
 
-from collections.abc import Iterator, Mapping
+A run of checks alone locks and commits nothing: it reports the rules over the table as it stands (`standing.py`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from lakehouse.core.ledger import NEVER_DELIVERED
 from lakehouse.core.names import TableRef
+from lakehouse.core.rules import Finding
 from lakehouse.core.store.storage import Storage, lock
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.transaction import commit_staged
@@ -40,25 +44,24 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
 
     rules = declared_rules(spec)
     names = [name for name, _ in rules]
-    arguments, lineage = asset_arguments(spec, "silver"), {"dagster/column_lineage": _lineage(spec)}
+    lineage, deps = {"dagster/column_lineage": _lineage(spec)}, [*(part.bronze for part in spec.parts), *spec.referred]
 
-    @dg.asset(
-        key=spec.silver.key,
-        deps=[*(part.bronze.key for part in spec.parts), *(ref.key for ref in spec.referred)],
-        check_specs=check_specs(spec.silver.key, rules),
-        code_version=code_version(of_silver(spec), transforms.code(spec.transform) if spec.transform is not None else ""),
-        **arguments,
-    )
+    @dg.multi_asset(**_arguments(spec, deps=deps, rules=rules, code=of_silver(spec)))
     def silver(context: dg.AssetExecutionContext, lake: LakeResource, request: TableRequest) -> Iterator[Any]:
         from lakehouse.silver.refresh import finalise_quarantine, stage_refresh
 
-        storage = lake.storage
+        storage, selected = lake.storage, context.selected_asset_check_keys
+        if not context.selected_asset_keys:
+            with failures():
+                found = _as_it_stands(lake, spec, request.target(spec) or spec.silver)
+            yield from _chosen(context, spec.silver, found)
+            return
         with failures():
             target = request.target(spec)
             standing = standing_findings(storage.uri(spec.silver), names) if target is None else []
         if target is None:
             context.log.info("This run is for %s.", request.source_table)
-            yield from check_results(spec.silver.key, standing)
+            yield from check_results(spec.silver.key, standing, selected=selected)
             return
         uri = storage.uri(target)
         with failures(), lock(uri), lake.session(engine=spec.engine) as session:
@@ -66,12 +69,12 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
             _log(context, refresh, target)
             elsewhere = target != spec.silver
             if refresh.transaction is None and not refresh.stopped:
-                yield from check_results(spec.silver.key, standing_findings(uri, names))
+                yield from check_results(spec.silver.key, standing_findings(uri, names), selected=selected)
                 context.log.info("No new batches for version %s of %s.", refresh.version, target)
                 if not elsewhere:
-                    yield _unchanged(storage, spec, refresh, lineage)
+                    yield _unchanged(storage, spec, refresh, target, lineage)
                 return
-            yield from check_results(spec.silver.key, refresh.findings)
+            yield from check_results(spec.silver.key, refresh.findings, selected=selected)
             if refresh.transaction is None:
                 return
             transaction = refresh.transaction.with_provenance(findings=standings(refresh.findings))
@@ -81,6 +84,7 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
             else:
                 yield dg.Output(
                     transaction,
+                    output_name=_output(target),
                     data_version=dg.DataVersion(str(refresh.version + 1)),
                     metadata=lineage,
                 )
@@ -99,36 +103,87 @@ def history_asset(spec: TableSpec) -> dg.AssetsDefinition:
     names = [name for name, _ in rules]
     lineage = {"dagster/column_lineage": _history_lineage(spec)}
 
-    @dg.asset(
-        key=ref.key,
-        deps=[*(part.bronze.key for part in spec.parts), spec.silver.key],
-        check_specs=check_specs(ref.key, rules),
-        code_version=code_version(of_history(spec), transforms.code(spec.transform) if spec.transform is not None else ""),
-        **asset_arguments(history_table(spec), "silver"),
-    )
+    deps = [*(part.bronze for part in spec.parts), spec.silver]
+
+    @dg.multi_asset(**_arguments(history_table(spec), deps=deps, rules=rules, code=of_history(spec)))
     def history(context: dg.AssetExecutionContext, lake: LakeResource) -> Iterator[Any]:
         from lakehouse.silver.history import stage_history
 
-        storage, uri = lake.storage, lake.storage.uri(ref)
+        if not context.selected_asset_keys:
+            with failures():
+                found = _history_as_it_stands(lake, spec)
+            yield from _chosen(context, ref, found)
+            return
+        storage, uri, selected = lake.storage, lake.storage.uri(ref), context.selected_asset_check_keys
         with failures(), lock(uri), lake.session(engine=spec.engine) as session:
             refresh = stage_history(session, storage, spec, run_id=context.run.run_id)
             _log(context, refresh, ref)
             if refresh.transaction is None and not refresh.stopped:
-                yield from check_results(ref.key, standing_findings(uri, names))
+                yield from check_results(ref.key, standing_findings(uri, names), selected=selected)
                 context.log.info("No new batches for version %s of %s.", refresh.version, ref)
-                yield _unchanged(storage, spec, refresh, lineage)
+                yield _unchanged(storage, spec, refresh, ref, lineage)
                 return
-            yield from check_results(ref.key, refresh.findings)
+            yield from check_results(ref.key, refresh.findings, selected=selected)
             if refresh.transaction is None:
                 return
             yield dg.Output(
                 refresh.transaction.with_provenance(findings=standings(refresh.findings)),
+                output_name=_output(ref),
                 data_version=dg.DataVersion(str(refresh.version + 1)),
                 metadata=lineage,
             )
             finalise(session, storage, ref, log=context.log.info)
 
     return history
+
+
+def _arguments(spec: TableSpec, *, deps: Sequence[TableRef], rules: Sequence[tuple[str, str]], code: object) -> dict[str, Any]:
+    """Arguments of `@dg.multi_asset` over one table. Dagster runs the checks of such an asset without it, if it may be subset."""
+    given, key = asset_arguments(spec, "silver"), spec.silver.key
+    retry_policy, skippable = given.pop("retry_policy"), not given.pop("output_required")
+    version = code_version(code, transforms.code(spec.transform) if spec.transform is not None else "")
+    asset = dg.AssetSpec(key, deps=[ref.key for ref in deps], code_version=version, skippable=skippable, **given)
+    return {
+        "name": _output(spec.silver),
+        "specs": [asset.with_io_manager_key("io_manager")],
+        "check_specs": check_specs(key, rules),
+        "can_subset": True,
+        "retry_policy": retry_policy,
+    }
+
+
+def _output(table: TableRef) -> str:
+    """The name of a table's step, and of its output."""
+    return dg.AssetKey(table.key).to_python_identifier()
+
+
+def _as_it_stands(lake: LakeResource, spec: TableSpec, table: TableRef) -> list[Finding]:
+    """The findings of all rules over a silver table as it stands, without a write."""
+    from lakehouse.silver import standing
+    from lakehouse.silver.checks import declared_rules
+
+    uri = lake.storage.uri(table)
+    last = standing_findings(uri, [name for name, _ in declared_rules(spec)])
+    with lake.session(engine=spec.engine) as session:
+        return [*last, *standing.of_silver(session, lake.storage, spec, open_existing(uri))]
+
+
+def _history_as_it_stands(lake: LakeResource, spec: TableSpec) -> list[Finding]:
+    """The findings of all checks over a history as it stands, without a write."""
+    from lakehouse.silver import standing
+    from lakehouse.silver.checks import history_rules
+
+    uri, silver = lake.storage.uri(history_ref(spec)), lake.storage.uri(spec.silver)
+    last = standing_findings(uri, [name for name, _ in history_rules()])
+    with lake.session(engine=spec.engine) as session:
+        return [*last, *standing.of_history(session, spec, open_existing(uri), open_existing(silver))]
+
+
+def _chosen(context: dg.AssetExecutionContext, table: TableRef, found: Sequence[Finding]) -> Iterator[Any]:
+    """The results of the checks that a run of checks alone is for; of several findings of a rule the last."""
+    report(found, context.log.warning)
+    by_rule = {finding.rule: finding for finding in found}
+    yield from check_results(table.key, [by_rule[key.name] for key in sorted(context.selected_asset_check_keys)])
 
 
 def _log(context: dg.AssetExecutionContext, refresh: "Refresh", target: TableRef) -> None:
@@ -141,11 +196,14 @@ def _log(context: dg.AssetExecutionContext, refresh: "Refresh", target: TableRef
             context.log.error(stopped(finding, target, refresh.version))
 
 
-def _unchanged(storage: Storage, spec: TableSpec, refresh: "Refresh", metadata: Mapping[str, Any]) -> dg.Output[Unchanged]:
+def _unchanged(
+    storage: Storage, spec: TableSpec, refresh: "Refresh", table: TableRef, metadata: Mapping[str, Any]
+) -> dg.Output[Unchanged]:
     """The output of a run that had nothing to do; it tells where the table's sources were looked for, if none ever delivered."""
     empty = _without_source(storage, spec)
     return dg.Output(
         Unchanged(refresh.version, {NEVER_DELIVERED: empty} if empty else {}),
+        output_name=_output(table),
         data_version=dg.DataVersion(str(refresh.version)),
         metadata=metadata,
     )

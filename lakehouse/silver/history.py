@@ -27,9 +27,9 @@ from lakehouse.core.table.provenance import Commit, Entry, Provenance
 from lakehouse.core.table.snapshot import DataFile, Snapshot, open_table, require_table
 from lakehouse.core.table.staging import PATH, files_for_keys, replace_keys
 from lakehouse.core.table.transaction import Transaction, commit_staged
-from lakehouse.silver import generations, history_baseline, inputs
+from lakehouse.silver import generations, history_baseline, inputs, standing
 from lakehouse.silver.accounts import accounts
-from lakehouse.silver.checks import CURRENT, INTERVALS
+from lakehouse.silver.checks import INTERVALS
 from lakehouse.silver.history_baseline import point_columns, points_ref
 from lakehouse.silver.inputs import ROW_ID
 from lakehouse.silver.merge import check_rows, silver_columns, with_keys
@@ -362,16 +362,9 @@ class _Work:
         session, files = self.session, change.transaction.files
         checked = session.count(change.rows)
         wrong = overlapping(session, self.key, change.rows)
-        flags = (
-            session.read(self.history.paths(files), {IS_CURRENT: "boolean"})
-            if files
-            else session.table([], {IS_CURRENT: "boolean"})
-        )
-        current = session.count(flags.filter(nw.col(IS_CURRENT)))
-        other = abs(current - self.silver.rows)
         return [
             Finding(INTERVALS, not wrong, "fail", wrong, checked),
-            Finding(CURRENT, not other, "warn", other, self.silver.rows, {"current": current, "silver": self.silver.rows}),
+            standing.current(session, self.history, files, silver=self.silver),
         ]
 
     def _store_points(self, hidden: "nw.LazyFrame[Any]", *, anew: bool) -> int:

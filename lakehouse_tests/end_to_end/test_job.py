@@ -34,7 +34,7 @@ from lakehouse.runtime.io_manager import DeltaIOManager
 from lakehouse.sample.landing import SampleTruth, write_sample_landing
 from lakehouse.settings import Settings, project_folder
 from lakehouse.tables import ALL
-from lakehouse.tables.spec import expression
+from lakehouse.tables.spec import expression, min_rows
 from lakehouse.tables.vendas import VENDAS
 from lakehouse_tests.conftest import of_another_table
 
@@ -65,6 +65,14 @@ class Lake:
                 run_config={**QUIET, **(config or {})},
                 asset_selection=[dg.AssetKey(key.split("/")) for key in only] if only else None,
             )
+
+    def select(self, selection: dg.AssetSelection) -> dg.ExecuteInProcessResult:
+        """Run what is selected, as Dagster's UI does for `Execute all` and `Materialize`."""
+        with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
+            warnings.simplefilter("ignore")
+            chosen = dg.Definitions(jobs=[dg.define_asset_job("chosen", selection=selection)])
+            job = dg.Definitions.merge(build_defs(Settings(root=str(self.root))), chosen).resolve_job_def("chosen")
+            return job.execute_in_process(instance=instance, raise_on_error=False, run_config=QUIET)
 
     def silver(self, source: str, target: str = "") -> dg.ExecuteInProcessResult:
         """Job `bronze_to_silver` as somebody asks for it in the UI's launchpad."""
@@ -419,6 +427,79 @@ def test_a_violated_rule_with_action_fail_stops_its_table_and_what_depends_on_it
     assert lake.run(only=["bronze/vendas", "silver/vendas", "gold/vendas_diarias"]).success
     assert lake.sql("silver/vendas", "SELECT total FROM t WHERE id = 9000001") == [(Decimal("7.0000"),)]
     assert lake.sql("gold/vendas_diarias", "SELECT receita FROM t WHERE data = DATE '2018-01-02'") == [(Decimal("7.0000"),)]
+
+
+#: Checks that have a meaning for a commit alone.
+OF_COMMIT = ("castable", "ledger", "complete", "order_ties", "volume_drop")
+RULED = ("silver/vendas", "silver/clientes", "silver/clientes_history")
+
+
+def test_the_rules_of_silver_and_of_a_history_are_run_alone_and_write_nothing(good):
+    lake, _, first = good
+    before = lake.files()
+    result = lake.select(dg.AssetSelection.checks_for_assets(*(dg.AssetKey(key.split("/")) for key in RULED)))
+    assert result.success
+    assert started(result) == {key.replace("/", "__") for key in RULED}
+    assert result.get_asset_materialization_events() == []
+    assert lake.files() == before  # neither a commit nor a ledger's row nor a quarantine's
+    found = {(check.asset_key.to_user_string(), check.check_name): check for check in result.get_asset_check_evaluations()}
+    made = {(check.asset_key.to_user_string(), check.check_name): check for check in first.get_asset_check_evaluations()}
+    made = {key: check for key, check in made.items() if key[0] in RULED}
+    # The first run has validated every row: as many violate a rule that warns. The sample's first load had no volume to lose.
+    assert {key: check.passed for key, check in found.items()} == {key: check.passed for key, check in made.items()}
+    counts = {table: lake.sql(table, "SELECT count(*) FROM t")[0][0] for table in RULED}
+    for (table, name), check in found.items():
+        assert ("standing" in check.metadata) == (name in OF_COMMIT)
+        rows = counts["silver/clientes" if name == "current" else table]
+        assert name in OF_COMMIT or check.metadata["judged"].value == rows
+    [(missing,)] = lake.sql("silver/vendas", "SELECT count(*) FROM t WHERE descricao IS NULL")
+    assert found["silver/vendas", "not_null_descricao"].metadata["failed"].value == missing > 0
+
+
+def test_a_rule_that_is_run_alone_is_counted_over_the_rows_that_are_stored(good, declare):
+    lake, *_ = good
+    before = lake.files()
+    bulk = [
+        expression("bulk_fail", "quantidade < 10", action="fail"),
+        expression("bulk_warn", "quantidade < 10", action="warn"),
+    ]
+    spec = replace(VENDAS, rules=(*VENDAS.rules, *bulk, min_rows(9_000_000, action="warn")))
+    declare(spec, *[other for other in ALL if other is not VENDAS])
+    [(rows, offending)] = lake.sql("silver/vendas", "SELECT count(*), count(*) FILTER (quantidade >= 10) FROM t")
+    assert offending
+
+    def alone(*names: str) -> dg.ExecuteInProcessResult:
+        keys = [dg.AssetCheckKey(dg.AssetKey(["silver", "vendas"]), name) for name in names]
+        return lake.select(dg.AssetSelection.checks(*keys))
+
+    result = alone("bulk_warn", "min_rows_9000000", "unique_id")
+    assert result.success
+    found = {check.check_name: check.metadata for check in result.get_asset_check_evaluations()}
+    assert set(found) == {"bulk_warn", "min_rows_9000000", "unique_id"}  # those that were asked for, and no other
+    assert (found["bulk_warn"]["failed"].value, found["bulk_warn"]["judged"].value) == (offending, rows)
+    assert found["min_rows_9000000"]["failed"].value == 9_000_000 - rows
+    assert (found["unique_id"]["failed"].value, found["unique_id"]["judged"].value) == (0, rows)
+
+    result = alone("bulk_fail")
+    check = failed_checks(result)["silver/vendas:bulk_fail"]
+    assert (check.severity, check.metadata["failed"].value) == (dg.AssetCheckSeverity.ERROR, offending)
+    assert not result.success and retries(result) == []
+    assert lake.files() == before
+
+
+def test_a_table_that_is_made_without_its_checks_is_still_stopped_by_them(lake, declare):
+    lake.land(1)
+    assert lake.run(only=["bronze/vendas"]).success
+    broken = replace(VENDAS, rules=(*VENDAS.rules, expression("only_returns", "quantidade < 0", action="fail")))
+    declare(broken, *[spec for spec in ALL if spec is not VENDAS])
+    version, table = lake.version("silver/vendas"), dg.AssetSelection.assets(dg.AssetKey(["silver", "vendas"])).without_checks()
+    result = lake.select(table)
+    assert not result.success
+    assert "silver/vendas:only_returns" in failed_checks(result)
+    assert lake.version("silver/vendas") == version
+    declare(*ALL)
+    assert lake.select(table).success
+    assert lake.version("silver/vendas") == version + 1
 
 
 def test_a_step_that_lost_against_another_writer_is_tried_again_and_validates_anew(lake):

@@ -375,6 +375,36 @@ def test_what_a_hand_has_put_into_a_mart_is_found_by_the_audit(lake: Lake) -> No
     assert all(finding.passed for table, one in after.items() if table != "vendas_por_pais" for finding in one.values())
 
 
+def alone(lake: Lake, *marts: str) -> dict[str, dict[str, bool]]:
+    """Run the tests of some marts without the marts, as `Execute all` does: what was evaluated, by mart and check."""
+    selection = dg.AssetSelection.checks_for_assets(*(dg.AssetKey(["gold", mart]) for mart in marts))
+    with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
+        warnings.simplefilter("ignore")
+        chosen = dg.Definitions(jobs=[dg.define_asset_job("chosen", selection=selection)])
+        job = dg.Definitions.merge(build_defs(Settings(root=str(lake.root))), chosen).resolve_job_def("chosen")
+        result = job.execute_in_process(instance=instance, raise_on_error=False)
+    assert result.get_asset_materialization_events() == [] and not retried(result)
+    found: dict[str, dict[str, bool]] = {}
+    for check in result.get_asset_check_evaluations():
+        found.setdefault(check.asset_key.path[-1], {})[check.check_name] = check.passed
+    assert result.success == all(passed for one in found.values() for passed in one.values())
+    return found
+
+
+def test_the_tests_of_marts_are_run_alone_over_what_is_published(lake: Lake) -> None:
+    before = lake.versions()
+    found = alone(lake, "vendas_por_pais", "vendas_diarias")
+    assert set(found) == {"vendas_por_pais", "vendas_diarias"}
+    assert all(len(one) > 1 and all(one.values()) for one in found.values())
+    mart = DeltaTable(str(lake.root / "gold" / "vendas_por_pais"))
+    write_deltalake(mart, mart.to_pyarrow_table().slice(0, 1), mode="append")
+    after = alone(lake, "vendas_por_pais")
+    assert any("unique" in name and not passed for name, passed in after["vendas_por_pais"].items())
+    assert lake.versions() == {**before, "vendas_por_pais": before["vendas_por_pais"] + 1}  # that of the hand
+    lake.silver(VENDAS, [sale(4, pais="Peru")], mode="append")
+    assert alone(lake, "vendas_diarias", "vendas_por_segmento") == {}  # the next run makes both first
+
+
 def test_a_mart_whose_source_has_moved_on_is_left_to_the_next_run(lake: Lake) -> None:
     lake.silver(VENDAS, [sale(4, pais="Peru")], mode="append")
     found = audited(lake)["vendas_diarias"]

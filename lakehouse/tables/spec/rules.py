@@ -154,10 +154,12 @@ class Condition(RowRule):
 class TableRule:
     """A condition on the table as it would be after the commit. What evaluates it is registered for its kind.
 
-    A kind has a `name` (the check's, which is persisted: it never changes), and `reads` the columns that it names.
+    A kind has a `name` (the check's, which is persisted: it never changes), and `reads` the columns that it names. One that
+    compares the table with what it was before is `of_commit`: over a table as it stands it has no meaning.
     """
 
     kind: ClassVar[TableKind]
+    of_commit: ClassVar[bool] = False
     action: TableAction = "fail"
 
     def __post_init__(self) -> None:
@@ -216,6 +218,7 @@ class VolumeDrop(TableRule):
     """The table does not lose more than this share of its rows in one commit."""
 
     kind: ClassVar[TableKind] = "volume_drop"
+    of_commit: ClassVar[bool] = True
     share: float
 
     def __post_init__(self) -> None:
