@@ -114,7 +114,7 @@ def counted(rows: list[dict[str, Any]]) -> Counter[Any]:
     return Counter(tuple(None if row.get(name) is None else str(row[name]) for name in ("id", "nome", "p")) for row in rows)
 
 
-@pytest.mark.parametrize("form", few(FORMS, "mapped", "clustered"))
+@pytest.mark.parametrize("form", few(FORMS, "mapped"))
 def test_after_each_step_bronze_has_what_is_new_and_silver_what_spark_reads(spark: OtherSpark, tmp_path: Path, form: str) -> None:
     table, lake = f"delta.`{tmp_path / 'other' / 'tabela'}`", Lake(tmp_path)
     uri = str(tmp_path / "other" / "tabela")
@@ -137,7 +137,7 @@ def test_after_each_step_bronze_has_what_is_new_and_silver_what_spark_reads(spar
     assert counted(lake.rows(specs["append"].silver, "id", "nome", "p")) == taken
 
 
-@pytest.mark.parametrize("form", few(FORMS, "plain", "partitioned"))
+@pytest.mark.parametrize("form", few(FORMS, "partitioned"))
 def test_silver_that_follows_withdrawals_has_what_spark_reads_after_each_step(
     spark: OtherSpark, tmp_path: Path, form: str
 ) -> None:
