@@ -113,6 +113,9 @@ def test_silver_has_what_the_table_has_after_each_change(lake, uri, appended, de
         assert lake.rows(spec.silver) == before, done
 
 
+@pytest.mark.parametrize(
+    "engine_name", [pytest.param("duckdb", marks=pytest.mark.slow), pytest.param("spark", marks=pytest.mark.spark)], indirect=True
+)
 def test_both_engines_follow_alike(make_lake, engine_name, uri, appended, deduplicated):
     lake = make_lake(engine=engine_name)
     elements = (Column("id", "bigint", parent=True), Column("posicao", "int", position=True), Column("v", "string", path="$"))

@@ -41,7 +41,7 @@ def pairs(lake: Lake, spec: TableSpec = TEXTS) -> list[tuple[Any, Any]]:
     ("mode", "engine"),
     [
         *((mode, "duckdb") for mode in MODES),
-        *(pytest.param(mode, "spark", marks=pytest.mark.spark) for mode in ("dedup", "append")),
+        *(pytest.param(mode, "spark", marks=pytest.mark.spark) for mode in ("dedup",)),
     ],
 )
 def test_a_table_of_texts_only(tmp_path: Path, mode: str, engine: str) -> None:
