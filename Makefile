@@ -215,11 +215,15 @@ test-power: setup $(VENV)/.dev ## Power cuts at every moment, writers in every o
 		{ echo 'Install FUSE first: apt-get install fuse3 libfuse2 (as root).' >&2; exit 1; }
 	@$(BIN)/python -m pytest -m power lakehouse_tests/faults/power
 
-# Suites wait most of their time; what Spark computes is one worker's (conftest.py), and a Spark cluster needs both cores to start.
+# What Spark computes is one process's, whose JVM is warm; servers are waited for beside it. A Spark cluster needs both cores to start.
 CLUSTERS := lakehouse_tests/end_to_end/test_spark_cluster.py lakehouse_tests/stack/test_s3_cluster.py
 test-stack: stack-install ## S3 with faults, the production instance, Spark: real parts, started on free ports and stopped
 	@$(BIN)/python -m deploy.stack install mariadb
-	@$(BIN)/python -m pytest --durations 20 -n 3 --dist loadgroup $(CLUSTERS:%=--ignore=%) -m '(stack or spark) and not slow'; parts=$$?; $(BIN)/python -m pytest --durations 20 -m 'not slow' $(CLUSTERS) && exit $$parts
+	@$(BIN)/python -m pytest --durations 20 $(CLUSTERS:%=--ignore=%) -m 'spark and not slow' > .stack/spark.txt 2>&1 & spark=$$!; \
+	trap 'kill $$spark 2>/dev/null; true' EXIT; \
+	$(BIN)/python -m pytest --durations 20 -n 2 --dist loadfile -m 'stack and not spark and not slow'; servers=$$?; \
+	wait $$spark; engine=$$?; cat .stack/spark.txt; \
+	$(BIN)/python -m pytest --durations 20 -m 'not slow' $(CLUSTERS); exit $$((servers || engine || $$?))
 
 test-slow: setup $(VENV)/.dev ## What make test has a part of: every seed and case, long lives of a table (no server; an hour)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'slow and not browser and not faults and not power and not stack and not spark'

@@ -330,16 +330,6 @@ def session(lake: Lake) -> "Iterator[DuckDBSession]":
         yield opened
 
 
-# --- who runs beside whom -------------------------------------------------------------------------------------------
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `--dist loadgroup` a file is one worker's, and so is all that Spark computes: its JVM is warm by then."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("spark" if item.get_closest_marker("spark") else item.path.stem))
-
-
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 
