@@ -56,7 +56,8 @@ def _dry(command: str) -> list[list[str]]:
     )
     assert done.returncode == 0, f"{command}: {done.stderr}"
     given = {name: value for name, equals, value in (word.partition("=") for word in words) if equals}
-    lines = [shlex.split(line) for line in done.stdout.splitlines() if ".venv/bin/" in line and "if [" not in line]
+    printed = done.stdout.replace("\\\n", " ").splitlines()
+    lines = [shlex.split(line) for line in printed if ".venv/bin/" in line and "if [" not in line]
     return [[Template(word).safe_substitute(given) for word in line] for line in lines]
 
 
