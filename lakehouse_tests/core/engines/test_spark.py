@@ -27,21 +27,17 @@ from lakehouse.core.expressions import parse
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.tables.spec import Column
 from lakehouse.tables.vendas import VENDAS
-from lakehouse_tests.conftest import Lake, Row
+from lakehouse_tests.conftest import Lake, Row, few
 from lakehouse_tests.core.engines.test_values import (  # noqa: F401
     test_a_number_is_written_as_it_is_or_not_at_all,
     test_a_text_that_an_expression_makes_is_a_number_by_the_grammar,
 )
-from lakehouse_tests.silver import test_elements
 from lakehouse_tests.silver.test_elements import (  # noqa: F401
     test_elements_of_a_list,
-    test_elements_of_every_record_that_is_appended_are_rows,
     test_elements_that_are_values_and_arrays_within_documents,
-    test_one_bad_element_refuses_its_record_whole_and_a_better_rule_takes_it_in,
 )
 from lakehouse_tests.silver.test_observed import (  # noqa: F401
     test_a_key_with_two_contents_is_resolved_by_the_last_capture_and_counted,
-    test_a_position_that_is_sent_again_is_one_row_that_states_how_often,
     test_files_are_partitioned_by_day_and_a_late_position_finds_its_own,
     test_texts_that_mean_nothing_are_null_and_instants_are_milliseconds,
 )
@@ -66,12 +62,6 @@ MAX = 2**63 - 1
 @pytest.fixture(scope="module", autouse=True)
 def _application(spark_application: None) -> None:
     """One Spark application for all of this file."""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_elements_land_each_in_an_order_of_its_own(lake: Lake, make_lake: Any, seed: int) -> None:
-    test_elements.test_landings_each_in_an_order_of_its_own(lake, make_lake, seed)
 
 
 @pytest.fixture
@@ -324,7 +314,10 @@ def test_engines_that_alternate_at_a_table_make_the_same_one(tmp_path: Path) -> 
     assert snapshot is not None and [*snapshot.columns] == [*alone.rows(VENDAS.silver)[0]]
 
 
-@pytest.mark.parametrize("engines", [("spark", "duckdb", "spark", "duckdb"), ("duckdb", "spark", "duckdb", "spark")])
+ALTERNATING = [("spark", "duckdb", "spark", "duckdb"), ("duckdb", "spark", "duckdb", "spark")]
+
+
+@pytest.mark.parametrize("engines", few(ALTERNATING, ALTERNATING[0]))
 def test_an_engine_goes_on_after_the_other_an_optimise_and_a_column_more(tmp_path: Path, engines: tuple[str, ...]) -> None:
     """Beside a lake that DuckDB alone keeps and nobody compacts; the third delivery is the first with the new column."""
     alone, alternating, spec = Lake(tmp_path / "alone"), tmp_path / "turns", VENDAS
