@@ -137,7 +137,7 @@ def test_after_each_step_bronze_has_what_is_new_and_silver_what_spark_reads(spar
     assert counted(lake.rows(specs["append"].silver, "id", "nome", "p")) == taken
 
 
-@pytest.mark.parametrize("form", few(FORMS, "partitioned"))
+@pytest.mark.parametrize("form", few(FORMS))
 def test_silver_that_follows_withdrawals_has_what_spark_reads_after_each_step(
     spark: OtherSpark, tmp_path: Path, form: str
 ) -> None:

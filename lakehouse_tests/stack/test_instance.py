@@ -95,6 +95,7 @@ def test_a_worker_killed_with_9_is_noticed_within_a_minute_and_the_run_is_retrie
     _retried(instance, run_id, time.time(), capsys, "worker killed")
 
 
+@pytest.mark.slow
 def test_a_worker_that_died_with_its_code_server_is_noticed_when_the_machine_is_back(instance, capsys):
     """A code server tells of its own workers only. After a power cut nobody is left who knew of the run."""
     shutil.rmtree(instance.lake, ignore_errors=True)

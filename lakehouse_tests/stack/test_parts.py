@@ -61,6 +61,7 @@ def test_mlflow_stores_experiments(mlflow):
     assert made in [found["experiment_id"] for found in ask("experiments/search", {"max_results": 10})["experiments"]]
 
 
+@pytest.mark.slow
 def test_a_killed_server_answers_again_and_a_taken_port_is_named_while_the_others_run():
     with tempfile.TemporaryDirectory(prefix="lakehouse-stack-") as folder, socket.create_server(("127.0.0.1", 0)) as other:
         home, port = Path(folder), other.getsockname()[1]

@@ -139,6 +139,7 @@ def append(uri: str, spill: str, writer: int) -> None:
             redo_on_conflict(lambda write=write: commit_staged(stage_write(session, uri, write)), attempts=200)
 
 
+@pytest.mark.slow
 def test_four_processes_append_a_hundred_times_each(environment, bucket, tmp_path):
     uri = f"s3://{bucket}/lake/silver/shared"
     spawn = multiprocessing.get_context("spawn")
@@ -237,6 +238,7 @@ def test_the_tables_are_exact_whatever_happens_to_a_put(proxied, bucket, tmp_pat
         assert is_exact(lake, sync)
 
 
+@pytest.mark.slow
 def test_a_minute_of_503_during_the_job_is_waited_out(proxied, bucket, tmp_path, months, expected):
     lake = BucketLake(tmp_path, root=f"s3://{bucket}/lake")
     land(lake, months[0])
