@@ -58,7 +58,7 @@ def settings(mail: Mailbox, slack: Slack, *addresses: str) -> dict[str, str]:
     return {
         "LAKEHOUSE_SMTP_URL": mail.url,
         "LAKEHOUSE_ALERT_EMAILS": ",".join(addresses or (ADDRESS,)),
-        "LAKEHOUSE_SLACK_TOKEN": "xoxb-stub",
+        "LAKEHOUSE_SLACK_TOKEN": "xoxb-stub",  # nosec B105 - of the stub
         "LAKEHOUSE_SLACK_CHANNEL": "#stub",
         "LAKEHOUSE_SLACK_URL": slack.url,
         "SSL_CERT_FILE": str(mail.ca),
@@ -128,7 +128,7 @@ def failing(name: str) -> dg.JobDefinition:
 
 def fail(instance: dg.DagsterInstance, failures: int) -> dict[str, float]:
     """Let so many jobs fail; when each did, by name."""
-    moments, out = random.Random(_SEED), {}
+    moments, out = random.Random(_SEED), {}  # nosec B311 - moments, no secrets
     for number in range(failures):
         time.sleep(moments.uniform(0, 2 * _APART))
         name = f"feed_{number:03}"
