@@ -6,17 +6,18 @@ Both are real servers on 127.0.0.1 that speak the protocol; each stores what it 
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
+
+from lakehouse.sample.serving import served
 
 
 @dataclass
@@ -133,12 +134,6 @@ def slack_server() -> Iterator[Slack]:
         def log_message(self, *_args: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    slack.url = f"http://127.0.0.1:{server.server_address[1]}/api/"
-    try:
+    with served(Handler) as port:
+        slack.url = f"http://127.0.0.1:{port}/api/"
         yield slack
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -11,7 +11,7 @@ from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.landing.readers.registry import landing
 from lakehouse.tables import JOBS, SOURCES
-from lakehouse.tables.spec import AirbyteStream, CapturedFeed, DeltaSource, TableSpec, with_histories
+from lakehouse.tables.spec import AirbyteStream, CapturedFeed, DeltaSource, TableSpec, job_of, with_histories
 
 
 def looked_in(storage: Storage, spec: TableSpec, *, listed: int) -> str:
@@ -79,4 +79,5 @@ def _job(origin: AirbyteStream) -> str:
     """The job that asks a stream's source: that of its tag, or the one of all that have none of their own."""
     name = getattr(origin.connector, "name", origin.made_by)
     tags = {tag for system in SOURCES if system.name == name for tag in system.tags}
-    return next((job.name for job in JOBS if job.tag in tags), "medallion_etl")
+    job = job_of(tags, JOBS)
+    return job.name if job is not None else "medallion_etl"

@@ -9,10 +9,9 @@ shop's, the next the branch's), `id`, that one record in forty comes twice, and 
 
 import json
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -21,6 +20,7 @@ import duckdb
 
 from lakehouse.core.errors import SourceRefusedError
 from lakehouse.sample.landing import find_sources
+from lakehouse.sample.serving import served
 
 SHOP_LINES, BRANCH_LINES = 1_200, 800
 API_FILE, DB_FILE = "pedidos_api.json", "pedidos.db"
@@ -119,14 +119,8 @@ def shop(records: Path | str, *, token: str = "") -> Iterator[str]:
         def log_message(self, *_: Any) -> None:  # what it is asked for is in the step's metadata
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Shop)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/pedidos"
-    finally:
-        server.shutdown()
-        server.server_close()
+    with served(Shop) as port:
+        yield f"http://127.0.0.1:{port}/pedidos"
 
 
 def page(orders: list[Record], query: dict[str, list[str]], *, path: str) -> Record:

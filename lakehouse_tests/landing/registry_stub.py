@@ -1,12 +1,13 @@
 """A stub of a schema registry: it answers the two questions that are asked of one, and is no registry."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from lakehouse.sample.serving import served
 
 NAME = "a stub of a schema registry"
 
@@ -45,11 +46,6 @@ def serve() -> Iterator[Registry]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    registry.url = f"http://user:secret@127.0.0.1:{server.server_port}"
-    try:
+    with served(Handler) as port:
+        registry.url = f"http://user:secret@127.0.0.1:{port}"
         yield registry
-    finally:
-        server.shutdown()
-        server.server_close()

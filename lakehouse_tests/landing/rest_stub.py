@@ -14,10 +14,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from lakehouse.sample.serving import served
 
 Record = dict[str, Any]
 #: `token` is a cursor at another path, under another name.
@@ -66,15 +68,8 @@ def serve(stub: Stub) -> Iterator[Stub]:
     class Handler(_Handler):
         own = stub
 
-    server = ThreadingHTTPServer(("127.0.0.1", stub.port), Handler)
-    server.daemon_threads = True
-    stub.port = server.server_port
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with served(Handler, port=stub.port) as stub.port:
         yield stub
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -5,17 +5,17 @@ In a process of its own:  python -m lakehouse_tests.landing.shop RECORDS.json   
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from lakehouse.sample.pedidos import page
+from lakehouse.sample.serving import served
 
 Record = dict[str, Any]
 
@@ -45,15 +45,8 @@ def serve(shop: Shop) -> Iterator[Shop]:
     class Handler(_Handler):
         own = shop
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    shop.port = server.server_port
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
+    with served(Handler) as shop.port:
         yield shop
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

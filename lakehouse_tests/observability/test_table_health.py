@@ -23,6 +23,7 @@ from lakehouse.observability import outbox, prometheus, services, watch
 from lakehouse.observability.deadline import TooLateError, side_by_side, within
 from lakehouse.observability.table_health import HEALTH_TABLE, Target, measure, measure_all, targets
 from lakehouse.observability.topics import KAFKA_TABLE
+from lakehouse.sample.serving import served
 from lakehouse.settings import Settings
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import Health
@@ -154,11 +155,8 @@ def web():
         def log_message(self, *_args):
             """Say nothing."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
+    with served(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_services_are_called_and_only_those_that_are_configured(storage, web):

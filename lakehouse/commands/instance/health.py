@@ -24,6 +24,7 @@ from lakehouse.observability import metrics, notifier, services
 from lakehouse.observability.watch import explain
 from lakehouse.settings import Settings, dagster_home
 from lakehouse.tables import JOBS
+from lakehouse.tables.spec import job_of
 
 if TYPE_CHECKING:
     from lakehouse.runtime.dagster_private import RemoteRepository
@@ -136,7 +137,7 @@ def _feeds(settings: Settings, automations: list[Automation], *, at: datetime) -
     on = {each.job: each for each in automations if each.kind == "schedule" and each.on and each.last_run is not None}
     resources = feeds.feed_resources(settings)
     for feed in feeds.feeds():
-        job = next((job for job in JOBS if job.tag in feed.tags), None)
+        job = job_of(feed.tags, JOBS)
         if job is None or job.name not in on or resources[feeds.resource_of(feed)].is_recorded:
             continue
         key, newest = feeds.capture_key(feed).to_user_string(), feeds.newest(feed, settings.landing, at=at)

@@ -15,7 +15,7 @@ from lakehouse.tables.spec.database import Database, Query, Table
 from lakehouse.tables.spec.dialect import Csv
 from lakehouse.tables.spec.feed import CapturedFeed
 from lakehouse.tables.spec.history import history_ref, history_table, refs_of, tracked, with_histories
-from lakehouse.tables.spec.job import Job
+from lakehouse.tables.spec.job import Job, job_of
 from lakehouse.tables.spec.kafka import KafkaTopic
 from lakehouse.tables.spec.policies import Health, Retention, Subject
 from lakehouse.tables.spec.rest import (
@@ -143,6 +143,7 @@ __all__ = [
     "history_ref",
     "history_table",
     "in_range",
+    "job_of",
     "matches",
     "min_rows",
     "not_null",

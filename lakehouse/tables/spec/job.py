@@ -1,6 +1,6 @@
 """Jobs: when the sources and tables of a file of `tables/` are brought up to date."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal
@@ -58,3 +58,8 @@ class Job:
                 f"Job {self.name!r}: sla {self.sla} and max_runtime {self.max_runtime} do not fit.",
                 remedy="Give max_runtime a second or more, and an sla up to max_runtime.",
             )
+
+
+def job_of(tags: Collection[str], jobs: Iterable[Job]) -> Job | None:
+    """The job that runs what carries these tags."""
+    return next((job for job in jobs if job.tag in tags), None)
