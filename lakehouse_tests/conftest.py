@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from lakehouse.settings import project_folder
 from lakehouse.tables.spec import TableSpec, history_ref
 
 if TYPE_CHECKING:  # every test folder imports this file, few of them run bronze and silver
+    import dagster as dg
+
     from lakehouse.bronze.ingest import Batch
     from lakehouse.core.engines.duckdb import DuckDBSession
     from lakehouse.core.rules import Release
@@ -328,6 +331,23 @@ def storage(lake: Lake) -> Storage:
 def session(lake: Lake) -> "Iterator[DuckDBSession]":
     with lake.session() as opened:
         yield opened
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def run_selected(root: Path, selection: "dg.AssetSelection", **given: Any) -> "dg.ExecuteInProcessResult":
+    """Run what is selected over the lake below a folder, as Dagster's UI does for `Execute all` and `Materialize`."""
+    import dagster as dg
+
+    from lakehouse.definitions import build_defs
+    from lakehouse.settings import Settings
+
+    with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
+        warnings.simplefilter("ignore")
+        chosen = dg.Definitions(jobs=[dg.define_asset_job("chosen", selection=selection)])
+        job = dg.Definitions.merge(build_defs(Settings(root=str(root))), chosen).resolve_job_def("chosen")
+        return job.execute_in_process(instance=instance, raise_on_error=False, **given)
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from lakehouse.settings import Settings, project_folder
 from lakehouse.tables import ALL
 from lakehouse.tables.spec import expression, min_rows
 from lakehouse.tables.vendas import VENDAS
-from lakehouse_tests.conftest import of_another_table
+from lakehouse_tests.conftest import of_another_table, run_selected
 
 STREAMS = ("vendas", "produtos", "clientes")
 SUMMED = ("vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto", "vendas_por_segmento")
@@ -67,12 +67,7 @@ class Lake:
             )
 
     def select(self, selection: dg.AssetSelection) -> dg.ExecuteInProcessResult:
-        """Run what is selected, as Dagster's UI does for `Execute all` and `Materialize`."""
-        with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
-            warnings.simplefilter("ignore")
-            chosen = dg.Definitions(jobs=[dg.define_asset_job("chosen", selection=selection)])
-            job = dg.Definitions.merge(build_defs(Settings(root=str(self.root))), chosen).resolve_job_def("chosen")
-            return job.execute_in_process(instance=instance, raise_on_error=False, run_config=QUIET)
+        return run_selected(self.root, selection, run_config=QUIET)
 
     def silver(self, source: str, target: str = "") -> dg.ExecuteInProcessResult:
         """Job `bronze_to_silver` as somebody asks for it in the UI's launchpad."""

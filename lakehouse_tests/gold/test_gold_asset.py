@@ -29,6 +29,7 @@ from lakehouse.resources import build_resources
 from lakehouse.settings import Settings, project_folder
 from lakehouse.silver.refresh import silver_columns
 from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
+from lakehouse_tests.conftest import run_selected
 
 #: `vendas_por_segmento` reads a history, which these tests do not write.
 MARTS = {"clientes_rfm", "vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto"}
@@ -378,11 +379,7 @@ def test_what_a_hand_has_put_into_a_mart_is_found_by_the_audit(lake: Lake) -> No
 def alone(lake: Lake, *marts: str) -> dict[str, dict[str, bool]]:
     """Run the tests of some marts without the marts, as `Execute all` does: what was evaluated, by mart and check."""
     selection = dg.AssetSelection.checks_for_assets(*(dg.AssetKey(["gold", mart]) for mart in marts))
-    with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
-        warnings.simplefilter("ignore")
-        chosen = dg.Definitions(jobs=[dg.define_asset_job("chosen", selection=selection)])
-        job = dg.Definitions.merge(build_defs(Settings(root=str(lake.root))), chosen).resolve_job_def("chosen")
-        result = job.execute_in_process(instance=instance, raise_on_error=False)
+    result = run_selected(lake.root, selection)
     assert result.get_asset_materialization_events() == [] and not retried(result)
     found: dict[str, dict[str, bool]] = {}
     for check in result.get_asset_check_evaluations():
