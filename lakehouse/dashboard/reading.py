@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lakehouse.core import publications
 from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef, is_remote
 from lakehouse.core.store import files
@@ -40,8 +41,8 @@ class Lake:
     made: dict[str, tuple[Hashable, Any]]
 
     def opened(self, ref: TableRef) -> Snapshot | None:
-        """A table as it is now; None when there is none."""
-        return open_existing(self.storage.uri(ref))
+        """A table as it is now, a mart as it is published; None when there is none."""
+        return publications.published(self.storage, ref) if ref.layer == "gold" else open_existing(self.storage.uri(ref))
 
     def rows(self, ref: TableRef) -> list[Row]:
         """All rows of a small table; none of one that is not there."""

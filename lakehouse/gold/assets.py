@@ -1,10 +1,11 @@
 """The gold asset: its sources at one moment ─▶ scratch database ─▶ dbt build ─▶ candidates ─▶ Delta, mart by mart.
 
-snapshots of the marts      opened first: they are the fences of what is published at the end
-views over the sources      one moment, and its versions go into every commit; only the days that a mart needs (`increments.py`)
+snapshots of the marts      opened first: they are the fences of what is committed at the end
+views over the sources      as the run views them; their versions go into every commit; only the days needed (`increments.py`)
 views over published marts  for marts that are referred to and not part of this run
 dbt build                   once, models and tests, in a scratch database of the run
 candidates                  only of marts that were built and whose error-severity tests passed
+publication                 after the last commit: readers see the marts of the run together (`core/publications.py`)
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -18,11 +19,14 @@ import dagster as dg
 import narwhals as nw
 
 from lakehouse.bronze.empty import without_data
+from lakehouse.core import publications
 from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, sql_type, text
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
+from lakehouse.core.publications import Named
 from lakehouse.core.rules import Finding, Severity
 from lakehouse.core.store.storage import lock
+from lakehouse.core.table.inputs import is_viewed_older, open_input
 from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing, open_table
 from lakehouse.core.table.transaction import Transaction
@@ -34,9 +38,12 @@ from lakehouse.gold.schema import source_columns
 from lakehouse.runtime.io_manager import Unchanged
 from lakehouse.runtime.lake import LakeResource, scratch
 from lakehouse.runtime.steps import RETRY, check_results, failures, standing_findings, standings
+from lakehouse.runtime.view import viewed
 from lakehouse.tables import parts
 
 T = TypeVar("T")
+#: Megabytes for the rows of a publication.
+_FEW = 64
 _COLUMN_LINEAGE = "dagster/column_lineage"
 _LINEAGE: dict[tuple[str, str], dg.TableColumnLineage] = {}
 
@@ -99,7 +106,8 @@ class _Build:
         stack: ExitStack,
     ) -> None:
         self.context, self.lake, self.manifest, self.marts = context, lake, manifest, marts
-        self.storage = lake.storage
+        self.storage = viewed(context, lake)
+        self.moved: dict[TableRef, Named] = {}
         self.scratch = Path(stack.enter_context(scratch(lake.spill)))
         self.stack = stack
 
@@ -122,14 +130,23 @@ class _Build:
         self.reported = self.context.instance.get_asset_records([mart.spec.key for mart in wanted])
         stale = []
         for mart in wanted:
-            if self._is_current(mart, published[mart.unique_id], versions):
+            if self._is_current(mart, published[mart.unique_id], sources):
                 yield from self._unchanged(mart, published[mart.unique_id])
             else:
                 stale.append(mart)
         if stale:
             unbuilt += yield from self._build(stale, sources, published, versions)
+        self._let_readers_see()
         if unbuilt:  # last, so that the others are published
             raise dg.Failure(description=" ".join(unbuilt), allow_retries=False)
+
+    def _let_readers_see(self) -> None:
+        """Publish what the run has committed, and what it found current."""
+        if self.moved:
+            with self.lake.duckdb(at_most=_FEW) as session:
+                done = publications.publish(session, self.storage, self.moved, run_id=self.context.run.run_id)
+            if done.run_id == self.context.run.run_id:
+                self.context.log.info("Publication %s: readers see the marts of this run.", done.number)
 
     def _build(
         self,
@@ -153,7 +170,7 @@ class _Build:
         """The marts of pipelines that have data. The others stay as they are, also where they have rows."""
         tables = {ref for mart in wanted for ref in mart.sources if ref.layer != "ops"}
         specs = parts()
-        empty = {ref for ref in tables if without_data(self.storage, ref, open_existing(self.storage.uri(ref)), specs)}
+        empty = {ref for ref in tables if without_data(self.storage, ref, open_input(self.storage, ref), specs)}
         out = []
         for mart in wanted:
             read = [ref for ref in mart.sources if ref.layer != "ops"]
@@ -168,12 +185,12 @@ class _Build:
         """The tables that a mart reads and that nobody has made yet."""
         read = {ref for mart in wanted for ref in mart.sources if ref.layer != "ops"}
         absent = [ref for ref in sorted(read, key=str) if not self.storage.has(ref)]
-        return [ref for ref in absent if open_existing(self.storage.uri(ref)) is None]  # or says that it lost its log
+        return [ref for ref in absent if open_input(self.storage, ref) is None]  # or says that it lost its log
 
     def _sources(self, wanted: list[Mart]) -> dict[TableRef, Snapshot]:
         out = {}
         for ref in sorted({ref for mart in wanted for ref in mart.sources}, key=str):
-            snapshot = open_existing(self.storage.uri(ref))
+            snapshot = open_input(self.storage, ref)
             if snapshot is None and ref.layer == "ops":  # nothing was measured yet: a figure of nothing, not an error
                 snapshot = open_table(self.storage.uri(ref), source_columns(self.manifest, ref))
             if snapshot is None:
@@ -195,11 +212,14 @@ class _Build:
             days |= found
         return frozenset(days)
 
-    def _is_current(self, mart: Mart, published: Snapshot, versions: Mapping[TableRef, int]) -> bool:
-        made = published.provenance
-        # A table that was made anew begins at version 0 again.
-        same = made.inputs == self._inputs(mart, versions) and made.input_ids == self._inputs(mart, self.ids)
-        return same and made.facts.get("mart_code") == mart.code
+    def _is_current(self, mart: Mart, published: Snapshot, sources: Mapping[TableRef, Snapshot]) -> bool:
+        made, versions = published.provenance, {ref: sources[ref].version for ref in mart.sources}
+        if made.input_ids != self._inputs(mart, self.ids):  # a table that was made anew begins at version 0 again
+            return False
+        newer = [ref for ref, version in versions.items() if made.inputs.get(str(ref), -1) > version]
+        if any(is_viewed_older(self.storage, sources[ref]) for ref in newer):
+            return True  # another run was faster, and nothing older takes the place of what it has made
+        return made.inputs == self._inputs(mart, versions) and made.facts.get("mart_code") == mart.code
 
     def _inputs(self, mart: Mart, values: Mapping[TableRef, T]) -> dict[str, T]:
         """What there is of each table that the mart reads, a version or an id, by asset."""
@@ -213,6 +233,7 @@ class _Build:
         standing = [replace(each, validated=rows if each.rule in known else 0) for each in found]
         yield from check_results(mart.ref.key, standing, selected=self.context.selected_asset_check_keys)
         self.context.log.info("%s is current.", mart.ref)
+        self.moved[mart.ref] = Named(published.id, published.version)
         yield dg.Output(
             Unchanged(published.version),
             output_name=mart.spec.key.to_python_identifier(),
@@ -250,7 +271,7 @@ class _Build:
                     view(session, self.scratch, "published", mart.name, own[mart.unique_id], files=[] if anew else None)
             for uid in sorted(referred):
                 mart = self.marts[uid]
-                published = open_existing(self.storage.uri(mart.ref))
+                published = open_input(self.storage, mart.ref)
                 if published is None:
                     raise BrokenTableError(f"{mart.ref} is not published yet.", remedy=mart.ref.how_to_make)
                 view(session, self.scratch, mart.ref.layer, mart.ref.table, published)
@@ -318,6 +339,7 @@ class _Build:
                 _COLUMN_LINEAGE: _lineage(mart, results, self.manifest),
             },
         )
+        self.moved[mart.ref] = Named(published.id, published.version + 1)  # committed by now
 
 
 def measured_columns(manifest: Mapping[str, Any], ref: TableRef) -> dict[str, str]:
@@ -377,8 +399,10 @@ def _built(mart: Mart, results: Mapping[str, Any]) -> bool:
 
 
 def _failure(mart: Mart, results: Mapping[str, Any]) -> str:
+    """What dbt reports of a mart that it did not build, without the macros that it went through."""
     result = results.get(mart.unique_id)
-    return (result.message if result is not None else "") or "a mart or test before it failed."
+    message = (result.message if result is not None else "") or "a mart or test before it failed."
+    return message.partition("> in macro")[0].rstrip()
 
 
 def finding_of(name: str, result: Any, node: Mapping[str, Any]) -> Finding:

@@ -2,6 +2,7 @@
 
     current          what readers see
     floor            what was current when the retention floor began, and every version since
+    publication      what readers see of a mart (ops/publications), where it is not the current version
     pins             make pin TABLE=... VERSION=... REASON=...   (ops/pins)
     models           what registered models were made from (lakehouse/ml/registry.py)
     backups          what the kept backups hold
@@ -14,8 +15,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from lakehouse.core import publications
 from lakehouse.core.errors import DeclarationError, LakehouseError
 from lakehouse.core.names import TableRef
+from lakehouse.core.publications import Named
 from lakehouse.core.store.storage import Storage, lock
 from lakehouse.core.table.snapshot import OWN_CLEANUP, Snapshot, open_existing, require_table
 from lakehouse.core.table.staging import Write, stage_write
@@ -48,6 +51,7 @@ class Protection:
     backups: Versions = field(default_factory=dict)
     models: Mapping[TableRef, frozenset[int]] = field(default_factory=dict)
     unknown: str = ""
+    published: Mapping[TableRef, Named] = field(default_factory=dict)
 
     def of(self, ref: TableRef, snapshot: Snapshot) -> dict[int, str]:
         """The versions of a table that must stay besides those within the retention floor."""
@@ -55,6 +59,9 @@ class Protection:
         for source in (self.pins, self.backups):
             for version, reason in source.get((ref, snapshot.id), {}).items():
                 reasons.setdefault(version, []).append(reason)
+        named = self.published.get(ref)
+        if named is not None and named.id == snapshot.id and named.version < snapshot.version:
+            reasons.setdefault(named.version, []).append("readers see it")
         for version in self.models.get(ref, ()):
             reasons.setdefault(version, []).append("a registered model was made from it")
         return {version: "; ".join(found) for version, found in sorted(reasons.items())}
@@ -76,7 +83,7 @@ def protection(storage: Storage, registry: Registry, *, backups: Versions | None
         models = versions_in_use(registry, storage)
     except LakehouseError as error:  # MLflow does not answer, its extra is not installed, or a table of a model is damaged
         unknown = f"It is not known which versions the registered models use. {error}"
-    return Protection(pinned, backups or {}, models, unknown)
+    return Protection(pinned, backups or {}, models, unknown, publications.newest(storage).tables)
 
 
 def pins(storage: Storage) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ computed again by the next run of its job, from what silver is then. Pure: no da
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lakehouse.core import ledger, quarantine
+from lakehouse.core import ledger, publications, quarantine
 from lakehouse.core.engines.casts import GRAMMAR
 from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import DeclarationError, RefusedWriteError
 from lakehouse.core.names import TableRef
+from lakehouse.core.publications import Named
 from lakehouse.core.store.storage import Storage, lock
 from lakehouse.core.table.provenance import Entry
 from lakehouse.core.table.snapshot import Snapshot, open_existing
@@ -75,6 +76,8 @@ def roll_back(
         after = restore_version(now, version, watermarks=watermarks, provenance=made)
         if spec is not None:
             ledger.finalise(session, storage.uri(ledger.LEDGER_TABLE), table=ref, snapshot=after)
+        else:
+            publications.publish(session, storage, {ref: Named(after.id, after.version)}, run_id="")
         return after
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from lakehouse.core import ledger
+from lakehouse.core import ledger, publications
 from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BusyError, LakehouseError
 from lakehouse.core.names import TableRef
@@ -185,6 +185,7 @@ def _one(
             if transaction is not None:
                 commit_staged(transaction)
                 snapshot = _open(task)
+                publications.follow(opened, storage, task.ref, before=before, after=snapshot)
             if task.ref.layer in ("bronze", "silver"):
                 # What the ledger does not have yet it can only learn from the commits.
                 ledger.finalise(opened, storage.uri(ledger.LEDGER_TABLE), table=task.ref, snapshot=snapshot)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from lakehouse.core.errors import BrokenTableError
+from lakehouse.core.table.inputs import require_input
 from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.staging import Write
@@ -33,8 +34,7 @@ from lakehouse.ml.steps import (
     FORECASTS,
     MODEL_CODE,
     SCORING_CODE,
-    commit_of_run,
-    existing,
+    commit_of,
     features_of,
     markdown_table,
     ml_asset,
@@ -44,6 +44,7 @@ from lakehouse.ml.steps import (
 from lakehouse.runtime.io_manager import Unchanged
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import check_results, check_specs, code_version, failures, standings
+from lakehouse.runtime.view import viewed
 
 if TYPE_CHECKING:
     from lakehouse.ml.registry import Version
@@ -73,7 +74,7 @@ def features(
         found = series.build(rows_of_frame(vendas_diarias.select("data", "linhas", "receita")), ml.plan)
         frame = build.build(found, ml.plan)
         findings = series.checks(found)
-        gold = existing(lake.storage, DAILY)
+        gold = require_input(viewed(context, lake), DAILY)
         # With the id: a table that was made anew begins at version 0 again.
         facts = {"features_hash": build.fingerprint(frame)}
         made = Provenance(input_ids={str(DAILY): gold.id}, findings=standings(findings), facts=facts)
@@ -156,7 +157,7 @@ def evaluation(
 
     with failures():
         frame, plan = features_of(features), ml.plan
-        recipe = Recipe.from_json(commit_of_run(lake.storage, CANDIDATE, context.run.run_id).provenance.facts["recipe"])
+        recipe = Recipe.from_json(commit_of(viewed(context, lake), CANDIDATE).provenance.facts["recipe"])
         registry = ml.registry
         named = registry.alias("champion")
         champion = readable(registry, named)

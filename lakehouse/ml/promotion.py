@@ -14,6 +14,7 @@ import dagster as dg
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import lock
+from lakehouse.core.table.inputs import require_input
 from lakehouse.core.table.provenance import Commit
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.ml.backtest import FOLDS
@@ -25,14 +26,14 @@ from lakehouse.ml.steps import (
     FEATURES,
     GATE_CODE,
     MODEL_CODE,
-    commit_of_run,
-    existing,
+    commit_of,
     features_of,
     ml_asset,
 )
 from lakehouse.runtime.announce import Announce
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import check_specs, code_version, failures, standing_findings
+from lakehouse.runtime.view import viewed
 from lakehouse.settings import project_folder
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def registered_model(
     from lakehouse.ml.features import fingerprint
 
     with failures():
-        storage, registry = lake.storage, ml.registry
+        storage, registry = viewed(context, lake), ml.registry
         frame = features_of(features)
-        evaluated = commit_of_run(storage, EVALUATION, context.run.run_id)
+        evaluated = commit_of(storage, EVALUATION)
         info = evaluated.provenance.facts
         if fingerprint(frame) != info["features_hash"]:
             raise BrokenTableError(
@@ -102,10 +103,9 @@ def _register(
     from lakehouse.ml.recipes import Recipe
     from lakehouse.ml.registry import code_commit, save_model
 
-    info, plan, storage = evaluated.provenance.facts, ml.plan, lake.storage
+    info, plan, storage = evaluated.provenance.facts, ml.plan, viewed(context, lake)
     recipe = Recipe.from_json(info["recipe"])
-    table = existing(storage, FEATURES)
-    made = commit_of_run(storage, FEATURES, context.run.run_id)
+    table, made = require_input(storage, FEATURES), commit_of(storage, FEATURES)
     model = models.fit(recipe, frame, at=frame.last, seed=plan.seed)
     recent = frame.known(frame.last)
     recent = recent.where(recent.origin > frame.last - 56)
@@ -169,8 +169,8 @@ def promotion(
     from lakehouse.ml.gate import decide
 
     with failures(), lake.session() as session:
-        storage, registry, plan, run_id = lake.storage, ml.registry, ml.plan, context.run.run_id
-        info = commit_of_run(storage, EVALUATION, run_id).provenance.facts
+        storage, registry, plan, run_id = viewed(context, lake), ml.registry, ml.plan, context.run.run_id
+        info = commit_of(storage, EVALUATION).provenance.facts
         with lock(storage.uri(decisions.LOCK)):
             decisions.finalise(registry, session, storage, announce=announce)
             version = registry.find(version_fingerprint(info, plan.seed))

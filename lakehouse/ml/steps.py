@@ -11,8 +11,9 @@ import dagster as dg
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.inputs import require_input
 from lakehouse.core.table.provenance import Commit, Provenance
-from lakehouse.core.table.snapshot import Snapshot, open_existing, require_table
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.core.table.staging import Write
 from lakehouse.ml.features import COLUMNS as FEATURE_COLUMNS
 from lakehouse.runtime.io_manager import Unchanged
@@ -48,19 +49,13 @@ def features_of(features: Any) -> "Frame":
     return from_rows(features.select(*FEATURE_COLUMNS).collect(backend="pyarrow").rows())
 
 
-def existing(storage: Storage, ref: TableRef) -> Snapshot:
-    return require_table(storage.uri(ref), ref)
-
-
-def commit_of_run(storage: Storage, ref: TableRef, run_id: str) -> Commit:
-    """A table's commit by this run, else its newest: another run may have written since.
+def commit_of(storage: Storage, ref: TableRef) -> Commit:
+    """The commit that made a table as the run reads it.
 
     Raises:
-        BrokenTableError: the log has neither.
+        BrokenTableError: the table does not exist, or its log does not name one.
     """
-    snapshot = existing(storage, ref)
-    mine = [commit for commit in snapshot.commits(since=max(snapshot.version - 20, -1)) if commit.provenance.run_id == run_id]
-    found = mine[-1] if mine else snapshot.last_commit()
+    found = require_input(storage, ref).last_commit()
     if found is None:
         raise BrokenTableError(f"The log of {ref} does not say how it was made.", remedy=f"Materialise {ref} again.")
     return found

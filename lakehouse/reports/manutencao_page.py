@@ -19,6 +19,7 @@ _REASONS = {
     "a registered model was made from it": "um modelo registrado foi feito dela",
     "in backup": "na cópia",
     "pinned:": "fixada:",
+    "readers see it": "é a publicada",
     "within the retention floor": "no prazo de retenção",
 }
 _OUTCOMES = {

@@ -1,7 +1,7 @@
 """A report as a file of the lake: made when what it is made of has changed, else left as it is.
 
-    tables as they are now ─▶ made.json says the same? ─┬ yes ─▶ nothing
-                                                      └ no ──▶ page ─▶ <report>/<day>/index.html, then made.json
+    tables as the run views them ─▶ made.json says the same? ─┬ yes ─▶ nothing
+                                                            └ no ──▶ page ─▶ <report>/<day>/index.html, then made.json
 
 What does not belong here: what a page says (`<report>.py`), and how it looks (`<report>_page.py`).
 """
@@ -18,9 +18,12 @@ import dagster as dg
 from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
 from lakehouse.core.store import files
-from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
+from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.inputs import is_viewed_older, open_input
+from lakehouse.core.table.snapshot import DataFile, Snapshot
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, code_version, failures
+from lakehouse.runtime.view import viewed
 
 Snapshots = Mapping[TableRef, Snapshot | None]
 #: Beside the pages: what the newest one was made of.
@@ -61,16 +64,17 @@ def publish(
 ) -> Iterator[dg.MaterializeResult]:
     """Make a report anew if a table of it, its code or what it is `also` made of has changed. There is none while `make` says
     that its tables have no day to report."""
-    storage = lake.storage
+    storage = viewed(context, lake)
     folder = storage.uri(report)
     with failures():
-        snapshots = {ref: open_existing(storage.uri(ref)) for ref in tables}
+        snapshots = {ref: open_input(storage, ref) for ref in tables}
         # With the id: a table that was made anew begins at version 0 again.
         inputs: dict[str, Any] = {str(ref): [found.version, found.id] for ref, found in snapshots.items() if found}
         inputs |= also or {}
         code = _code(report.table)
         made = _made(folder)
         unchanged = made.get("code") == code and made.get("inputs") == inputs
+        unchanged = unchanged or _is_newer(storage, made, snapshots)
         unchanged = unchanged and str(made.get("page")) in files.listing(folder, below=True)
         if unchanged:
             context.log.info("The report %s is current.", made["page"])
@@ -108,6 +112,12 @@ def states(snapshots: Snapshots) -> list[dict[str, Any]]:
         for ref, s in snapshots.items()
         if s is not None
     ]
+
+
+def _is_newer(storage: Storage, made: Mapping[str, Any], snapshots: Snapshots) -> bool:
+    """Whether another run has made the page of newer tables than the view of this run has."""
+    versions = {ref: made.get("inputs", {}).get(str(ref), [-1])[0] for ref in snapshots}
+    return any(table and versions[ref] > table.version and is_viewed_older(storage, table) for ref, table in snapshots.items())
 
 
 def _made(folder: str) -> dict[str, Any]:

@@ -4,8 +4,9 @@ An asset returns one of
     Transaction  staged and checked by the asset itself (bronze, silver): committed as it is, never computed again here
     Write        a frame and a mode: staged and committed, again from the start when another writer was first
     Unchanged    there was nothing to do: no commit, so no version advances
-and gets a lazy frame for each input; `AssetIn(metadata={"version": 3})` reads a table as it was, and metadata `engine` of input
-and asset names the engine that reads and writes where it is not to be the lake's (`{"engine": "spark"}`).
+and gets a lazy frame for each input, as the run views it (`runtime/view.py`); `AssetIn(metadata={"version": 3})` reads it as it
+was, and metadata `engine` of input and asset names the engine that reads and writes where it is not to be the lake's
+(`{"engine": "spark"}`).
 
 The commit carries run, asset, code version and the versions of the inputs (of a Write: those that were loaded here); the
 materialisation carries what was measured. Where there was nothing to do, it carries what the newest commit reports: a page of
@@ -20,15 +21,18 @@ from typing import Any
 
 import dagster as dg
 
+from lakehouse.core import publications
 from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.inputs import require_input
 from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import Snapshot, open_existing, require_table
 from lakehouse.core.table.staging import Write, stage_write
 from lakehouse.core.table.transaction import Committed, Transaction, commit_staged, redo_on_conflict
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import failures
+from lakehouse.runtime.view import viewed
 
 _SCHEMA = "dagster/column_schema"
 
@@ -58,6 +62,7 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         if isinstance(obj, Write) and loaded and not obj.provenance.inputs:
             obj = replace(obj, provenance=replace(obj.provenance, inputs=loaded))
         with failures():
+            viewed(context, self.lake)  # begins before the run's first commit
             declared = context.definition_metadata or {}
             measured = self.publish(ref, obj, made_by=made_by, engine=declared.get("engine", ""))
             context.add_output_metadata(_described(measured, declared.get(_SCHEMA)))
@@ -67,19 +72,23 @@ class DeltaIOManager(dg.ConfigurableIOManager):
         ref = TableRef(key.path[0], key.path[1])  # type: ignore[arg-type]
         asked = context.definition_metadata or {}
         with failures():
-            snapshot = self.snapshot(ref, version=asked.get("version"))
+            if context.has_input_name and asked.get("version") is None:
+                snapshot = require_input(viewed(context, self.lake), ref)
+            else:
+                snapshot = self.snapshot(ref, version=asked.get("version"))
             paths = snapshot.paths()
         if context.has_input_name:  # else it is asked for outside a step
             self._loaded.setdefault(context.step_context.step.key, {})[str(ref)] = snapshot.version
         return self._session(asked.get("engine", "")).read(paths, snapshot.columns)
 
     def snapshot(self, ref: TableRef, *, version: int | None = None) -> Snapshot:
-        """A table, now or at a version.
+        """A table, now (a mart: as it is published) or at a version.
 
         Raises:
             BrokenTableError: there is no such table, or no such version.
         """
-        return require_table(self.lake.storage.uri(ref), ref, version=version)
+        readers = publications.published(self.lake.storage, ref) if version is None and ref.layer == "gold" else None
+        return readers or require_table(self.lake.storage.uri(ref), ref, version=version)
 
     def publish(
         self, ref: TableRef, obj: Transaction | Write | Unchanged, *, made_by: Mapping[str, str], engine: str = ""

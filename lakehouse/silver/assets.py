@@ -28,6 +28,7 @@ from lakehouse.runtime.steps import (
     standings,
     stopped,
 )
+from lakehouse.runtime.view import viewed
 from lakehouse.silver import transforms
 from lakehouse.silver.request import TableRequest
 from lakehouse.tables.spec import EXTRACTED_AT, TableSpec, history_ref, history_table
@@ -50,12 +51,12 @@ def silver_asset(spec: TableSpec) -> dg.AssetsDefinition:
     def silver(context: dg.AssetExecutionContext, lake: LakeResource, request: TableRequest) -> Iterator[Any]:
         from lakehouse.silver.refresh import finalise_quarantine, stage_refresh
 
-        storage, selected = lake.storage, context.selected_asset_check_keys
         if not context.selected_asset_keys:
             with failures():
                 found = _as_it_stands(lake, spec, request.target(spec) or spec.silver)
             yield from _chosen(context, spec.silver, found)
             return
+        storage, selected = viewed(context, lake), context.selected_asset_check_keys
         with failures():
             target = request.target(spec)
             standing = standing_findings(storage.uri(spec.silver), names) if target is None else []
@@ -114,7 +115,7 @@ def history_asset(spec: TableSpec) -> dg.AssetsDefinition:
                 found = _history_as_it_stands(lake, spec)
             yield from _chosen(context, ref, found)
             return
-        storage, uri, selected = lake.storage, lake.storage.uri(ref), context.selected_asset_check_keys
+        storage, uri, selected = viewed(context, lake), lake.storage.uri(ref), context.selected_asset_check_keys
         with failures(), lock(uri), lake.session(engine=spec.engine) as session:
             refresh = stage_history(session, storage, spec, run_id=context.run.run_id)
             _log(context, refresh, ref)

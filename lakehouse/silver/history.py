@@ -23,8 +23,9 @@ from lakehouse.core import ledger
 from lakehouse.core.engines.session import Session
 from lakehouse.core.rules import Finding
 from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.inputs import is_viewed_older, require_input
 from lakehouse.core.table.provenance import Commit, Entry, Provenance
-from lakehouse.core.table.snapshot import DataFile, Snapshot, open_table, require_table
+from lakehouse.core.table.snapshot import DataFile, Snapshot, open_table
 from lakehouse.core.table.staging import PATH, files_for_keys, replace_keys
 from lakehouse.core.table.transaction import Transaction, commit_staged
 from lakehouse.silver import generations, history_baseline, inputs, standing
@@ -81,7 +82,7 @@ class _Work:
         self.session, self.storage, self.spec, self.mode, self.run_id = session, storage, spec, mode, run_id
         self.table = history_table(spec)
         self.columns, self.own, self.key = silver_columns(self.table), silver_columns(spec), list(spec.key)
-        self.silver = require_table(storage.uri(spec.silver), spec.silver, remedy=spec.silver.how_to_make)
+        self.silver = require_input(storage, spec.silver, remedy=spec.silver.how_to_make)
         self.feeds = inputs.open_feeds(storage, spec)
         partition_by = [spec.partition] if spec.partition else []
         self.history = open_table(storage.uri(self.table.silver), self.columns, partition_by=partition_by)
@@ -99,7 +100,7 @@ class _Work:
     def stage(self) -> Refresh:
         uri = self.storage.uri(ledger.LEDGER_TABLE)
         ledger.finalise(self.session, uri, table=self.table.silver, snapshot=self.history)
-        if not self._begin():
+        if self._is_ahead() or not self._begin():
             return Refresh(self.history.version)
         records = self.past.records() if self.past.counts else inputs.records(self.session, self.feeds)
         validated, _ = self.validator.validated(records)
@@ -126,6 +127,11 @@ class _Work:
         if self.past.counts:
             return self.mode == "rebuild" or bool(self.past.new)
         return self.mode == "rebuild" or any(feed.seen < feed.newest for feed in self.feeds)
+
+    def _is_ahead(self) -> bool:
+        """Whether another run has made the history of a newer silver table than the view of this run has."""
+        read = self.history.provenance.inputs.get(str(self.spec.silver), -1)
+        return read > self.silver.version and is_viewed_older(self.storage, self.silver)
 
     def _is_other(self) -> bool:
         """Whether what is there was computed from something else than what silver and the declaration are now."""

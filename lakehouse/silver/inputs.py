@@ -16,6 +16,7 @@ from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import column_name
 from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.inputs import is_viewed_older, open_input
 from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
 from lakehouse.landing.readers.files.fields import ENVELOPE, WITHDRAWN
 from lakehouse.tables.spec import EXTRA, TableSpec
@@ -53,14 +54,14 @@ class Feed:
 
 
 def open_feeds(storage: Storage, spec: TableSpec) -> list[Feed]:
-    """The bronze tables as they are now.
+    """The bronze tables, as the run reads them.
 
     Raises:
         BrokenTableError: one does not exist.
     """
     feeds = []
     for number, part in enumerate(spec.parts):
-        bronze = open_existing(storage.uri(part.bronze))
+        bronze = open_input(storage, part.bronze)
         if bronze is None:
             what = f"{spec.silver} needs {part.bronze}, which does not exist."
             raise BrokenTableError(what, remedy=part.bronze.how_to_make)
@@ -70,6 +71,11 @@ def open_feeds(storage: Storage, spec: TableSpec) -> list[Feed]:
             feed.generation = bronze.watermark(ledger.complete_app(part.bronze))
         feeds.append(feed)
     return feeds
+
+
+def is_ahead(storage: Storage, table: Snapshot, feeds: Sequence[Feed]) -> bool:
+    """Whether another run has read more of bronze into a table than the view of this run has: there is nothing left to do."""
+    return any(table.watermark(feed.app) > feed.newest and is_viewed_older(storage, feed.bronze) for feed in feeds)
 
 
 def records(session: Session, feeds: Sequence[Feed], *, anew: bool = False) -> "nw.LazyFrame[Any]":

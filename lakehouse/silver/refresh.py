@@ -24,8 +24,9 @@ from lakehouse.core.errors import BrokenTableError, ExpressionError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Release
 from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.inputs import open_input
 from lakehouse.core.table.provenance import Entry, Provenance
-from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.snapshot import Snapshot, open_table
 from lakehouse.core.table.transaction import Transaction
 from lakehouse.silver import baseline, elements, forms, inputs, withdrawn
 from lakehouse.silver.accounts import accounts
@@ -121,7 +122,7 @@ class _Work:
         self.deletes = open_table(storage.uri(tombstones_ref(target)), delete_columns(spec))
         # Opened last: what another run has remembered of bronze before now is then in this bronze too.
         self.feeds = inputs.open_feeds(storage, spec)
-        self.others = {ref.table: open_existing(storage.uri(ref)) for ref in spec.referred}
+        self.others = {ref.table: open_input(storage, ref) for ref in spec.referred}
         self.validator = Validator(session, spec, release=release, floor=baseline.floor(spec, self.silver))
         self.merge = Merge(session, spec, self.validator, silver=self.silver, deletes=self.deletes)
 
@@ -141,7 +142,7 @@ class _Work:
         ledger.finalise(self.session, self.storage.uri(LEDGER), table=self.target, snapshot=self.silver)
         if self.target == self.spec.silver:
             finalise_quarantine(self.session, self.storage, self.spec, self.silver)
-        if not self._begin():
+        if inputs.is_ahead(self.storage, self.silver, self.feeds) or not self._begin():
             return Refresh(self.silver.version)
         if self.mode == "redrive":
             for feed in self.feeds:

@@ -16,7 +16,8 @@ from lakehouse.core import rules
 from lakehouse.core.engines.session import Session
 from lakehouse.core.rules import Finding
 from lakehouse.core.store.storage import Storage
-from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
+from lakehouse.core.table.inputs import open_input
+from lakehouse.core.table.snapshot import DataFile, Snapshot
 from lakehouse.core.table.transaction import Transaction
 from lakehouse.silver.checks import CURRENT, INTERVALS
 from lakehouse.silver.versions import overlapping
@@ -50,7 +51,7 @@ def _row_rules(session: Session, spec: TableSpec, table: Snapshot) -> Iterator[F
 
 
 def _table_rules(session: Session, storage: Storage, spec: TableSpec, table: Snapshot) -> Iterator[Finding]:
-    others = {ref.table: open_existing(storage.uri(ref)) for ref in spec.referred}
+    others = {ref.table: open_input(storage, ref) for ref in spec.referred}
     personal = {column.name for column in spec.columns if column.personal}
     itself = Transaction(table=table, add=table.files, remove=table.files)
     given = rules.TableInput(session, itself, table.columns, spec.key, others=others, personal=personal)

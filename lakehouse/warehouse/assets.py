@@ -1,4 +1,7 @@
-"""Warehouse assets: the version of a table as it is now, published in one transaction; and whether that adds up."""
+"""Warehouse assets: a table as its run views it, copied in one transaction; and whether that adds up.
+
+A mart's version is one that a publication names, so the warehouse is never ahead of other readers.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from lakehouse.core import publications
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import TableRef, check_name
 from lakehouse.core.store.storage import Storage
-from lakehouse.core.table.snapshot import Snapshot, open_existing, require_table
+from lakehouse.core.table.inputs import require_input
+from lakehouse.core.table.snapshot import open_existing
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import failures, retry_policy
+from lakehouse.runtime.view import viewed
 from lakehouse.settings import Settings
 from lakehouse.settings.environments import Profile
 from lakehouse.settings.retries import LOAD, VALIDATE
@@ -102,12 +108,15 @@ def _asset(listed: Listed) -> dg.AssetsDefinition:
         retry_policy=retry_policy(LOAD),
         io_manager_key=None,
     )
-    def warehouse_table(lake: LakeResource, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+    def warehouse_table(
+        context: dg.AssetExecutionContext, lake: LakeResource, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.MaterializeResult:
         from lakehouse.warehouse.publish import publish
 
         with failures(), lake.duckdb() as session:
-            snapshot = _snapshot(lake.storage, target)
-            done = publish(session, warehouse, target, snapshot)
+            snapshot = require_input(viewed(context, lake), target.source)
+            named = publications.naming(lake.storage, target.source, snapshot) if target.source.layer == "gold" else None
+            done = publish(session, warehouse, target, snapshot, publication=named)
         columns = [dg.TableColumn(name, kind) for name, kind in target.columns.items()]
         return dg.MaterializeResult(
             metadata={
@@ -177,10 +186,6 @@ def _rounded(values: Mapping[str, Any], target: Target) -> dict[str, str]:
         scale = int(kind.partition(",")[2].rstrip(")") or 0) if kind.startswith("decimal") else 0
         out[name] = "null" if value is None else f"{round(Decimal(str(value)), scale):f}"
     return out
-
-
-def _snapshot(storage: Storage, target: Target) -> Snapshot:
-    return require_table(storage.uri(target.source), target.source)
 
 
 def _code_version(target: Target) -> str:

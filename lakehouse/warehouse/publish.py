@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SETTING = "LAKEHOUSE_WAREHOUSE_URL"
 #: Which version of which lake table each table holds.
 VERSIONS = "lakehouse_published"
+#: In it: the publication that names this version of a mart.
+_PUBLICATION = "publication"
 _DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 
@@ -84,8 +86,13 @@ class Published:
     seconds: float = 0.0
 
 
-def publish(session: DuckDBSession, warehouse: Warehouse, target: Target, snapshot: Snapshot) -> Published:
+def publish(
+    session: DuckDBSession, warehouse: Warehouse, target: Target, snapshot: Snapshot, *, publication: int | None = None
+) -> Published:
     """Have the warehouse hold this version of a table, or a newer one.
+
+    Args:
+        publication: the number of the publication that names this version (`core/publications.py`), noted beside it.
 
     Raises:
         SourceDownError: worth another try: no answer, a cut connection, a lock that was not given.
@@ -128,6 +135,7 @@ def publish(session: DuckDBSession, warehouse: Warehouse, target: Target, snapsh
             "form": form,
             "rows": rows,
             "published_at": datetime.now(UTC),
+            _PUBLICATION: publication,
         }
         connection.execute(versions.update().where(versions.c.name == target.source.table).values(noted))
     return Published(snapshot.version, rows, written=True, seconds=time.monotonic() - begun)
@@ -206,6 +214,10 @@ def _prepare(engine: "sa.Engine", warehouse: Warehouse, versions: "sa.Table", ta
         if warehouse.schema:
             connection.execute(sa.schema.CreateSchema(warehouse.schema, if_not_exists=True))
         versions.create(connection, checkfirst=True)
+        columns = [column["name"] for column in sa.inspect(connection).get_columns(VERSIONS, schema=warehouse.schema or None)]
+        if _PUBLICATION not in columns:  # an earlier release made it
+            quoted_table = connection.dialect.identifier_preparer.format_table(versions)
+            connection.execute(sa.DDL(f"ALTER TABLE {quoted_table} ADD COLUMN {_PUBLICATION} BIGINT"))
         if connection.execute(sa.select(versions.c.name).where(versions.c.name == name)).first() is None:
             connection.execute(versions.insert().values(empty))
 
@@ -234,6 +246,7 @@ def _versions(warehouse: Warehouse) -> "sa.Table":
         sa.Column("form", sa.Text, nullable=False),
         sa.Column("rows", sa.BigInteger, nullable=False),
         sa.Column("published_at", sa.DateTime(timezone=True)),
+        sa.Column(_PUBLICATION, sa.BigInteger),
         schema=warehouse.schema or None,
     )
 

@@ -36,6 +36,7 @@ ADVANCES = {
     "ops/model_decisions": "a decision per run",
     "ops/points_clientes_history": "is new",
     "ops/points_produtos_history": "is new",
+    "ops/publications": "is new, and names what was there",
     "ops/run_metrics": "a row per run",
     "ops/service_health": "a measurement per run",
     "ops/table_health": "a measurement per run",

@@ -6,8 +6,7 @@ Over a few rows of silver that the tests write themselves. The marts' SQL is tes
 import json
 import os
 import shutil
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,62 +15,18 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from lakehouse.commands import runs
-from lakehouse.core.engines.session import duckdb_session
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.rules import Finding
 from lakehouse.core.table.snapshot import open_existing
-from lakehouse.core.table.staging import Write, stage_write
-from lakehouse.core.table.transaction import commit_staged
-from lakehouse.definitions import build_defs
 from lakehouse.gold import assets, marts, project, published_tests
 from lakehouse.observability import outbox
 from lakehouse.resources import build_resources
 from lakehouse.settings import Settings, project_folder
-from lakehouse.silver.refresh import silver_columns
 from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
 from lakehouse_tests.conftest import run_selected
+from lakehouse_tests.gold.conftest import FAILS, MARTS, NOON, Lake, copy_project, sale
 
-#: `vendas_por_segmento` reads a history, which these tests do not write.
-MARTS = {"clientes_rfm", "vendas_diarias", "vendas_mensais", "vendas_por_pais", "vendas_por_produto"}
-NOON = "2024-03-01 12:00:00+00"
-FAILS = "select * from {{ ref('vendas_diarias') }} where receita > 0"
 WARNS = "{{ config(severity='warn') }} select * from {{ ref('vendas_mensais') }}"
-
-
-def sale(number: int, **fields) -> dict:
-    row = {
-        "id": number, "pedido_id": f"P{number}", "produto_id": "x", "descricao": "X", "quantidade": 2, "valor_unitario": "1.25",
-        "cliente_id": 1, "pais": "Brasil", "status": "paid", "created_at": NOON, "updated_at": NOON,
-        "created_date": "2024-03-01", "total": "2.50", "_extracted_at": NOON,
-    }  # fmt: skip
-    return {**row, **fields}
-
-
-@dataclass(frozen=True)
-class Lake:
-    root: Path
-
-    def silver(self, spec, rows: list[dict], mode: str = "overwrite") -> None:
-        columns = silver_columns(spec)
-        write = Write(frame=lambda session: session.table(rows, columns), columns=columns, mode=mode, key=("id",))
-        with duckdb_session(memory_limit="500MB", spill=str(self.root / ".spill"), folders=[str(self.root)]) as session:
-            commit_staged(stage_write(session, str(self.root / "silver" / spec.silver_name), write))
-
-    def run(self, *marts: str, dbt: Path | None = None, instance: dg.DagsterInstance | None = None) -> dg.ExecuteInProcessResult:
-        """Materialise gold, or only some marts, with the project's dbt or with a copy of it, on an instance of its own."""
-        keys = [dg.AssetKey(["gold", mart]) for mart in marts or sorted(MARTS)]
-        with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as own:
-            warnings.simplefilter("ignore")
-            if dbt is not None:
-                patch.setattr(project, "project_dir", lambda: dbt)
-            job = build_defs(Settings(root=str(self.root))).resolve_implicit_global_asset_job_def()
-            return job.execute_in_process(instance=instance or own, asset_selection=keys, raise_on_error=False)
-
-    def rows(self, mart: str) -> list[dict]:
-        return DeltaTable(str(self.root / "gold" / mart)).to_pyarrow_table().to_pylist()
-
-    def versions(self) -> dict[str, int]:
-        return {path.name: DeltaTable(str(path)).version() for path in (self.root / "gold").iterdir()}
 
 
 def published(result: dg.ExecuteInProcessResult) -> set[str]:
@@ -98,35 +53,10 @@ def retried(result: dg.ExecuteInProcessResult) -> bool:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Lake:
-    """Three rows of silver, and the marts of them. Nobody changes it."""
-    lake = Lake(tmp_path_factory.mktemp("gold") / "lake")
-    lake.silver(VENDAS, [sale(1), sale(2, pais="Chile", created_date="2024-03-02"), sale(3, pedido_id="P1")])
-    lake.silver(PRODUTOS, [{"id": "x", "nome": "X", "categoria": "c", "updated_at": NOON, "_extracted_at": NOON}])
-    customer = {"id": 1, "pais": "Brasil", "segmento": "s", "created_at": NOON, "updated_at": NOON, "_extracted_at": NOON}
-    lake.silver(CLIENTES, [customer])
-    assert lake.run().success
-    return lake
-
-
-@pytest.fixture
-def lake(base, tmp_path) -> Lake:
-    shutil.copytree(base.root, tmp_path / "lake")
-    return Lake(tmp_path / "lake")
-
-
-def _copy(folder: Path, files: dict[str, str]) -> Path:
-    shutil.copytree(project_folder() / "dbt_project", folder, ignore=shutil.ignore_patterns("target", "logs"))
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def strict(tmp_path_factory) -> Path:
     """The dbt project with one more test that fails and one more that warns."""
     files = {"tests/sells_nothing.sql": FAILS, "tests/has_no_month.sql": WARNS}
-    return _copy(tmp_path_factory.mktemp("dbt") / "strict", files)
+    return copy_project(tmp_path_factory.mktemp("dbt") / "strict", files)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +67,7 @@ def curious(tmp_path_factory) -> Path:
         "tests/reads_a_file.sql": "SELECT 1 FROM {{ ref('vendas_diarias') }}, read_text('/etc/passwd')",
         "tests/opens_the_database.sql": opens + "SELECT 1 FROM {{ ref('vendas_diarias') }} WHERE false",
     }
-    return _copy(tmp_path_factory.mktemp("dbt") / "curious", tests)
+    return copy_project(tmp_path_factory.mktemp("dbt") / "curious", tests)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +76,7 @@ def wrong(tmp_path_factory) -> Path:
     text = (project_folder() / "dbt_project" / "models" / "marts" / "vendas_por_pais.sql").read_text()
     assert "pais" in text
     files = {"models/marts/vendas_por_pais.sql": text.replace("pais", "nacao")}
-    return _copy(tmp_path_factory.mktemp("dbt") / "wrong", files)
+    return copy_project(tmp_path_factory.mktemp("dbt") / "wrong", files)
 
 
 # --- what is published -----------------------------------------------------------------------------------------------
@@ -315,7 +245,7 @@ def test_dbt_sees_the_lake_and_no_other_file_and_cannot_change_that(lake, curiou
 
 
 def test_a_project_that_does_not_parse_is_an_error_that_names_the_file(lake, tmp_path):
-    broken = _copy(tmp_path / "broken", {"models/marts/vendas_por_pais.sql": "select * from {{ ref('nothing') }}"})
+    broken = copy_project(tmp_path / "broken", {"models/marts/vendas_por_pais.sql": "select * from {{ ref('nothing') }}"})
     with pytest.raises(project.DbtError, match=r"models/marts/vendas_por_pais\.sql.*nothing.*Fix the model"):
         lake.run(dbt=broken)
 

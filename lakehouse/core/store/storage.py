@@ -43,6 +43,19 @@ class LandedFile:
     checksum: str = ""
 
 
+@dataclass(frozen=True)
+class View:
+    """The versions of tables that one run reads: what others write as it was at the run's start, what it writes as it made it.
+
+    Args:
+        versions: by table, the version at the run's start, -1 where there was none. A table that is not there is read as it is.
+        runs: the run, and those that it repeats: a commit of one of them is the run's own.
+    """
+
+    versions: Mapping[TableRef, int]
+    runs: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Storage:
     """The lake's places.
@@ -50,11 +63,13 @@ class Storage:
     Args:
         root: absolute folder of the lake, or its place in a bucket; `layers` gives single layers one of their own.
         landing: the place that holds `raw/<stream>/`.
+        view: what a run reads of tables (`core/table/inputs.py`); None outside a run: tables as they are.
     """
 
     root: str
     landing: str
     layers: Mapping[str, str] = field(default_factory=dict)
+    view: View | None = None
 
     def __post_init__(self) -> None:
         for location in (self.root, *self.layers.values()):
