@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
+GIVEN := ACTION ASSET AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -122,6 +122,9 @@ release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...'
 
 compare: setup ## Does another Delta table, or every one of another lake, have the same rows as silver? [TABLE=vendas] WITH=s3://silver [TIMEZONE=America/Sao_Paulo] [JSON=parity.json] [HTML=parity.html]
 	@$(BIN)/python -m lakehouse compare $(if $(TABLE),"$$TABLE") "$$WITH" $(if $(TIMEZONE),--timezone "$$TIMEZONE") $(if $(JSON),--json "$$JSON") $(if $(HTML),--html "$$HTML")
+
+replay: setup ## What a run made, computed again from what it had read, and compared: [RUN=3f2a9b] [ASSET=gold/vendas_diarias]
+	@$(BIN)/python -m lakehouse replay $(if $(RUN),"$$RUN") $(if $(ASSET),--asset "$$ASSET")
 
 # --- maintenance (docs/operations.md) ---------------------------------------------------------------------------------
 vacuum: setup ## What the next maintenance would remove, and what it keeps and why: [TABLE=vendas]
@@ -248,6 +251,12 @@ sync: setup ## Regenerate what derives from the specs: dbt sources, golden asset
 .PHONY: impact
 impact: setup ## What a change does to the graph, and what it breaks: [BASE=main] [HEAD=branch] [FORM=markdown]
 	@$(BIN)/python -m lakehouse impact $(if $(BASE),--base "$$BASE") $(if $(HEAD),--head "$$HEAD") $(if $(FORM),"--$$FORM")
+
+branch: setup ## A lake of one's own over this one: eval "$$(make -s branch NAME=x)"
+	@$(BIN)/python -m lakehouse branch "$$NAME"
+
+branch-drop: setup ## Remove it with all that was computed in it: NAME=x
+	@$(BIN)/python -m lakehouse branch-drop "$$NAME"
 
 lock: $(VENV)/.dev ## Resolve requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 --no-header pyproject.toml --output-file requirements.lock

@@ -12,6 +12,7 @@ import typer
 from lakehouse.commands import (
     adopt,
     backups,
+    branch,
     compare,
     connect,
     connectors,
@@ -19,6 +20,7 @@ from lakehouse.commands import (
     maintenance,
     metrics,
     models,
+    replay,
     runs,
     sync,
     table,
@@ -35,10 +37,10 @@ from lakehouse.settings import load_env_file
 COMMANDS = {
     "Set-up": (doctor, connectors),
     "Use": (runs, dashboard, metrics),
-    "Tables": (table, connect, adopt, tables, compare),
+    "Tables": (table, connect, adopt, tables, compare, replay),
     "Maintenance": (maintenance, backups, models),
     "Dagster": (instance,),
-    "Develop": (sync, impact),
+    "Develop": (sync, impact, branch),
 }
 #: They read declarations and files only.
 WITHOUT_INSTANCE = ("sync",)

@@ -42,6 +42,7 @@ def build_resources(settings: Settings, *, overrides: Mapping[str, Any] | None =
         root=storage.root,
         landing=storage.landing,
         layers=dict(storage.layers),
+        base=storage.base.root if storage.base is not None else "",
         engine=settings.engine,
         memory_limit=settings.memory_bound,
         spill=settings.spill,

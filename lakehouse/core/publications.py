@@ -73,7 +73,7 @@ def published(storage: Storage, ref: TableRef, publication: Publication | None =
     """
     found = open_existing(storage.uri(ref))
     if found is None:
-        return None
+        return published(storage.base, ref) if storage.base is not None else None
     named = (publication or newest(storage)).tables.get(ref)
     if named is None or named.id != found.id or named.version >= found.version:
         return found

@@ -56,7 +56,7 @@ def read(lake: Lake) -> Overview:
             key=lambda row: (row["layer"] != "silver", row["table"]),
         ),
         services=sorted(outbox.newest(lake.session, lake.storage, SERVICES_TABLE), key=lambda row: row["service"]),
-        ledger=ledger_of(lake.session, lake.storage, refs),
+        ledger=ledger_of(lake.session, lake.storage, dict.fromkeys(refs)),
         incidents=[one.key for one in load(lake.session, incidents) if one.state == "open"] if incidents else [],
     )
 

@@ -57,7 +57,7 @@ def read(lake: Lake) -> Quality:
         rules=rules,
         quarantined=quarantined,
         newest=newest[:_NEWEST],
-        ledger=ledger_of(lake.session, lake.storage, refs),
+        ledger=ledger_of(lake.session, lake.storage, dict.fromkeys(refs)),
         audit=[row for row in audit if row["at"] == audited and not row["passed"]],
         audited=audited is not None,
     )

@@ -16,7 +16,8 @@ from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef, is_remote
 from lakehouse.core.store import files
 from lakehouse.core.store.storage import Storage
-from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing
+from lakehouse.core.table.inputs import open_input
+from lakehouse.core.table.snapshot import DataFile, Snapshot
 from lakehouse.observability import outbox
 from lakehouse.reports.publish import rows
 from lakehouse.settings import Settings, load_settings
@@ -42,7 +43,7 @@ class Lake:
 
     def opened(self, ref: TableRef) -> Snapshot | None:
         """A table as it is now, a mart as it is published; None when there is none."""
-        return publications.published(self.storage, ref) if ref.layer == "gold" else open_existing(self.storage.uri(ref))
+        return publications.published(self.storage, ref) if ref.layer == "gold" else open_input(self.storage, ref)
 
     def rows(self, ref: TableRef) -> list[Row]:
         """All rows of a small table; none of one that is not there."""

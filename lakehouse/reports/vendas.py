@@ -5,7 +5,7 @@
 The date is the newest day of sales, not today: the same lake gives the same page, whenever it is asked for.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ from lakehouse.core.engines.session import Session
 from lakehouse.core.ledger import ERASED
 from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import Storage
-from lakehouse.core.table.snapshot import Snapshot, open_existing
+from lakehouse.core.table.inputs import open_input
+from lakehouse.core.table.snapshot import Snapshot
 from lakehouse.reports.publish import Page, Snapshots, publish, report_arguments, rows, states
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.tables.vendas import TABLES
@@ -56,6 +57,7 @@ def collect(session: Session, storage: Storage, snapshots: Snapshots, *, environ
     """Everything on the page, read from the lake: `vendas_page.VendasFigures`."""
     from lakehouse.reports.vendas_page import VendasFigures
 
+    accounted = [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]
     marts = {name: rows(session, snapshots[TableRef("gold", name)]) for name in MARTS}
     products = sorted(marts["vendas_por_produto"], key=lambda row: (-row["receita"], row["produto_id"]))[:_TOP]
     countries = sorted(marts["vendas_por_pais"], key=lambda row: (-row["receita"], row["pais"]))
@@ -69,7 +71,7 @@ def collect(session: Session, storage: Storage, snapshots: Snapshots, *, environ
         by_segment=_segments(marts["clientes_rfm"]),
         top_products=products,
         rules=[rule for ref, snapshot in snapshots.items() if snapshot for rule in rules_of(ref, snapshot)],
-        ledger=ledger_of(session, storage, [ref for spec in TABLES for ref in (spec.bronze, spec.silver)]),
+        ledger=ledger_of(session, storage, {ref: found.version if (found := snapshots[ref]) else None for ref in accounted}),
         tables=states(snapshots),
     )
 
@@ -92,12 +94,17 @@ def rules_of(ref: TableRef, snapshot: Snapshot) -> list[dict[str, Any]]:
     ]
 
 
-def ledger_of(session: Session, storage: Storage, refs: Sequence[TableRef]) -> list[dict[str, Any]]:
-    """Everything that ever came into each of these tables, and where it went, since its last rebuild."""
-    entries = rows(session, open_existing(storage.uri(TableRef("ops", "ledger"))))
+def ledger_of(session: Session, storage: Storage, tables: Mapping[TableRef, int | None]) -> list[dict[str, Any]]:
+    """Everything that ever came into each of these tables, and where it went, since its last rebuild.
+
+    Args:
+        tables: up to which version of each; None for all.
+    """
+    entries = rows(session, open_input(storage, TableRef("ops", "ledger")))
     out = []
-    for ref in refs:
+    for ref, until in tables.items():
         mine = [row for row in entries if (row["layer"], row["table"]) == (ref.layer, ref.table)]
+        mine = [row for row in mine if until is None or row["version"] <= until]
         start = max((row["version"] for row in mine if row["batch_from"] == 0), default=0)
         mine = [row for row in mine if row["version"] >= start and row["operation"] not in ERASED]
         names = ("written", "deduplicated", "deleted", "quarantined")

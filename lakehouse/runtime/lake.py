@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 
 class LakeResource(dg.ConfigurableResource):
-    """Where tables, landed files and reports are, and what computes."""
+    """Where tables, landed files and reports are, where tables are read that are not there (`base`), and what computes."""
 
     root: str
     landing: str
     layers: dict[str, str]
+    base: str = ""
+    base_layers: dict[str, str] = Field(default_factory=dict)
     engine: str
     memory_limit: str
     spill: str
@@ -35,7 +37,8 @@ class LakeResource(dg.ConfigurableResource):
 
     @property
     def storage(self) -> Storage:
-        return Storage(root=self.root, landing=self.landing, layers=self.layers)
+        base = Storage(root=self.base, landing=f"{self.base}/landing", layers=self.base_layers) if self.base else None
+        return Storage(root=self.root, landing=self.landing, layers=self.layers, base=base)
 
     @contextmanager
     def session(self, *, engine: str = "") -> Iterator[Session]:

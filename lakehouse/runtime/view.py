@@ -17,8 +17,8 @@ import dagster as dg
 
 from lakehouse.core import publications
 from lakehouse.core.names import Layer, TableRef
-from lakehouse.core.store import files
 from lakehouse.core.store.storage import Storage, View, lock
+from lakehouse.core.table.inputs import newest_version
 from lakehouse.runtime.lake import LakeResource
 
 #: A run's tag: the version of each table at the run's start, as JSON.
@@ -56,9 +56,9 @@ def begun(step: Step, lake: LakeResource) -> View:
     with lock(lake.spill):  # steps of one run may be processes
         family = list(_family(instance, step.run_id))
         tags = next((run.tags[TAG] for run in family if TAG in run.tags), None)
-        versions = _read(tags) if tags is not None else _now(lake.storage, _tables(step.job_def))
+        versions = read_view(tags) if tags is not None else _now(lake.storage, _tables(step.job_def))
         if tags is None or TAG not in family[0].tags:
-            instance.add_run_tags(step.run_id, {TAG: _written(versions)})
+            instance.add_run_tags(step.run_id, {TAG: written_view(versions)})
     return View(versions, frozenset((step.run_id, *(run.run_id for run in family))))
 
 
@@ -78,26 +78,24 @@ def _tables(job: dg.JobDefinition) -> set[TableRef]:
 
 
 def _now(storage: Storage, refs: set[TableRef]) -> dict[TableRef, int]:
-    """The versions now, of a mart the published one."""
+    """The versions now, of a mart the published one; those of the base lake where this one lacks the table."""
     named = publications.newest(storage).tables if any(ref.layer == "gold" for ref in refs) else {}
     found: dict[TableRef, int] = {}
     with ThreadPoolExecutor() as pool:  # a bucket is asked once for each table
         for layer in _VIEWED:
             tables = [ref for ref in refs if ref.layer == layer]
-            found |= zip(tables, pool.map(lambda ref: _newest(storage, ref), tables), strict=True)
-    return {ref: min(now, named[ref].version) if ref in named else now for ref, now in found.items()}
+            found |= zip(tables, pool.map(lambda ref: newest_version(storage, ref), tables), strict=True)
+    found |= {ref: min(now, named[ref].version) for ref, now in found.items() if ref in named}
+    missing = {ref for ref, now in found.items() if now < 0}
+    return found | (_now(storage.base, missing) if storage.base is not None and missing else {})
 
 
-def _newest(storage: Storage, ref: TableRef) -> int:
-    """The newest version that a table's log names; -1 where there is no table."""
-    names = files.names_in(f"{storage.uri(ref)}/_delta_log")
-    return max((int(name[:20]) for name in names if name.endswith(".json") and name[:20].isdigit()), default=-1)
-
-
-def _written(versions: Mapping[TableRef, int]) -> str:
+def written_view(versions: Mapping[TableRef, int]) -> str:
+    """A view as the text of its tag."""
     return json.dumps({str(ref): version for ref, version in sorted(versions.items(), key=lambda pair: str(pair[0]))})
 
 
-def _read(text: str) -> dict[TableRef, int]:
+def read_view(text: str) -> dict[TableRef, int]:
+    """The view of a tag."""
     found: Mapping[str, Any] = json.loads(text)
     return {TableRef(*name.split("/")): int(version) for name, version in found.items()}  # type: ignore[arg-type]

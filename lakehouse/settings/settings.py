@@ -148,6 +148,7 @@ class Settings(BaseSettings):
 
     env: Environment = "dev"
     root: str = "data/lake"
+    base_root: str = ""
     landing_dir: str = ""
     engine: Engine = "duckdb"
     memory_limit: Annotated[str, AfterValidator(_memory)] = ""
@@ -206,7 +207,7 @@ class Settings(BaseSettings):
             named[one.name] = given.get(name) if name in cls.model_fields else given.pop(name, None)
         return {**given, "declared": from_environment(SETTINGS, os.environ, given=named)}
 
-    @field_validator("root", "landing_dir", "real_data", "backup_root")
+    @field_validator("root", "base_root", "landing_dir", "real_data", "backup_root")
     @classmethod
     def _trimmed(cls, value: str) -> str:
         return value.strip().rstrip("/") if value.strip() != "/" else "/"
@@ -219,7 +220,8 @@ class Settings(BaseSettings):
     @property
     def storage(self) -> Storage:
         layers = {layer: _absolute(location) for layer, location in self.layer_roots.items()}
-        return Storage(root=_absolute(self.root), landing=self.landing, layers=layers)
+        base = Storage(root=_absolute(self.base_root), landing=f"{_absolute(self.base_root)}/landing") if self.base_root else None
+        return Storage(root=_absolute(self.root), landing=self.landing, layers=layers, base=base)
 
     @property
     def memory_bound(self) -> str:
@@ -335,6 +337,10 @@ def load_settings() -> Settings:
                 f"{own.get(layer) or own[other]} gives {other} and {layer} the same folder, {folder}.",
                 remedy="Every layer needs one of its own.",
             )
+    if settings.base_root and _absolute(settings.base_root) == _absolute(settings.root):
+        raise DeclarationError(
+            "LAKEHOUSE_BASE_ROOT is the lake itself.", remedy="Give LAKEHOUSE_ROOT a folder of its own: make branch NAME=x."
+        )
     durability.use(settings.durability)
     return settings
 

@@ -20,8 +20,9 @@ from lakehouse.core.engines.session import Session
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.inputs import open_input
 from lakehouse.core.table.provenance import Commit, Provenance
-from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
+from lakehouse.core.table.snapshot import Snapshot, open_table, require_table
 from lakehouse.core.table.transaction import Transaction, commit_staged, restore_version
 from lakehouse.silver.merge import baseline_ref, delete_columns, silver_columns, tombstones_ref
 from lakehouse.tables.spec import TableSpec
@@ -69,13 +70,13 @@ def make_baseline(session: Session, storage: Storage, spec: TableSpec) -> Baseli
 def open_baseline(storage: Storage, spec: TableSpec, bronze: Sequence[Snapshot]) -> Baseline | None:
     """The baseline that belongs to the bronze tables of a spec; None when nothing of them has expired.
 
-    What was folded into it and has not left bronze is taken out again first.
+    What was folded into it and has not left bronze is taken out again first; of another lake's it is read without that.
 
     Raises:
         BrokenTableError: it is older than bronze, or cannot be taken back.
     """
     ref = baseline_ref(spec.silver)
-    rows = open_existing(storage.uri(ref))
+    rows = open_input(storage, ref)
     left = {part.bronze: table.watermark(FOLDED) for part, table in zip(spec.parts, bronze, strict=True)}
     if rows is None and not any(left.values()):
         return None
@@ -84,8 +85,8 @@ def open_baseline(storage: Storage, spec: TableSpec, bronze: Sequence[Snapshot])
         raise BrokenTableError(f"Records of {spec.silver} have left bronze, and are not in {ref}.", remedy=remedy)
     for name, number in left.items():
         if rows.watermark(folded_app(name)) > number:
-            rows = _without(rows, name, number=number, remedy=remedy)
-    deletes = open_existing(storage.uri(tombstones_ref(ref)))
+            rows = _without(rows, name, number=number, remedy=remedy, own=rows.uri == storage.uri(ref))
+    deletes = open_input(storage, tombstones_ref(ref))
     if deletes is None:
         raise BrokenTableError(f"{ref} has no {tombstones_ref(ref)}.", remedy=remedy)
     return Baseline(rows, deletes)
@@ -97,12 +98,14 @@ def frames(session: Session, spec: TableSpec, base: Baseline) -> "tuple[nw.LazyF
     return rows, session.read(base.deletes.paths(), delete_columns(spec))
 
 
-def _without(rows: Snapshot, bronze: TableRef, *, number: int, remedy: str) -> Snapshot:
+def _without(rows: Snapshot, bronze: TableRef, *, number: int, remedy: str, own: bool) -> Snapshot:
     """The baseline as it was before what is numbered higher came from a bronze table."""
     app = folded_app(bronze)
     folds = [commit.version for commit in rows.commits() if _folded(commit, bronze) > number]
     if not folds:
         raise BrokenTableError(f"{rows.uri} holds records that are in {bronze} too.", remedy=remedy)
+    if not own:
+        return require_table(rows.uri, rows.uri, version=min(folds) - 1, remedy=remedy)
     made = Provenance(maintenance="retention", operation="undo")
     return restore_version(rows, min(folds) - 1, watermarks={app: number}, provenance=made)
 

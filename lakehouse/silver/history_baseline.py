@@ -19,6 +19,7 @@ from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Release
 from lakehouse.core.store.storage import Storage
+from lakehouse.core.table.inputs import open_input
 from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
 from lakehouse.core.table.transaction import Transaction, commit_staged
@@ -106,7 +107,7 @@ def frame(session: Session, storage: Storage, spec: TableSpec, bronze: Sequence[
     Raises:
         BrokenTableError: records have left bronze, and are in no baseline.
     """
-    own, of_silver = open_existing(storage.uri(history_baseline_ref(spec))), open_existing(storage.uri(baseline_ref(spec.silver)))
+    own, of_silver = open_input(storage, history_baseline_ref(spec)), open_input(storage, baseline_ref(spec.silver))
     left = {part.bronze: table.watermark(baseline.FOLDED) for part, table in zip(spec.parts, bronze, strict=True)}
     if own is None and of_silver is None and not any(left.values()):
         return None
@@ -130,7 +131,7 @@ def _of_silver(session: Session, storage: Storage, spec: TableSpec, table: Snaps
     """The rows and tombstones of silver's baseline as points."""
     columns = silver_columns(spec)
     rows = session.read(table.paths(), columns).with_columns(nw.lit(False).alias(DELETED))
-    ended = open_existing(storage.uri(tombstones_ref(baseline_ref(spec.silver))))
+    ended = open_input(storage, tombstones_ref(baseline_ref(spec.silver)))
     if ended is None:
         return rows.select(*point_columns(spec))
     gone = as_deletes(session, spec, session.read(ended.paths(), delete_columns(spec)))

@@ -10,7 +10,7 @@ the JSON text of the same value; without a key it is compared as that text. Colu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
@@ -101,7 +101,8 @@ def compared(session: "DuckDBSession", spec: TableSpec, mine: Snapshot, theirs: 
         raise DeclarationError(f"{theirs.uri} has no column of {spec.silver}.", remedy="Compare it with another table.")
     columns = {name: mine.columns[name] for name in names}
     there = _as_ours(session, theirs, columns, names=names)
-    found = _Found(session, spec, mine, theirs, names)
+    personal = frozenset(column.name for column in spec.columns if column.personal)
+    found = _Found(session, spec.key, personal, mine, theirs.kinds, names)
     both, differences = found.by_key(there) if spec.key else found.by_content(there)
     return Comparison(
         here=Side(mine.uri, mine.version, mine.rows),
@@ -148,14 +149,46 @@ def _cast_of(kind: str) -> Cast:
     return Cast(kind, rounding="half_up" if kind.startswith("decimal") else "")
 
 
+def between(
+    session: "DuckDBSession", here: Snapshot, there: Snapshot, *, key: Sequence[str] = (), personal: Collection[str] = ()
+) -> Comparison:
+    """Compare two versions of a table of ours, or the same table of two lakes.
+
+    Args:
+        key: what identifies a row; without one rows are compared by their content, and columns by their values.
+        personal: columns that no example shows.
+    """
+    import narwhals as nw
+
+    then = there.columns
+    names = {name: name for name, kind in here.columns.items() if then.get(name) == kind}
+    other = session.read(there.paths(), {name: then[name] for name in names})
+    frame = session.persist(other.select(*[nw.col(name).alias(_THERE + name) for name in names]))
+    found = _Found(session, tuple(key), frozenset(personal), here, then, names)
+    both, differences = found.by_key(frame) if key else found.by_content(frame)
+    if not key:
+        differences += found.columns(frame) if any(one.rows for one in differences) else []
+    return Comparison(
+        here=Side(here.uri, here.version, here.rows),
+        there=Side(there.uri, there.version, there.rows),
+        key=tuple(key),
+        columns=len(names) - len(key),
+        both=both,
+        only_here=tuple(sorted(set(here.columns) - set(names))),
+        only_there=tuple(sorted(set(then) - set(names))),
+        differences=tuple(one for one in differences if one.rows),
+    )
+
+
 @dataclass(frozen=True)
 class _Found:
-    """What differs between two tables; `names` are our columns with their names there."""
+    """What differs between two tables; `kinds` are the types there, `names` our columns with their names there."""
 
     session: "DuckDBSession"
-    spec: TableSpec
+    key: tuple[str, ...]
+    personal: frozenset[str]
     mine: Snapshot
-    theirs: ForeignTable
+    kinds: Mapping[str, str]
     names: Mapping[str, str]
 
     @property
@@ -164,14 +197,14 @@ class _Found:
 
     def written(self, name: str) -> str:
         """The column with what is there: the text where it is of another type, else the value."""
-        same = spec_type(self.theirs.kinds[self.names[name]]) == self.mine.columns[name]
+        same = spec_type(self.kinds[self.names[name]]) == self.mine.columns[name]
         return (_THERE if same else _WRITTEN) + name
 
     def by_key(self, there: "Frame") -> tuple[int, list[Difference]]:
         """The rows of both sides by their key, and what differs."""
         import narwhals as nw
 
-        key = list(self.spec.key)
+        key = list(self.key)
         repeated = there.group_by(*[_THERE + name for name in key]).agg(nw.len().alias("_n")).filter(nw.col("_n") > 1)
         joined = self.session.persist(
             self.here.with_columns(nw.lit(True).alias(_HERE)).join(
@@ -206,11 +239,22 @@ class _Found:
         ]
         return self.mine.rows - found[0].rows, found
 
+    def columns(self, there: "Frame") -> list[Difference]:
+        """By column how many values are only here, each counted as often as it is there."""
+        import narwhals as nw
+
+        found = []
+        for name in self.names:
+            theirs = there.select(nw.col(_THERE + name).alias(name))
+            only = self.session.persist(self.session.without(self.here.select(name), theirs))
+            found.append(self.rows(only, [name], f"values of {name} are only here"))
+        return found
+
     def values(self, both: "Frame", name: str) -> Difference:
         """The rows whose values of a column differ."""
         import narwhals as nw
 
-        kind, written, key = self.theirs.kinds[self.names[name]], self.written(name), list(self.spec.key)
+        kind, written, key = self.kinds[self.names[name]], self.written(name), list(self.key)
         a, b, text = nw.col(name), nw.col(_THERE + name), nw.col(written)
         differs = (a != b).fill_null(False) | (a.is_null() & ~text.is_null()) | (~a.is_null() & b.is_null())
         frame, what, columns = both.filter(differs), f"rows differ in {name}", [*key, name, written]
@@ -236,9 +280,8 @@ class _Found:
 
     def example(self, row: tuple[Any, ...], columns: list[str], *, values: bool) -> Example:
         """A row as text; what is personal is hidden."""
-        personal = {column.name for column in self.spec.columns if column.personal}
         plain = (column.removeprefix(_THERE).removeprefix(_WRITTEN) for column in columns)
-        shown = [_HIDDEN if name in personal else value for name, value in zip(plain, row, strict=True)]
+        shown = [_HIDDEN if name in self.personal else value for name, value in zip(plain, row, strict=True)]
         words = ", ".join(str(value) for value in (shown[:-2] if values else shown))
         here, there = (None if value is None else str(value) for value in (shown[-2:] if values else (None, None)))
         return Example(words, here, there)

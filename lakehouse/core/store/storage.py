@@ -64,12 +64,14 @@ class Storage:
         root: absolute folder of the lake, or its place in a bucket; `layers` gives single layers one of their own.
         landing: the place that holds `raw/<stream>/`.
         view: what a run reads of tables (`core/table/inputs.py`); None outside a run: tables as they are.
+        base: another lake: what this one lacks is read from there. It is never written.
     """
 
     root: str
     landing: str
     layers: Mapping[str, str] = field(default_factory=dict)
     view: View | None = None
+    base: "Storage | None" = None
 
     def __post_init__(self) -> None:
         for location in (self.root, *self.layers.values()):
@@ -111,6 +113,8 @@ class Storage:
             links: also what links below landing lead to, for whoever reads landed files.
         """
         out = [location for location in (self.root, self.landing, *self.layers.values()) if not is_remote(location)]
+        if self.base is not None:
+            out += self.base.folders()
         seen: set[Path] = set()
         links = links and not is_remote(self.landing)
         for location, folders, names in os.walk(Path(self.landing) / "raw", followlinks=True) if links else ():
@@ -133,6 +137,8 @@ class Storage:
         for location in (self.root, self.landing, *self.layers.values()):
             if is_remote(location):
                 files.reach(files.bucket(location))
+        if self.base is not None and is_remote(self.base.root):
+            files.reach(files.bucket(self.base.root))
 
     def completed(self, stream: str) -> int:
         """The newest generation of a stream of which all files have landed, 0 when none is known to be whole."""
