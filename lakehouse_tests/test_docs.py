@@ -232,7 +232,7 @@ def test_make_help_lists_each_target_below_its_part_of_the_makefile():
     assert list(parts) == [
         *("set-up", "use", "tables", "maintenance", "Dagster in the background", "the real parts", "develop"),
     ]
-    assert parts["tables"] == ["table", "connect", "adopt", "rebuild", "quarantine", "redrive", "release", "compare"]
+    assert parts["tables"] == ["table", "connect", "adopt", "rebuild", "quarantine", "redrive", "release", "compare", "replay"]
 
 
 @cache

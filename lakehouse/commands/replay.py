@@ -230,11 +230,16 @@ def _scratch_lake(settings: Settings, folder: Path) -> "LakeResource":
 
     own: LakeResource = build_resources(settings)["lake"]
     storage = settings.storage
-    places: dict[str, Any] = {"root": f"{folder}/lake", "landing": f"{folder}/landing", "layers": {}, "spill": f"{folder}/spill"}
+    locations: dict[str, Any] = {
+        "root": f"{folder}/lake",
+        "landing": f"{folder}/landing",
+        "layers": {},
+        "spill": f"{folder}/spill",
+    }
     Path(folder, "lake").mkdir()
     Path(folder, "spill").mkdir()
     # Made anew: a copy of a Dagster resource has other fields, and runs with those that it was copied from.
-    return LakeResource(**{**own.model_dump(), **places, "base": storage.root, "base_layers": dict(storage.layers)})
+    return LakeResource(**{**own.model_dump(), **locations, "base": storage.root, "base_layers": dict(storage.layers)})
 
 
 class Silent:
