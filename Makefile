@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
+GIVEN := ACTION AT BASE DEEP FORCE FORM FORMAT FROM FULL HEAD HTML JOB JSON KEY LAYER LIMIT NAME ON ONLY PACKAGE PARTS PERSONAL PORT Q REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -94,6 +94,12 @@ materialize: setup ## Materialise assets here: SELECT='group:silver'
 
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary
+
+sql: setup ## The lake in SQL, read-only: a shell, or Q='select * from gold.vendas_diarias' [FORMAT=csv] [AT=2026-11-20] [PERSONAL=1]
+	@$(BIN)/python -m lakehouse sql $(if $(Q),--query "$$Q") $(if $(FORMAT),--format "$$FORMAT") $(if $(AT),--at "$$AT") $(if $(PERSONAL),--personal "$$PERSONAL")
+
+lake-file: setup ## A DuckDB file with a view of every table, for DBeaver or Metabase: [LAYER=silver,gold] [PERSONAL=1]
+	@$(BIN)/python -m lakehouse lake-file $(if $(LAYER),--layer "$$LAYER") $(if $(PERSONAL),--personal "$$PERSONAL")
 
 metrics: setup ## Runs, tables, topics, services as Prometheus text: [PORT=9464] serves them
 	@$(BIN)/python -m lakehouse metrics $(if $(PORT),--port "$$PORT")

@@ -171,7 +171,7 @@ def test_a_bad_setting_is_one_sentence_that_names_it(command, monkeypatch):
 
 @pytest.mark.parametrize("home", ["", "/nowhere/at/all"])
 def test_a_missing_dagster_home_is_one_sentence_that_states_what_to_do(command, monkeypatch, tmp_path, home):
-    monkeypatch.setattr("lakehouse.settings.settings.project_folder", lambda: tmp_path)  # no .env there
+    monkeypatch.setattr("lakehouse.settings.light.project_folder", lambda: tmp_path)  # no .env there
     monkeypatch.setenv("DAGSTER_HOME", home)
     code, text = command("summary")
     assert code == 2

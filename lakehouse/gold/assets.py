@@ -22,6 +22,7 @@ from lakehouse.core.engines.duckdb import DuckDBSession, literal, quoted, sql_ty
 from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding, Severity
+from lakehouse.core.store.scratch import scratch
 from lakehouse.core.store.storage import lock
 from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import DataFile, Snapshot, open_existing, open_table
@@ -32,7 +33,7 @@ from lakehouse.gold.marts import Mart, below, marts_of
 from lakehouse.gold.project import DATABASE, invoke, write_profile
 from lakehouse.gold.schema import source_columns
 from lakehouse.runtime.io_manager import Unchanged
-from lakehouse.runtime.lake import LakeResource, scratch
+from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, check_results, failures, standing_findings, standings
 from lakehouse.tables import parts
 
