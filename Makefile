@@ -89,7 +89,7 @@ dashboard: setup $(VENV)/.dashboard ## Pages for people on http://127.0.0.1:8501
 trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TABLE=pedidos_db/pedidos] [FULL=1] [FROM=2026-01-01] [UNTIL=2026-02-01] [TIMES=10] [JSON=1]
 	@$(BIN)/python -m lakehouse trigger "$$JOB" $(if $(SOURCE),--source-table "$$SOURCE") $(if $(TARGET),--target-table "$$TARGET") $(if $(TABLE),--stream "$$TABLE") $(if $(FULL),--full "$$FULL") $(if $(FROM),--since "$$FROM") $(if $(UNTIL),--until "$$UNTIL") $(if $(TIMES),--times "$$TIMES") $(AS_JSON)
 
-materialize: setup ## Materialise assets here: SELECT='group:silver'
+materialize: setup ## Materialise assets here: SELECT='group:vendas'
 	@$(BIN)/python -m lakehouse materialize "$$SELECT"
 
 summary: setup ## What is in the lake

@@ -1,6 +1,7 @@
 """Runs in the foreground, as commands start them: in this process, on the shared Dagster instance, with an exit code."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -11,10 +12,15 @@ import dagster as dg
 from lakehouse.automation import CONSOLE, JOBS
 from lakehouse.commands.instance import location
 from lakehouse.core.errors import DeclarationError
+from lakehouse.core.names import LAYERS
 from lakehouse.definitions import build_defs
 from lakehouse.runtime.dagster_private import ReconstructableJob, runs_of
 from lakehouse.settings import load_settings
 from lakehouse.tables import SOURCES
+
+_TRY = 'Try group:vendas, tag:layer=silver or key:"gold/vendas_diarias".'
+#: Layers that are groups: measurements, and the forecast.
+_STILL_GROUPS = ("ml", "ops")
 
 
 def job_named(job: str) -> dg.JobDefinition | ReconstructableJob:
@@ -60,17 +66,22 @@ def materialize(select: str) -> int:
     """
     definitions = build_defs(load_settings())
     try:
-        selection = dg.AssetSelection.from_string(select)
+        selection = dg.AssetSelection.from_string(by_key(select))
         graph = definitions.resolve_asset_graph()
         keys = selection.resolve(graph) & graph.materializable_asset_keys  # not what others deliver
     except (dg.DagsterError, ValueError) as error:
         raise DeclarationError(
             f"{select!r} selects nothing: {str(error).splitlines()[0]}",
-            remedy='Try group:silver or key:"gold/vendas_diarias".',
+            remedy=_TRY,
         ) from error
     if not keys:
-        raise DeclarationError(f"{select!r} selects no asset.", remedy='Try group:silver or key:"gold/vendas_diarias".')
+        raise DeclarationError(f"{select!r} selects no asset.", remedy=_TRY)
     return execute(definitions.resolve_implicit_global_asset_job_def(), {}, keys=sorted(keys))
+
+
+def by_key(select: str) -> str:
+    """A selection in which layers that were groups once are the beginnings of keys: `group:silver` is `key:"silver/*"`."""
+    return re.sub(rf"\bgroup:({'|'.join(layer for layer in LAYERS if layer not in _STILL_GROUPS)})\b", r'key:"\1/*"', select)
 
 
 def execute(

@@ -35,8 +35,9 @@ from lakehouse.gold.schema import source_columns
 from lakehouse.runtime.io_manager import Unchanged
 from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, check_results, failures, standing_findings, standings
-from lakehouse.tables import parts
+from lakehouse.tables import ALL, parts
 
+_SAMPLE, _SAMPLE_ROWS, _SAMPLE_TEXT = "sample", 5, 60
 T = TypeVar("T")
 _COLUMN_LINEAGE = "dagster/column_lineage"
 _LINEAGE: dict[tuple[str, str], dg.TableColumnLineage] = {}
@@ -227,7 +228,11 @@ class _Build:
             record.asset_entry.last_materialization for record in self.reported if record.asset_entry.asset_key == mart.spec.key
         ]
         last = events[0].asset_materialization if events and events[0] is not None else None
-        return {name: value for name, value in last.metadata.items() if name == _COLUMN_LINEAGE} if last is not None else {}
+        return (
+            {name: value for name, value in last.metadata.items() if name in (_COLUMN_LINEAGE, _SAMPLE)}
+            if last is not None
+            else {}
+        )
 
     def _dbt(
         self,
@@ -309,6 +314,7 @@ class _Build:
                 facts={"mart_code": mart.code},
             ),
         )
+        sample = sample_rows(session, frame)
         yield dg.Output(
             transaction,
             output_name=mart.spec.key.to_python_identifier(),
@@ -317,8 +323,22 @@ class _Build:
                 "dbt_seconds": round(results[mart.unique_id].execution_time, 3),
                 "unique_id": mart.unique_id,
                 _COLUMN_LINEAGE: _lineage(mart, results, self.manifest),
+                **sample,
             },
         )
+
+
+def sample_rows(session: DuckDBSession, frame: "nw.LazyFrame[Any]") -> dict[str, Any]:
+    """Some rows as metadata, for Dagster's pages: texts short, what is declared as personal masked. None for no rows."""
+    hidden = {column.name for spec in ALL for column in spec.columns if column.personal}
+    rows = session.dicts(frame.head(_SAMPLE_ROWS))
+    shown = [{name: _shown(value) if name not in hidden else "***" for name, value in row.items()} for row in rows]
+    return {_SAMPLE: dg.MetadataValue.table([dg.TableRecord(row) for row in shown])} if shown else {}
+
+
+def _shown(value: object) -> str | int | float | bool | None:
+    """A value as Dagster's tables have it."""
+    return value if value is None or isinstance(value, bool | int | float) else str(value)[:_SAMPLE_TEXT]
 
 
 def measured_columns(manifest: Mapping[str, Any], ref: TableRef) -> dict[str, str]:
