@@ -64,15 +64,7 @@ AS_JSON = $(if $(JSON),--json)
 
 # --- use --------------------------------------------------------------------------------------------------------------
 run: setup ## Sample landing, every table, the report: from nothing to a lakehouse
-	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample > /dev/null; fi
-	@$(BIN)/python -m lakehouse trigger medallion_etl
-	@if $(SAMPLE); then $(BIN)/python -m lakehouse trigger pedidos; fi
-	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample.brt write data/brt_simulado; fi
-	@if $(SAMPLE); then LAKEHOUSE_BRT_URL='file://$(CURDIR)/data/brt_simulado' $(BIN)/python -m lakehouse trigger brt_capture --times 10; fi
-	@if $(SAMPLE); then $(MAKE) --no-print-directory trigger JOB=mlops; fi
-	@$(BIN)/python -m lakehouse trigger monitoring
-	@$(BIN)/python -m lakehouse trigger slo
-	@$(BIN)/python -m lakehouse summary
+	@$(BIN)/python -m lakehouse run $$(if $(SAMPLE); then echo '--sample 1'; fi)
 
 brt-feed: setup ## A simulated BRT feed on http://127.0.0.1:8765/gps/brt, for LAKEHOUSE_BRT_URL: [PORT=8765]
 	@$(BIN)/python -m lakehouse.sample.brt serve $(if $(PORT),--port "$$PORT")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: The modules with an `app`, by the heading under which `--help` lists their commands.
 MODULES = {
     "Set-up": ("commands.doctor", "commands.connectors"),
-    "Use": ("commands.runs", "commands.sql", "dashboard.server", "commands.metrics"),
+    "Use": ("commands.first_run", "commands.runs", "commands.sql", "dashboard.server", "commands.metrics"),
     "Tables": ("commands.table", "commands.connect", "commands.adopt", "commands.tables", "commands.compare"),
     "Maintenance": ("commands.maintenance", "commands.backups", "commands.models"),
     "Dagster": ("commands.instance.cli",),

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -16,7 +16,7 @@ from lakehouse.core.names import LAYERS
 from lakehouse.definitions import build_defs
 from lakehouse.runtime.dagster_private import ReconstructableJob, runs_of
 from lakehouse.settings import load_settings
-from lakehouse.tables import SOURCES
+from lakehouse.tables import ALL, SOURCES
 
 _TRY = 'Try group:vendas, tag:layer=silver or key:"gold/vendas_diarias".'
 #: Layers that are groups: measurements, and the forecast.
@@ -119,6 +119,8 @@ def execute(
         print(f"failed step: {step}", file=sys.stderr)
     for name in checks:
         print(f"failed check: {name}", file=sys.stderr)
+    for line in warnings_of(found):
+        print(f"warning: {line}", file=sys.stderr)
     good = success and not checks
     if as_json:
         seconds = round(time.monotonic() - began, 3)
@@ -126,6 +128,20 @@ def execute(
             json.dumps({"run_id": run_id, "success": good, "seconds": seconds, "failed_steps": broken, "failed_checks": checks})
         )
     return 0 if good else 1
+
+
+def warnings_of(checks: Iterable[dg.AssetCheckEvaluation]) -> Iterator[str]:
+    """What went on and is to be looked at: quarantined records, drift, values that are none, names that collide."""
+    tables = {ref: spec.name for spec in ALL for part in spec.parts for ref in (str(part.bronze), str(spec.silver))}
+    for check in checks:
+        if check.passed or check.severity != dg.AssetCheckSeverity.WARN:
+            continue
+        figures = {name: value.value for name, value in check.metadata.items()}
+        asset = check.asset_key.to_user_string()
+        count = f" {figures['failed']:,} of {figures['judged']:,}" if {"failed", "judged"} <= figures.keys() else ""
+        quarantined = figures.get("action") == "quarantine" and asset in tables
+        command = f"make quarantine TABLE={tables[asset]}" if quarantined else "make logs"
+        yield f"{asset} {check.check_name}:{count} ({command})"
 
 
 def _finished(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> tuple[str, bool, Sequence[dg.DagsterEvent]]:

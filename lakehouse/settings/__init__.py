@@ -5,7 +5,7 @@ The settings and the declarations behind them are loaded when one of their names
 
 from typing import TYPE_CHECKING
 
-from lakehouse.settings.light import derived_folder, project_folder, settings_file
+from lakehouse.settings.light import derived_folder, process_environment, project_folder, settings_file
 
 if TYPE_CHECKING:
     from lakehouse.settings.settings import (
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
         listed,
         load_env_file,
         load_settings,
-        process_environment,
         shipped,
     )
 

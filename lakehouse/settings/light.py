@@ -34,6 +34,11 @@ def settings_file() -> Path:
     return project_folder() / ".env"
 
 
+def process_environment(**more: str) -> dict[str, str]:
+    """The environment of a process that is to have this one's settings."""
+    return {**os.environ, **more}
+
+
 def read_env_file() -> None:
     """Take what `.env` has and the environment does not, as Dagster's own commands do."""
     from dotenv import load_dotenv

@@ -175,7 +175,7 @@ class Settings(BaseSettings):
     warehouse_chunksize: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     warehouse_lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     warehouse_tables: str = ""
-    holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
+    holidays: Annotated[str, AfterValidator(_holidays)] = "BR"
     vacuum_hours: Annotated[int, Field(ge=24, le=720)] = 168
     history_days: Annotated[int, Field(ge=7, le=3650)] = 90
     measurement_days: Annotated[int, Field(ge=0, le=36_500)] = 0
@@ -352,11 +352,6 @@ def load_env_file() -> None:
 def dagster_home() -> Path:
     """The folder of Dagster's instance, which `load_env_file` has looked at."""
     return Path(os.environ["DAGSTER_HOME"])
-
-
-def process_environment(**more: str) -> dict[str, str]:
-    """The environment of a process that is to have this one's settings."""
-    return {**os.environ, **more}
 
 
 def _absolute(location: str) -> str:
