@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION ASSET AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
+GIVEN := ACTION ASSET AT BASE DEEP FORCE FORM FORMAT FROM FULL HEAD HTML JOB JSON KEY LAYER LIMIT NAME ON ONLY PACKAGE PARTS PERSONAL PORT Q REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -64,15 +64,7 @@ AS_JSON = $(if $(JSON),--json)
 
 # --- use --------------------------------------------------------------------------------------------------------------
 run: setup ## Sample landing, every table, the report: from nothing to a lakehouse
-	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample > /dev/null; fi
-	@$(BIN)/python -m lakehouse trigger medallion_etl
-	@if $(SAMPLE); then $(BIN)/python -m lakehouse trigger pedidos; fi
-	@if $(SAMPLE); then $(BIN)/python -m lakehouse.sample.brt write data/brt_simulado; fi
-	@if $(SAMPLE); then LAKEHOUSE_BRT_URL='file://$(CURDIR)/data/brt_simulado' $(BIN)/python -m lakehouse trigger brt_capture --times 10; fi
-	@if $(SAMPLE); then $(MAKE) --no-print-directory trigger JOB=mlops; fi
-	@$(BIN)/python -m lakehouse trigger monitoring
-	@$(BIN)/python -m lakehouse trigger slo
-	@$(BIN)/python -m lakehouse summary
+	@$(BIN)/python -m lakehouse run $$(if $(SAMPLE); then echo '--sample 1'; fi)
 
 brt-feed: setup ## A simulated BRT feed on http://127.0.0.1:8765/gps/brt, for LAKEHOUSE_BRT_URL: [PORT=8765]
 	@$(BIN)/python -m lakehouse.sample.brt serve $(if $(PORT),--port "$$PORT")
@@ -89,11 +81,17 @@ dashboard: setup $(VENV)/.dashboard ## Pages for people on http://127.0.0.1:8501
 trigger: setup $(if $(filter mlops,$(JOB)),$(VENV)/.ml) ## Run a job here: JOB=medallion_etl [SOURCE=vendas TARGET=vendas_processed] [TABLE=pedidos_db/pedidos] [FULL=1] [FROM=2026-01-01] [UNTIL=2026-02-01] [TIMES=10] [JSON=1]
 	@$(BIN)/python -m lakehouse trigger "$$JOB" $(if $(SOURCE),--source-table "$$SOURCE") $(if $(TARGET),--target-table "$$TARGET") $(if $(TABLE),--stream "$$TABLE") $(if $(FULL),--full "$$FULL") $(if $(FROM),--since "$$FROM") $(if $(UNTIL),--until "$$UNTIL") $(if $(TIMES),--times "$$TIMES") $(AS_JSON)
 
-materialize: setup ## Materialise assets here: SELECT='group:silver'
+materialize: setup ## Materialise assets here: SELECT='group:vendas'
 	@$(BIN)/python -m lakehouse materialize "$$SELECT"
 
 summary: setup ## What is in the lake
 	@$(BIN)/python -m lakehouse summary
+
+sql: setup ## The lake in SQL, read-only: a shell, or Q='select * from gold.vendas_diarias' [FORMAT=csv] [AT=2026-11-20] [PERSONAL=1]
+	@$(BIN)/python -m lakehouse sql $(if $(Q),--query "$$Q") $(if $(FORMAT),--format "$$FORMAT") $(if $(AT),--at "$$AT") $(if $(PERSONAL),--personal "$$PERSONAL")
+
+lake-file: setup ## A DuckDB file with a view of every table, for DBeaver or Metabase: [LAYER=silver,gold] [PERSONAL=1]
+	@$(BIN)/python -m lakehouse lake-file $(if $(LAYER),--layer "$$LAYER") $(if $(PERSONAL),--personal "$$PERSONAL")
 
 metrics: setup ## Runs, tables, topics, services as Prometheus text: [PORT=9464] serves them
 	@$(BIN)/python -m lakehouse metrics $(if $(PORT),--port "$$PORT")

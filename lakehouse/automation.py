@@ -1,6 +1,6 @@
 """Jobs and schedules by name, and the environments that start them.
 
-Selections are by group and tag, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is
+Selections are by layer and tag, so a new table joins its jobs on its own. What belongs to one layer (the landing sensor) is
 there.
 """
 
@@ -107,8 +107,8 @@ class Job:
         )
 
 
-def _without_own_jobs(*groups: str) -> dg.AssetSelection:
-    selection: dg.AssetSelection = dg.AssetSelection.groups(*groups)
+def _without_own_jobs(*layers: str) -> dg.AssetSelection:
+    selection: dg.AssetSelection = dg.AssetSelection.key_prefixes(*([layer] for layer in layers))
     for tag in OWN_JOBS:
         selection = selection - dg.AssetSelection.tag(tag, "", include_sources=True)
     return selection
@@ -234,6 +234,7 @@ def schedules(settings: Settings) -> list[dg.ScheduleDefinition]:
         dg.ScheduleDefinition(
             name=job.schedule_name,
             job_name=job.name,
+            description=job.description,
             cron_schedule=job.cron,
             execution_timezone=TIMEZONE,
             execution_fn=partial(_unless_under_way, job, settings) if job.alone else None,

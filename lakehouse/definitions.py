@@ -18,10 +18,11 @@ import dagster as dg
 from lakehouse import automation
 from lakehouse.resources import build_resources
 from lakehouse.runtime.dagster_private import PLAN_LOGGER, end_what_cannot_go_on
-from lakehouse.runtime.freshness import with_freshness
+from lakehouse.runtime.freshness import freshness_of
 from lakehouse.runtime.logs import console_logger
+from lakehouse.runtime.subjects import subjects_of
 from lakehouse.settings import Settings, load_settings
-from lakehouse.tables import ALL
+from lakehouse.tables import ALL, SUBJECTS
 
 # Data versions of outputs and owners of jobs are beta in this Dagster; a line about it at every use helps nobody.
 for beta in (dg.BetaWarning, dg.PreviewWarning):
@@ -54,7 +55,9 @@ def build_defs(settings: Settings, *, resource_overrides: Mapping[str, Any] | No
         loggers={"console": console_logger(settings)},
         executor=dg.in_process_executor,  # a process per step costs 3.5 s a step and buys nothing here
     )
-    return with_freshness(dg.Definitions.merge(*layers, shared), ALL)
+    merged = dg.Definitions.merge(*layers, shared)
+    policy, subject = freshness_of(ALL), subjects_of(merged, ALL, SUBJECTS)
+    return merged.map_asset_specs(func=lambda asset: subject(policy(asset)))
 
 
 @dg.definitions

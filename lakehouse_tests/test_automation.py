@@ -13,7 +13,7 @@ from dagster._utils.schedules import schedule_execution_time_iterator
 
 from lakehouse import __main__
 from lakehouse.automation import JOBS, OWN_JOBS, TIMEZONE
-from lakehouse.commands import runs
+from lakehouse.commands import foreground, runs
 from lakehouse.definitions import build_defs
 from lakehouse.settings import Settings, project_folder
 
@@ -46,6 +46,19 @@ def test_a_job_has_every_table_of_its_layers_that_has_no_job_of_its_own_and_carr
     assert int(job.tags["dagster/max_runtime"]) > 0
     assert job.owners == ["team:dados"]
     assert len(job.description) > 20
+
+
+def test_every_schedule_and_sensor_states_what_it_starts(definitions):
+    for starter in (*definitions.schedules, *definitions.sensors):
+        assert len(starter.description or "") > 20, starter.name
+
+
+def test_a_layer_that_was_a_group_is_selected_as_before(definitions):
+    graph = definitions.resolve_asset_graph()
+    for select in ("group:gold", 'key:"silver/vendas"+ and group:gold', "group:bronze or group:silver"):
+        found = dg.AssetSelection.from_string(foreground.by_key(select)).resolve(graph)
+        assert found and {key.path[0] for key in found} <= {"bronze", "silver", "gold"}, select
+    assert foreground.by_key("group:vendas and group:ml") == "group:vendas and group:ml"
 
 
 def test_a_run_timeout_is_enforced_because_run_monitoring_is_on():
@@ -142,7 +155,7 @@ def command(monkeypatch, tmp_path, capsys):
         (["rebuild", "venda"], "There is no table 'venda'. Use one of brt_gps, pedidos, vendas, produtos, clientes"),
         (["rebuild", "vendas"], "needs bronze/vendas, which does not exist. Materialise bronze/vendas first: make materialize "),
         (["materialize", "nonsense!!"], "'nonsense!!' selects nothing"),
-        (["materialize", 'key:"gold/nothing"'], "selects no asset. Try group:silver"),
+        (["materialize", 'key:"gold/nothing"'], "selects no asset. Try group:vendas"),
         (["materialize", "key:landing/vendas"], "selects no asset."),
         (["trigger", "bronze_to_silver", "--source-table", "venda"], "There is no table 'venda'."),
         (["trigger", "bronze_to_silver", "--target-table", "x"], "'x' needs a source table."),
@@ -171,7 +184,7 @@ def test_a_bad_setting_is_one_sentence_that_names_it(command, monkeypatch):
 
 @pytest.mark.parametrize("home", ["", "/nowhere/at/all"])
 def test_a_missing_dagster_home_is_one_sentence_that_states_what_to_do(command, monkeypatch, tmp_path, home):
-    monkeypatch.setattr("lakehouse.settings.settings.project_folder", lambda: tmp_path)  # no .env there
+    monkeypatch.setattr("lakehouse.settings.light.project_folder", lambda: tmp_path)  # no .env there
     monkeypatch.setenv("DAGSTER_HOME", home)
     code, text = command("summary")
     assert code == 2

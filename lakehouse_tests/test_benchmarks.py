@@ -12,10 +12,10 @@ def test_every_case_finds_the_tables_that_it_reads():
 
 
 def test_a_case_that_selects_more_than_its_lake_contains_is_told_what_is_missing():
-    """The case gold selected its group, which others joined."""
-    found = problems([GraphRun(select="group:gold", given=SALES_MARTS.given), GraphRun(job="no_such_job")])
-    assert "The selection group:gold reads silver/pedidos, which the case does not make." in found
-    assert "The selection group:gold reads bronze/brt_gps, which the case does not make." in found
+    """The case gold selected its layer, which others joined."""
+    found = problems([GraphRun(select="tag:layer=gold", given=SALES_MARTS.given), GraphRun(job="no_such_job")])
+    assert "The selection tag:layer=gold reads silver/pedidos, which the case does not make." in found
+    assert "The selection tag:layer=gold reads bronze/brt_gps, which the case does not make." in found
     assert any(line.startswith("The job no_such_job does not resolve: ") for line in found)
 
 

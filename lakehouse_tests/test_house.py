@@ -27,6 +27,7 @@ SHELLS = {
     "core": (),
     "tables": (),
     "settings": (),
+    "ask": (),
     "landing": (
         "assets",
         "defs",
@@ -53,7 +54,7 @@ SHELLS = {
     "sample": (),
 }
 #: Rooms whose pure modules are given what they need by settings, and load `lakehouse.settings` themselves.
-READ_SETTINGS = {"settings", "gold", "observability", "maintenance"}
+READ_SETTINGS = {"settings", "ask", "gold", "observability", "maintenance"}
 #: The modules that need PySpark, which only the extra `spark` installs.
 NEED_SPARK = {"lakehouse.core.engines.spark", "lakehouse.core.engines.spark_application"}
 

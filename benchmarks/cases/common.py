@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,6 +92,19 @@ def same_rows(ours: Path, bare: Path, *columns: str) -> None:
         run(["-m", "benchmarks.compare", "rows", str(ours), str(bare), *columns])
     except BenchmarkError as error:
         raise BenchmarkError(f"The two sides made different tables of {ours.name}.\n{error}") from error
+
+
+def same_text(ours: Sequence[str], bare: Sequence[str], *, env: Mapping[str, str]) -> None:
+    """Two programs that print the same.
+
+    Raises:
+        BenchmarkError: they do not.
+    """
+    texts = [
+        subprocess.check_output([sys.executable, *words], env=environment(env), text=True, cwd=PROJECT) for words in (ours, bare)
+    ]
+    if texts[0] != texts[1]:
+        raise BenchmarkError(f"The two sides gave other answers:\n{texts[0]}\n{texts[1]}")
 
 
 def sample_landing(lines: int | None) -> Path:

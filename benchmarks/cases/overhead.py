@@ -1,12 +1,12 @@
-"""Cases of what everything costs before there is work to do: `startup`, `cli`, `warm`, `monitoring`, `alerts`, `year`."""
+"""Cases of what everything costs before there is work to do: `startup`, `cli`, `sql`, `warm`, `monitoring`, `alerts`, `year`."""
 
 from collections.abc import Iterator
 
-from benchmarks.cases.common import GB, KB, Bench, Figure, fresh_home, prepared_home, ratio_figure
+from benchmarks.cases.common import GB, KB, Bench, Figure, fresh_home, prepared_home, ratio_figure, same_text
 from benchmarks.cases.graph import SMALL
 from benchmarks.measure import Run, alternate, run
 
-STARTUP_RATIO = 1.5
+STARTUP_RATIO, SQL_RATIO = 1.5, 2
 WARM_SECONDS = 0.1
 #: Of a run, to note the versions that it reads and to publish its marts.
 TOGETHER_SECONDS = 0.1
@@ -55,6 +55,25 @@ def cli(bench: Bench) -> Iterator[Figure]:
     ours(), bare()
     found = bench.persist("cli", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
     yield ratio_figure("cli", "dagster asset materialize silver/produtos", found, None)
+
+
+def sql(bench: Bench) -> Iterator[Figure]:
+    """One question to the lake of the sample in a process of its own, from the folder and as make asks it."""
+    home = prepared_home(bench, "sql")
+    question = "SELECT segmento, count(*) AS clientes FROM silver.clientes GROUP BY ALL ORDER BY ALL"
+    words = ["-m", "lakehouse", "sql", "--query", question, "--format", "csv"]
+    script = ["-m", "benchmarks.asked", f"{home['LAKEHOUSE_ROOT']}/silver/clientes", question]
+
+    def ours() -> Run:
+        return run(words, env=home)
+
+    def bare() -> Run:
+        return run(script, env=home)
+
+    ours(), bare()  # what follows from the declarations is stored, the byte code cached
+    same_text(words, script, env=home)
+    found = bench.persist("sql", alternate({"ours": ours, "bare": bare}, rounds=bench.rounds))
+    yield ratio_figure("sql", "process that answers one question", found, SQL_RATIO)
 
 
 def warm(bench: Bench) -> Iterator[Figure]:

@@ -103,7 +103,7 @@ def _entry(pair: Pair, spec: TableSpec, settings: Settings, timezone: str) -> En
 
 
 def _compared(spec: TableSpec, location: str, settings: Settings, timezone: str) -> Comparison:
-    from lakehouse.runtime.lake import scratch
+    from lakehouse.core.store.scratch import scratch
 
     uri = settings.storage.uri(spec.silver)
     mine = require_table(uri, uri, remedy=_REMEDY)

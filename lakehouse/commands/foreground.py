@@ -1,9 +1,10 @@
 """Runs in the foreground, as commands start them: in this process, on the shared Dagster instance, with an exit code."""
 
 import json
+import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -11,10 +12,15 @@ import dagster as dg
 from lakehouse.automation import CONSOLE, JOBS
 from lakehouse.commands.instance import location
 from lakehouse.core.errors import DeclarationError
+from lakehouse.core.names import LAYERS
 from lakehouse.definitions import build_defs
 from lakehouse.runtime.dagster_private import ReconstructableJob, runs_of
 from lakehouse.settings import load_settings
-from lakehouse.tables import SOURCES
+from lakehouse.tables import ALL, SOURCES
+
+_TRY = 'Try group:vendas, tag:layer=silver or key:"gold/vendas_diarias".'
+#: Layers that are groups: measurements, and the forecast.
+_STILL_GROUPS = ("ml", "ops")
 
 
 def job_named(job: str) -> dg.JobDefinition | ReconstructableJob:
@@ -60,17 +66,22 @@ def materialize(select: str) -> int:
     """
     definitions = build_defs(load_settings())
     try:
-        selection = dg.AssetSelection.from_string(select)
+        selection = dg.AssetSelection.from_string(by_key(select))
         graph = definitions.resolve_asset_graph()
         keys = selection.resolve(graph) & graph.materializable_asset_keys  # not what others deliver
     except (dg.DagsterError, ValueError) as error:
         raise DeclarationError(
             f"{select!r} selects nothing: {str(error).splitlines()[0]}",
-            remedy='Try group:silver or key:"gold/vendas_diarias".',
+            remedy=_TRY,
         ) from error
     if not keys:
-        raise DeclarationError(f"{select!r} selects no asset.", remedy='Try group:silver or key:"gold/vendas_diarias".')
+        raise DeclarationError(f"{select!r} selects no asset.", remedy=_TRY)
     return execute(definitions.resolve_implicit_global_asset_job_def(), {}, keys=sorted(keys))
+
+
+def by_key(select: str) -> str:
+    """A selection in which layers that were groups once are the beginnings of keys: `group:silver` is `key:"silver/*"`."""
+    return re.sub(rf"\bgroup:({'|'.join(layer for layer in LAYERS if layer not in _STILL_GROUPS)})\b", r'key:"\1/*"', select)
 
 
 def execute(
@@ -108,6 +119,8 @@ def execute(
         print(f"failed step: {step}", file=sys.stderr)
     for name in checks:
         print(f"failed check: {name}", file=sys.stderr)
+    for line in warnings_of(found):
+        print(f"warning: {line}", file=sys.stderr)
     good = success and not checks
     if as_json:
         seconds = round(time.monotonic() - began, 3)
@@ -115,6 +128,20 @@ def execute(
             json.dumps({"run_id": run_id, "success": good, "seconds": seconds, "failed_steps": broken, "failed_checks": checks})
         )
     return 0 if good else 1
+
+
+def warnings_of(checks: Iterable[dg.AssetCheckEvaluation]) -> Iterator[str]:
+    """What went on and is to be looked at: quarantined records, drift, values that are none, names that collide."""
+    tables = {ref: spec.name for spec in ALL for part in spec.parts for ref in (str(part.bronze), str(spec.silver))}
+    for check in checks:
+        if check.passed or check.severity != dg.AssetCheckSeverity.WARN:
+            continue
+        figures = {name: value.value for name, value in check.metadata.items()}
+        asset = check.asset_key.to_user_string()
+        count = f" {figures['failed']:,} of {figures['judged']:,}" if {"failed", "judged"} <= figures.keys() else ""
+        quarantined = figures.get("action") == "quarantine" and asset in tables
+        command = f"make quarantine TABLE={tables[asset]}" if quarantined else "make logs"
+        yield f"{asset} {check.check_name}:{count} ({command})"
 
 
 def _finished(result: dg.ExecuteInProcessResult | dg.JobExecutionResult) -> tuple[str, bool, Sequence[dg.DagsterEvent]]:

@@ -156,7 +156,7 @@ def _asked(run: Run, asset: str) -> list[TableRef]:
 
 def computed_again(settings: Settings, run: Run, assets: Iterable[TableRef]) -> Iterator[Replayed]:
     """Each asset, computed from the run's own inputs in a scratch lake, beside what the run has committed."""
-    from lakehouse.runtime.lake import scratch
+    from lakehouse.core.store.scratch import scratch
 
     histories = {spec.silver for spec in with_histories(*settings.tables)} - {spec.silver for spec in settings.tables}
     wanted = list(assets)
@@ -230,16 +230,12 @@ def _scratch_lake(settings: Settings, folder: Path) -> "LakeResource":
 
     own: LakeResource = build_resources(settings)["lake"]
     storage = settings.storage
-    locations: dict[str, Any] = {
-        "root": f"{folder}/lake",
-        "landing": f"{folder}/landing",
-        "layers": {},
-        "spill": f"{folder}/spill",
-    }
+    locations: dict[str, Any] = {name: f"{folder}/{name}" for name in ("landing", "spill")}
+    locations |= {"root": f"{folder}/lake", "layers": {}, "base": storage.root, "base_layers": dict(storage.layers)}
     Path(folder, "lake").mkdir()
     Path(folder, "spill").mkdir()
     # Made anew: a copy of a Dagster resource has other fields, and runs with those that it was copied from.
-    return LakeResource(**{**own.model_dump(), **locations, "base": storage.root, "base_layers": dict(storage.layers)})
+    return LakeResource(**{**own.model_dump(), **locations})
 
 
 class Silent:

@@ -25,6 +25,7 @@ from lakehouse.core.errors import BrokenTableError
 from lakehouse.core.names import TableRef
 from lakehouse.core.publications import Named
 from lakehouse.core.rules import Finding, Severity
+from lakehouse.core.store.scratch import scratch
 from lakehouse.core.store.storage import lock
 from lakehouse.core.table.inputs import is_viewed_older, open_input
 from lakehouse.core.table.provenance import Provenance
@@ -36,11 +37,12 @@ from lakehouse.gold.marts import Mart, below, marts_of
 from lakehouse.gold.project import DATABASE, invoke, write_profile
 from lakehouse.gold.schema import source_columns
 from lakehouse.runtime.io_manager import Unchanged
-from lakehouse.runtime.lake import LakeResource, scratch
+from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, check_results, failures, standing_findings, standings
 from lakehouse.runtime.view import viewed
-from lakehouse.tables import parts
+from lakehouse.tables import ALL, parts
 
+_SAMPLE, _SAMPLE_ROWS, _SAMPLE_TEXT = "sample", 5, 60
 T = TypeVar("T")
 #: Megabytes for the rows of a publication.
 _FEW = 64
@@ -247,7 +249,11 @@ class _Build:
             record.asset_entry.last_materialization for record in self.reported if record.asset_entry.asset_key == mart.spec.key
         ]
         last = events[0].asset_materialization if events and events[0] is not None else None
-        return {name: value for name, value in last.metadata.items() if name == _COLUMN_LINEAGE} if last is not None else {}
+        return (
+            {name: value for name, value in last.metadata.items() if name in (_COLUMN_LINEAGE, _SAMPLE)}
+            if last is not None
+            else {}
+        )
 
     def _dbt(
         self,
@@ -329,6 +335,7 @@ class _Build:
                 facts={"mart_code": mart.code},
             ),
         )
+        sample = sample_rows(session, frame)
         yield dg.Output(
             transaction,
             output_name=mart.spec.key.to_python_identifier(),
@@ -337,9 +344,23 @@ class _Build:
                 "dbt_seconds": round(results[mart.unique_id].execution_time, 3),
                 "unique_id": mart.unique_id,
                 _COLUMN_LINEAGE: _lineage(mart, results, self.manifest),
+                **sample,
             },
         )
         self.moved[mart.ref] = Named(published.id, published.version + 1)  # committed by now
+
+
+def sample_rows(session: DuckDBSession, frame: "nw.LazyFrame[Any]") -> dict[str, Any]:
+    """Some rows as metadata, for Dagster's pages: texts short, what is declared as personal masked. None for no rows."""
+    hidden = {column.name for spec in ALL for column in spec.columns if column.personal}
+    rows = session.dicts(frame.head(_SAMPLE_ROWS))
+    shown = [{name: _shown(value) if name not in hidden else "***" for name, value in row.items()} for row in rows]
+    return {_SAMPLE: dg.MetadataValue.table([dg.TableRecord(row) for row in shown])} if shown else {}
+
+
+def _shown(value: object) -> str | int | float | bool | None:
+    """A value as Dagster's tables have it."""
+    return value if value is None or isinstance(value, bool | int | float) else str(value)[:_SAMPLE_TEXT]
 
 
 def measured_columns(manifest: Mapping[str, Any], ref: TableRef) -> dict[str, str]:

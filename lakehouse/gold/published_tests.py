@@ -11,11 +11,12 @@ from typing import Any
 from lakehouse.core.errors import LakehouseError, StoreError
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
+from lakehouse.core.store.scratch import scratch
 from lakehouse.core.table.snapshot import Snapshot, open_existing
 from lakehouse.gold.assets import finding_of, measured_columns, view, views_in
 from lakehouse.gold.marts import Mart, below, marts_of
 from lakehouse.gold.project import invoke, write_profile
-from lakehouse.runtime.lake import LakeResource, scratch
+from lakehouse.runtime.lake import LakeResource
 
 
 def audit(

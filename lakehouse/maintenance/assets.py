@@ -13,10 +13,11 @@ import dagster as dg
 
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.names import TableRef
+from lakehouse.core.store.scratch import scratch
 from lakehouse.core.table.snapshot import open_existing
 from lakehouse.maintenance.upkeep import FailedError
 from lakehouse.ml.resource import MlResource
-from lakehouse.runtime.lake import LakeResource, scratch
+from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, failures
 from lakehouse.settings import Settings
 

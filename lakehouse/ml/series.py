@@ -42,7 +42,7 @@ class Plan:
         folds: reported forecast origins for each horizon, a `step` apart; as many choose the recipe.
         history: days that the first origin looks back on.
         coverage: share of days that the interval is meant to hold.
-        holidays: whose public holidays are known beforehand, `GB-ENG` or `BR`; empty for none.
+        holidays: whose public holidays are known beforehand, `BR` or `GB-ENG`; empty for none.
     """
 
     horizon: int = 28
@@ -52,7 +52,7 @@ class Plan:
     history: int = 56
     coverage: float = 0.8
     seed: int = 20_260
-    holidays: str = "GB-ENG"
+    holidays: str = "BR"
 
     def __post_init__(self) -> None:
         if not (0 < self.short <= self.horizon and self.folds >= 8 and self.step > 0 and self.history >= 28):

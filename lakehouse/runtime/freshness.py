@@ -7,7 +7,7 @@ Each table's freshness is decided by one of two (docs/decisions/0078). Where its
 `ops/table_health` does, and the table has no policy; elsewhere Dagster does by the policy, and `ops/table_health` repeats it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import dagster as dg
@@ -19,7 +19,12 @@ _BY_TAG = {"slo": timedelta(hours=3), "ml": timedelta(days=8)}
 
 
 def with_freshness(definitions: dg.Definitions, specs: Sequence[TableSpec]) -> dg.Definitions:
-    """The definitions, every materialisable asset of a table with a window having its policy, unless its events decide."""
+    """The definitions, each asset with its policy."""
+    return definitions.map_asset_specs(func=freshness_of(specs))
+
+
+def freshness_of(specs: Sequence[TableSpec]) -> Callable[[dg.AssetSpec], dg.AssetSpec]:
+    """Gives every materialisable asset of a table with a window its policy, unless its events decide."""
     windows: dict[dg.AssetKey, timedelta] = {}
     by_events = {dg.AssetKey(spec.silver.key) for spec in specs if spec.health.max_event_age is not None}
     by_tag = dict(_BY_TAG)
@@ -39,4 +44,4 @@ def with_freshness(definitions: dg.Definitions, specs: Sequence[TableSpec]) -> d
             return asset
         return asset.replace_attributes(freshness_policy=dg.FreshnessPolicy.time_window(fail_window=window))
 
-    return definitions.map_asset_specs(func=policy)
+    return policy

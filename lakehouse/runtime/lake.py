@@ -1,18 +1,15 @@
 """The lake as a Dagster resource: its places and its engine, as the settings say. Tables are read and written through it."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
 from lakehouse.core.engines.session import Session, Spark, duckdb_session, open_session
-from lakehouse.core.errors import BusyError
-from lakehouse.core.store.storage import Storage, lock
+from lakehouse.core.store.scratch import scratch
+from lakehouse.core.store.storage import Storage
 
 if TYPE_CHECKING:
     from lakehouse.core.engines.duckdb import DuckDBSession
@@ -86,16 +83,3 @@ def _start_spark(conf: Mapping[str, str]) -> Any:
     from dagster_pyspark import LazyPySparkResource
 
     return LazyPySparkResource(spark_config=dict(conf)).spark_session
-
-
-@contextmanager
-def scratch(spill: str) -> Iterator[str]:
-    """A folder below `spill` that goes with the block. What killed processes left there goes first: nobody holds it."""
-    with ExitStack() as stack:
-        with lock(spill):  # so that nobody takes a folder for abandoned between its making and its lock
-            for left in Path(spill).iterdir():
-                with suppress(BusyError), lock(str(left), wait=0):
-                    shutil.rmtree(left, ignore_errors=True)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir=spill, ignore_cleanup_errors=True))
-            stack.enter_context(lock(folder))
-        yield folder

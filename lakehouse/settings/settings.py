@@ -22,6 +22,7 @@ from lakehouse.core.store.durability import Durability
 from lakehouse.core.store.storage import Storage
 from lakehouse.settings.declared import Values, from_environment, resolved
 from lakehouse.settings.environments import PROFILES, Profile
+from lakehouse.settings.light import allow_http, memory_bytes, project_folder, read_env_file
 from lakehouse.tables import ALL, PUBLISHED, SETTINGS, SOURCES
 from lakehouse.tables.brt import BRT_GPS, Box, within
 from lakehouse.tables.spec import Setting, SourceSystem, TableSpec
@@ -29,12 +30,6 @@ from lakehouse.tables.spec.job import Environment
 
 #: What a message about a wrong value must not repeat.
 _SECRET = ("LAKEHOUSE_SMTP_URL", "LAKEHOUSE_SLACK_TOKEN", "LAKEHOUSE_HEARTBEAT_URL", "MLFLOW_TRACKING_URI")
-
-
-def project_folder() -> Path:
-    """The checkout, or the working directory when the package was installed without one."""
-    checkout = Path(__file__).resolve().parents[2]
-    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 
 def shipped(name: str) -> Path:
@@ -181,7 +176,7 @@ class Settings(BaseSettings):
     warehouse_chunksize: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     warehouse_lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 30
     warehouse_tables: str = ""
-    holidays: Annotated[str, AfterValidator(_holidays)] = "GB-ENG"
+    holidays: Annotated[str, AfterValidator(_holidays)] = "BR"
     vacuum_hours: Annotated[int, Field(ge=24, le=720)] = 168
     history_days: Annotated[int, Field(ge=7, le=3650)] = 90
     measurement_days: Annotated[int, Field(ge=0, le=36_500)] = 0
@@ -226,7 +221,7 @@ class Settings(BaseSettings):
     @property
     def memory_bound(self) -> str:
         """The engine's memory limit: as set, else 60 % of what this machine or its container has."""
-        return self.memory_limit or f"{int(_memory_bytes() * 0.6 / 1_000_000)}MB"
+        return self.memory_limit or f"{int(memory_bytes() * 0.6 / 1_000_000)}MB"
 
     @property
     def model_registry(self) -> str:
@@ -307,8 +302,7 @@ def load_settings() -> Settings:
     Raises:
         DeclarationError: a variable has a value that it cannot have; the message names the variable.
     """
-    if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):  # the libraries want it twice
-        os.environ.setdefault("AWS_ALLOW_HTTP", "true")
+    allow_http()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported, which else calls home
     roots = {layer: os.environ[name] for layer in LAYERS if os.environ.get(name := f"LAKEHOUSE_{layer.upper()}_ROOT")}
     landing = os.environ.get("LAKEHOUSE_LANDING", "")
@@ -345,16 +339,9 @@ def load_settings() -> Settings:
     return settings
 
 
-def settings_file() -> Path:
-    """Where this installation's settings are: `.env`, which git ignores."""
-    return project_folder() / ".env"
-
-
 def load_env_file() -> None:
     """Take what `.env` says and the environment does not, as Dagster's own commands do, and check that Dagster has a home."""
-    from dotenv import load_dotenv
-
-    load_dotenv(settings_file())
+    read_env_file()
     home = os.environ.get("DAGSTER_HOME", "")
     if not home:
         raise DeclarationError(
@@ -373,23 +360,5 @@ def dagster_home() -> Path:
     return Path(os.environ["DAGSTER_HOME"])
 
 
-def derived_folder() -> Path:
-    """A folder of this user for what follows from the code, where the code's own folder is not to be written."""
-    home = os.environ.get("DAGSTER_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "lakehouse"
-
-
-def process_environment(**more: str) -> dict[str, str]:
-    """The environment of a process that is to have this one's settings."""
-    return {**os.environ, **more}
-
-
 def _absolute(location: str) -> str:
     return location if is_remote(location) else str((project_folder() / Path(location).expanduser()).absolute())
-
-
-def _memory_bytes() -> int:
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return min(machine, int(text)) if text.isdigit() else machine

@@ -23,6 +23,8 @@ def _modules() -> Iterator[ModuleType]:
 _COLLECTED = collected(_modules())
 ALL: tuple[TableSpec, ...] = _COLLECTED.tables
 SOURCES, JOBS, PUBLISHED, SETTINGS = _COLLECTED.sources, _COLLECTED.jobs, _COLLECTED.published, _COLLECTED.settings
+#: By name of a table the module that declares it, which is the group of its assets.
+SUBJECTS = _COLLECTED.subjects
 
 
 def parts() -> tuple[TableSpec, ...]:

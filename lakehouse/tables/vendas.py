@@ -2,7 +2,7 @@
 
     landing/raw/{vendas,produtos,clientes}  ─▶  bronze/…  ─▶  silver/…, …_history  ─▶  gold/vendas_*, gold/clientes_rfm
 
-Run this source alone: `make materialize SELECT='group:silver'`. Instants are UTC, as delivered.
+Run this source alone: `make materialize SELECT='group:vendas'`. Instants are UTC, as delivered.
 """
 
 from datetime import timedelta

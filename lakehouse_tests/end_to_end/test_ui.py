@@ -72,9 +72,9 @@ def page(ui):
         browser.close()
 
 
-def test_the_graph_shows_the_layers_as_groups(page, ui):
+def test_the_graph_shows_the_subjects_as_groups(page, ui):
     page.goto(f"{ui}/asset-groups/")
-    for group in ("landing", "bronze", "silver", "gold", "reports"):
+    for group in ("vendas", "pedidos", "brt", "ml", "ops"):
         page.get_by_text(group, exact=True).first.wait_for()
     page.keyboard.press("Alt+e")
     _save(page, "graph")

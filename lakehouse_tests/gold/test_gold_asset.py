@@ -159,6 +159,8 @@ def test_a_mart_asked_for_alone_is_replaced_whole_by_one_dbt_run_and_states_what
     assert lineage["receita"] == [dg.TableColumnDep(dg.AssetKey(["silver", "vendas"]), "total")]
     assert lineage["data"] == [dg.TableColumnDep(dg.AssetKey(["silver", "vendas"]), "created_date")]
     assert event.materialization.metadata["dbt_seconds"].value > 0
+    (sample,) = event.materialization.metadata["sample"].records
+    assert (sample.data["data"], sample.data["linhas"]) == ("2025-01-01", 1)
 
     assert published(lake.run()) == MARTS - {"vendas_diarias"}  # it is current, the others see the same silver
     assert len(calls) == 2

@@ -8,7 +8,7 @@ import pytest
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import LAYERS, TableRef
-from lakehouse.settings import Settings, load_env_file, load_settings, project_folder
+from lakehouse.settings import Settings, light, load_env_file, load_settings, project_folder
 from lakehouse.settings import settings as module
 from lakehouse.tables import SETTINGS
 from lakehouse.tables.pedidos import PEDIDOS_API, PEDIDOS_DB
@@ -126,7 +126,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
 
 
 def test_memory_is_sixty_percent_of_the_machine_unless_it_is_set(monkeypatch):
-    monkeypatch.setattr(module, "_memory_bytes", lambda: 10_000_000_000)
+    monkeypatch.setattr(module, "memory_bytes", lambda: 10_000_000_000)
     assert load_settings().memory_bound == "6000MB"
     monkeypatch.setenv("LAKEHOUSE_MEMORY_LIMIT", "1.5GB")
     assert load_settings().memory_bound == "1.5GB"
@@ -169,7 +169,7 @@ def test_the_box_of_the_positions_is_a_setting_and_the_declared_one_its_default(
 
 
 def test_the_env_file_states_what_the_environment_does_not(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "project_folder", lambda: tmp_path)
+    monkeypatch.setattr(light, "project_folder", lambda: tmp_path)
     (tmp_path / ".env").write_text(f"DAGSTER_HOME={tmp_path}\nLAKEHOUSE_ENV=prod\nLAKEHOUSE_ROOT=from_file\n")
     monkeypatch.setenv("LAKEHOUSE_ENV", "staging")
     monkeypatch.setenv("DAGSTER_HOME", "")  # so that monkeypatch takes back what the file sets
@@ -182,7 +182,7 @@ def test_the_env_file_states_what_the_environment_does_not(monkeypatch, tmp_path
 
 @pytest.mark.parametrize("home", ["", "relative", "/nowhere/at/all"])
 def test_without_a_home_for_dagster_nothing_starts_and_the_message_states_what_to_do(monkeypatch, tmp_path, home):
-    monkeypatch.setattr(module, "project_folder", lambda: tmp_path)
+    monkeypatch.setattr(light, "project_folder", lambda: tmp_path)
     monkeypatch.setenv("DAGSTER_HOME", home)
     with pytest.raises(DeclarationError, match=r"DAGSTER_HOME .*make setup"):
         load_env_file()

@@ -10,7 +10,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -23,6 +23,7 @@ from lakehouse.core.engines.casts import Cast, is_exact, may_round
 from lakehouse.core.engines.copies import Copies
 from lakehouse.core.engines.digits import exact, fingerprint, unmarked
 from lakehouse.core.engines.duckdb_casts import CASTS
+from lakehouse.core.engines.duckdb_database import confine, literal, open_database, quoted, sql_type, text
 from lakehouse.core.engines.session import Session
 from lakehouse.core.engines.statistics import column_statistic, data_file, parts
 from lakehouse.core.expressions import Expression, uncomputable
@@ -30,8 +31,8 @@ from lakehouse.core.json_path import Step, pointer
 from lakehouse.core.names import is_remote
 from lakehouse.core.table.snapshot import DataFile
 
-#: Delta types and DuckDB's words for them, where they differ.
-_TYPES = {"string": "VARCHAR", "timestamp": "TIMESTAMPTZ"}
+__all__ = ["DuckDBSession", "bounded", "confine", "literal", "quoted", "sql_type", "text"]
+
 _PATH = "_lakehouse_path"
 _SCHEME = r"\1://"
 _READ = "FROM read_parquet($1, union_by_name = true, hive_partitioning = false, filename = $2)"
@@ -45,49 +46,6 @@ _BOUNDS = {
 }
 
 
-def sql_type(kind: str) -> str:
-    """DuckDB's name of a spec type."""
-    return _TYPES.get(kind, kind)
-
-
-def quoted(name: str) -> str:
-    """A column name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text(value: str) -> str:
-    """A value as an SQL text, for statements that take no parameters."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def literal(path: str) -> str:
-    """A path as DuckDB reads that one file: `[`, `*` and `?` in it would select others."""
-    return re.sub(r"([\[*?])", r"[\1]", path)
-
-
-def confine(connection: duckdb.DuckDBPyConnection, folders: Sequence[str]) -> None:
-    """From here on this database reads and writes files below these folders alone (a file may be given too), loads no
-    extension that is not part of DuckDB, and no cursor can change its settings.
-
-    DuckDB resolves links, of the folders and of what is opened: a link that leads out of them is refused like any other file.
-    """
-    files = [folder for folder in folders if Path(folder).is_file()]
-    connection.execute("SET autoinstall_known_extensions = false")
-    connection.execute("SET autoload_known_extensions = false")
-    # Refused once external access is off, which cannot be turned on again.
-    # With what `literal` makes of them: DuckDB compares a pattern before it takes it apart.
-    allowed = {form for folder in folders if folder not in files for form in (folder, str(Path(folder).resolve()))}
-    connection.execute(f"SET allowed_directories = {_texts(sorted(allowed | set(map(literal, allowed))))}")
-    connection.execute(f"SET allowed_paths = {_texts(files)}")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-
-
-def _texts(values: Iterable[str]) -> str:
-    """A list as SQL."""
-    return f"[{', '.join(map(text, values))}]"
-
-
 class DuckDBSession(Session):
     """A private in-memory database that sees its `folders` and no other file. See `session.py` for the contract of each
     method."""
@@ -99,16 +57,7 @@ class DuckDBSession(Session):
         #: A folder of this machine that goes with the session.
         self.folder = tempfile.mkdtemp(prefix="duckdb-", dir=spill)
         self._copies = Copies(self.folder)
-        config: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": self.folder}
-        if threads:
-            config["threads"] = threads
-        self.connection = duckdb.connect(config=config)
-        self.connection.execute("SET TimeZone = 'UTC'")
-        self.connection.execute("SET preserve_insertion_order = true")
-        self.connection.execute("SET enable_progress_bar = false")
-        # Give freed memory back at once; it is wanted by the next step of a refresh.
-        self.connection.execute("SET allocator_flush_threshold = '16MB'")
-        confine(self.connection, [*folders, spill])
+        self.connection = open_database(memory_limit=memory_limit, spill=self.folder, folders=[*folders, spill], threads=threads)
 
     def close(self) -> None:
         self.connection.close()

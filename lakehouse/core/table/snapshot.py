@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
@@ -145,6 +146,11 @@ class Snapshot:
         """The commits after version `since`, oldest first. Those whose log was cleaned up are missing."""
         # Not deltalake's history(): it returns the newest commits of the table as it is now, numbered from this snapshot.
         return [commit for version in range(since + 1, self.version + 1) for commit in self._commits_of(version) or ()]
+
+    def committed_at(self, version: int) -> datetime | None:
+        """When a version was committed, as its writer has it; None when the log no longer has the commit, or it does not say."""
+        found = self._commits_of(version) or ()
+        return max((commit.at for commit in found if commit.at is not None), default=None)
 
     def last_commit(self) -> Commit | None:
         """The newest commit of ours that delivered content; None when the log has none. Maintenance delivers none."""

@@ -15,8 +15,9 @@ import dagster as dg
 
 from lakehouse.core.errors import DeclarationError
 from lakehouse.core.names import check_name
+from lakehouse.core.store.scratch import scratch
 from lakehouse.landing.assets.airbyte_server import server_asset, server_check
-from lakehouse.runtime.lake import LakeResource, scratch
+from lakehouse.runtime.lake import LakeResource
 from lakehouse.runtime.steps import RETRY, failures
 from lakehouse.settings import load_settings
 from lakehouse.tables import parts

@@ -1,6 +1,6 @@
 """What the modules of `tables/` declare, put together; what is wrong between two declarations is refused here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, TypeVar
@@ -13,13 +13,14 @@ Named = TypeVar("Named", Job, SourceSystem, Setting)
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """All declarations. `published` names tables as `layer/table`."""
+    """All declarations. `published` names tables as `layer/table`; `subjects` has the module of each table, by its name."""
 
     tables: tuple[TableSpec, ...]
     sources: tuple[SourceSystem, ...]
     jobs: tuple[Job, ...]
     published: tuple[str, ...]
     settings: tuple[Setting, ...]
+    subjects: Mapping[str, str]
 
 
 def collected(modules: Iterable[ModuleType]) -> Collected:
@@ -32,10 +33,12 @@ def collected(modules: Iterable[ModuleType]) -> Collected:
     sources: list[SourceSystem] = []
     jobs: list[Job] = []
     published: list[str] = []
+    subjects: dict[str, str] = {}
     for module in modules:
         own_jobs: Sequence[Job] = getattr(module, "JOBS", ())
         tag = own_jobs[0].tag if len(own_jobs) == 1 else ""
         tables += [_tagged(spec, tag) for spec in _declared(module, "TABLES")]
+        subjects |= dict.fromkeys((spec.name for spec in module.TABLES), module.__name__.rpartition(".")[2])
         sources += [_tagged(system, tag) for system in getattr(module, "SOURCES", ())]
         jobs += own_jobs
         published += getattr(module, "PUBLISHED", ())
@@ -47,6 +50,7 @@ def collected(modules: Iterable[ModuleType]) -> Collected:
         jobs=_unique(jobs, "jobs"),
         published=tuple(published),
         settings=_settings((*sources, *jobs)),
+        subjects=subjects,
     )
 
 

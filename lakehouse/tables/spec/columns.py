@@ -81,7 +81,7 @@ class Column:
         expression: for a calculated column; SQL over the columns declared before it. Such a column has no source.
         description: shown in Dagster and dbt.
         default: what a record without a value gets, as text.
-        personal: says something about a person; `make quarantine` does not show it.
+        personal: says something about a person; `make quarantine` and `make sql` do not show it.
         nulls: delivered texts that mean no value.
         form: how an instant is delivered, where it is no text of one: a number of seconds, milliseconds or microseconds since
             1970 (`epoch_s`, `epoch_ms`, `epoch_us`), exact to a microsecond.
