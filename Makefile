@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
+GIVEN := ACTION AT BASE DEEP FORCE FORM FROM FULL HEAD HTML JOB JSON KEY LIMIT NAME NETWORK ON ONLY PACKAGE PARTS PORT REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -35,11 +35,16 @@ $(VENV)/.dashboard: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,containers,deploy]'
 	@touch $@
 
 $(VENV)/.stack: $(VENV)/.dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,spark,mysql]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,containers,deploy,spark,mysql]'
+	@touch $@
+
+# podman-compose, for make compose-up only
+$(VENV)/.deploy: $(VENV)/.base
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,deploy]'
 	@touch $@
 
 # One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
@@ -198,6 +203,22 @@ stack-down: setup ## Stop what make stack started
 
 spark-jars: ## Jars with which Spark reads the Delta tables of others, and S3, into .stack/jars
 	@mvn --quiet --batch-mode --file deploy/spark/pom.xml dependency:copy-dependencies -DoutputDirectory='$(CURDIR)/.stack/jars'
+
+# --- containers (docs/deployment.md) -----------------------------------------------------------------------------------
+image-tools: ## Install podman and what it needs (Debian, as root)
+	@$(PYTHON) -m deploy.containers tools
+
+image: ## Build the images with podman or docker: [BASE=debian, where no registry is reached] [PARTS="base ml"]
+	@$(PYTHON) -m deploy.containers image $$PARTS
+
+compose-up: $(VENV)/.deploy ## Start deploy/compose.yaml on these images; returns when every service is healthy: [NETWORK=host]
+	@$(BIN)/python -m deploy.containers up
+
+compose-status: ## Which service of it is healthy
+	@$(PYTHON) -m deploy.containers status
+
+compose-down: $(VENV)/.deploy ## Stop it; data stays in the volumes
+	@$(BIN)/python -m deploy.containers down
 
 # --- develop (CONTRIBUTING.md) ----------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is

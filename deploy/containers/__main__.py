@@ -1,0 +1,35 @@
+"""`python -m deploy.containers tools|image|up|down|status`: what the Make targets of images and containers run."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+import deploy.containers
+from deploy.containers import compose, engine, image
+from deploy.stack.part import StackError
+
+
+def main(arguments: Sequence[str]) -> int:
+    command, names = (arguments[0] if arguments else ""), arguments[1:]
+    try:
+        if command == "tools":
+            engine.install_tools()
+        elif command == "image":
+            image.build(engine.find(), names, base=os.environ.get("BASE", ""))
+        elif command == "up":
+            compose.up(engine.find(), compose.default_home(), network=os.environ.get("NETWORK", ""))
+        elif command == "down":
+            compose.down(engine.find(), compose.default_home())
+        elif command == "status":
+            return 0 if compose.status(engine.find()) else 1
+        else:
+            print(deploy.containers.__doc__)
+            return 2
+    except StackError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
