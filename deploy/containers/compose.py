@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from deploy.containers import socket
 from deploy.containers.debian import SERVERS, server_image
 from deploy.containers.engine import Engine
 from deploy.stack.environment import assignments
@@ -19,6 +20,8 @@ from deploy.stack.part import PROJECT, StackError
 
 EXAMPLE = PROJECT / "deploy" / "compose.env.example"
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
+#: The label of a run's container (dagster-docker), and the seconds that it has to end.
+RUN_LABEL, RUN_SECONDS = "dagster/run_id", 60
 #: Seconds that all services have to become healthy.
 PATIENCE = 300
 #: Services without a profile, in the order in which they are waited for.
@@ -105,7 +108,7 @@ def up(engine: Engine, home: Path, *, network: str = "") -> None:
         StackError: a service does not start, or is not healthy in time; the message names it.
     """
     write_settings(home, network=network)
-    env = environment(home, engine)
+    env = {**environment(home, engine), **socket.serve(engine, home)}
     began = time.monotonic()
     _compose(engine, env, "up", "--detach", "--no-build")
     waiting = list(SERVICES)
@@ -121,8 +124,17 @@ def up(engine: Engine, home: Path, *, network: str = "") -> None:
 
 
 def down(engine: Engine, home: Path) -> None:
-    """Stop and remove the containers; volumes stay."""
-    _compose(engine, environment(home, engine), "down")
+    """Stop and remove the containers, those of runs among them; volumes stay.
+
+    A run that is ended so is started again by the daemon of the next start, or goes on from what it had committed.
+    """
+    env = {**environment(home, engine), **socket.serve(engine, home)}
+    for container in containers(engine, "daemon"):  # it would start them again
+        engine.run("stop", container, quiet=True)
+    if runs := engine.run("ps", "--quiet", "--filter", f"label={RUN_LABEL}").split():
+        engine.run("stop", f"--time={RUN_SECONDS}", *runs, quiet=True)
+    _compose(engine, env, "down")
+    socket.stop(home)
 
 
 def status(engine: Engine) -> bool:

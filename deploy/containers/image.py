@@ -52,7 +52,7 @@ def build(engine: Engine, names: Sequence[str] = (), *, base: str = "") -> None:
         print(f"servers of deploy/compose.yaml: {time.monotonic() - began:.0f} s", flush=True)
     if base:
         options += ["--build-arg", f"BASE_IMAGE={base}"]
-    options += [f"--label={name}={value}" for name, value in _labels().items()]
+    options += ["--build-arg", f"REVISION={_revision()}", "--build-arg", f"LOCK={lock_digest()}"]
     for target in names or IMAGES:
         began, image = time.monotonic(), IMAGES[target]
         file = str(PROJECT / "deploy" / "Dockerfile")
@@ -99,11 +99,6 @@ def _options(engine: Engine) -> list[str]:
     return options
 
 
-def _labels() -> dict[str, str]:
+def _revision() -> str:
     done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=PROJECT, capture_output=True, text=True, check=False)
-    return {
-        "org.opencontainers.image.title": "lakehouse",
-        "org.opencontainers.image.description": "A Dagster lakehouse: landing to bronze, silver and gold Delta tables",
-        "org.opencontainers.image.revision": done.stdout.strip() or "unknown",
-        LOCK_LABEL: lock_digest(),
-    }
+    return done.stdout.strip() or "unknown"

@@ -27,6 +27,8 @@ from lakehouse.tables.brt import BRT_GPS, Box, within
 from lakehouse.tables.spec import Setting, SourceSystem, TableSpec
 from lakehouse.tables.spec.job import Environment
 
+#: What the container of this process may use, in bytes or `max`, in version 2 and 1 of Linux's control groups.
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 #: What a message about a wrong value must not repeat.
 _SECRET = ("LAKEHOUSE_SMTP_URL", "LAKEHOUSE_SLACK_TOKEN", "LAKEHOUSE_HEARTBEAT_URL", "MLFLOW_TRACKING_URI")
 
@@ -384,6 +386,5 @@ def _absolute(location: str) -> str:
 
 def _memory_bytes() -> int:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return min(machine, int(text)) if text.isdigit() else machine
+    limits = [path.read_text().strip() for path in _CONTAINER_LIMITS if path.is_file()]
+    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
