@@ -249,12 +249,18 @@ test-stack: stack-install ## S3 with faults, the production instance, Spark: rea
 test-slow: setup $(VENV)/.dev ## What make test has a part of: every seed and case, long lives of a table (no server; an hour)
 	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'slow and not browser and not faults and not power and not stack and not spark'
 
+ACTIONLINT := actionlint-v1.7.12
 check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt parse, definitions load, bench cases
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/bandit -q -r lakehouse benchmarks -c pyproject.toml
+	@$(BIN)/zizmor --quiet --offline --no-progress --min-severity medium .github
+	@if command -v go >/dev/null; then test -x .stack/tools/bin/$(ACTIONLINT) || \
+		{ GOBIN='$(CURDIR)/.stack/tools/bin' go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT:actionlint-%=%) && \
+		mv .stack/tools/bin/actionlint .stack/tools/bin/$(ACTIONLINT); }; .stack/tools/bin/$(ACTIONLINT); \
+		else echo 'The workflows are read by zizmor only: actionlint needs go.'; fi
 	@$(BIN)/python -m lakehouse sync --check
 	@$(BIN)/dagster definitions validate --log-level warning
 	@$(BIN)/python -m benchmarks --check

@@ -164,7 +164,7 @@ def test_every_service_of_the_lakehouse_has_every_setting_and_secrets_as_files_a
 
 def test_every_variable_of_the_compose_file_is_one_that_its_settings_explain():
     example = compose.EXAMPLE.read_text()
-    own = {"COMPOSE_HOME", "STACK_ADDRESS"}  # of make compose-up
+    own = {"COMPOSE_HOME", "STACK_ADDRESS", "STACK_SOCKET", "STACK_SOCKET_GROUP"}  # of make compose-up
     used = set(re.findall(r"\$\{([A-Z_0-9]+)", (DEPLOY / "compose.yaml").read_text()))
     assert [name for name in sorted(used - own) if not re.search(rf"^#?{name}=", example, flags=re.MULTILINE)] == []
 
@@ -203,6 +203,27 @@ def test_without_the_environments_name_nothing_starts(tmp_path, monkeypatch):
     compose.write_settings(tmp_path)
     with pytest.raises(StackError, match=r"Write LAKEHOUSE_ENV=staging or LAKEHOUSE_ENV=prod into .*env"):
         compose.environment(tmp_path, engine.Engine("podman"))
+
+
+def test_a_roll_out_that_is_not_healthy_goes_back_to_the_images_before(tmp_path, monkeypatch):
+    compose.write_settings(tmp_path)
+    started = []
+
+    def up(engine, home):
+        started.append(compose.assignments(home / "env")["STACK_IMAGE"])
+        if started[-1] == "new":
+            raise StackError("Not healthy within 300 s: code.")
+
+    monkeypatch.setattr(compose, "up", up)
+    monkeypatch.setattr(compose, "_image_of", lambda engine, service: f"old-{service}")
+    monkeypatch.setattr(engine.Engine, "has_image", lambda self, name: True)
+    with pytest.raises(StackError, match=r"Not healthy within 300 s: code\. The images before run again\."):
+        compose.roll_out(engine.Engine("podman"), tmp_path, {"STACK_IMAGE": "new"})
+    assert started == ["new", "old-code"]
+    compose.roll_out(engine.Engine("podman"), tmp_path, {"STACK_IMAGE": "newer"})
+    assert started[2:] == ["newer"]
+    compose.roll_back(engine.Engine("podman"), tmp_path)
+    assert started[3:] == ["old-code"]
 
 
 def test_without_podman_and_docker_the_message_names_what_to_install(monkeypatch):

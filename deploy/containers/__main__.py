@@ -1,4 +1,4 @@
-"""`python -m deploy.containers tools|image|up|down|status`: what the Make targets of images and containers run."""
+"""`python -m deploy.containers tools|image|up|down|status|rollout|rollback`: what Make's targets and deploy.yml run."""
 
 import os
 import sys
@@ -20,6 +20,10 @@ def main(arguments: Sequence[str]) -> int:
             compose.up(engine.find(), compose.default_home(), network=os.environ.get("NETWORK", ""))
         elif command == "down":
             compose.down(engine.find(), compose.default_home())
+        elif command == "rollout":  # PREFIX TAG, as deploy.yml has pushed them
+            compose.roll_out(engine.find(), compose.default_home(), image.released(*names))
+        elif command == "rollback":
+            compose.roll_back(engine.find(), compose.default_home())
         elif command == "status":
             return 0 if compose.status(engine.find()) else 1
         else:

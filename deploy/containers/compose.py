@@ -22,6 +22,8 @@ EXAMPLE = PROJECT / "deploy" / "compose.env.example"
 PROJECT_LABEL, SERVICE_LABEL = "com.docker.compose.project", "com.docker.compose.service"
 #: The label of a run's container (dagster-docker), and the seconds that it has to end.
 RUN_LABEL, RUN_SECONDS = "dagster/run_id", 60
+#: A service that runs the image of a variable.
+IMAGE_OF = {"STACK_IMAGE": "code", "STACK_ML_IMAGE": "mlflow", "STACK_DASHBOARD_IMAGE": "dashboard"}
 #: Seconds that all services have to become healthy.
 PATIENCE = 300
 #: Services without a profile, in the order in which they are waited for.
@@ -44,9 +46,8 @@ def write_settings(home: Path, *, network: str = "") -> Path:
     file = home / "env"
     if not file.exists():
         file.write_text(EXAMPLE.read_text())
-    if network and assignments(file).get("STACK_NETWORK") != network:
-        with file.open("a") as end:
-            end.write(f"STACK_NETWORK={network}\n")
+    if network:
+        _set(file, {"STACK_NETWORK": network})
     for secret in (home / "POSTGRES_PASSWORD", folder / "AWS_SECRET_ACCESS_KEY"):
         if not secret.exists():
             _write(secret, secrets.token_urlsafe(24))
@@ -135,6 +136,54 @@ def down(engine: Engine, home: Path) -> None:
         engine.run("stop", f"--time={RUN_SECONDS}", *runs, quiet=True)
     _compose(engine, env, "down")
     socket.stop(home)
+
+
+def roll_out(engine: Engine, home: Path, images: Mapping[str, str]) -> None:
+    """Let every service run other images; where not all are healthy in time, those before run again. Runs in containers go on.
+
+    Args:
+        images: by the variable of the compose file.
+
+    Raises:
+        StackError: an image is not to be had, and nothing has changed; or a service is not healthy, and the images before run.
+    """
+    for image in images.values():
+        if not engine.has_image(image):
+            engine.run("pull", "--quiet", image)
+    running = {name: _image_of(engine, service) for name, service in IMAGE_OF.items() if name in images}
+    _set(home / "before", {name: image for name, image in running.items() if image})
+    _set(home / "env", images)
+    try:
+        up(engine, home)
+    except StackError as error:
+        roll_back(engine, home)
+        raise StackError(f"{error} The images before run again.") from error
+
+
+def roll_back(engine: Engine, home: Path) -> None:
+    """Let every service run the images that ran before the last `roll_out`.
+
+    Raises:
+        StackError: there was none, or they are not healthy either.
+    """
+    before = assignments(home / "before")
+    if not before:
+        raise StackError(f"There is no {home}/before: nothing was rolled out here.")
+    _set(home / "env", before)
+    up(engine, home)
+
+
+def _image_of(engine: Engine, service: str) -> str:
+    """The id of the image that a service runs; empty when it does not run."""
+    found = containers(engine, service)
+    return engine.run("inspect", "--format", "{{.Image}}", found[0]) if found else ""
+
+
+def _set(file: Path, values: Mapping[str, str]) -> None:
+    """Write variables into a file, each once."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    others = [line for line in lines if line.partition("=")[0] not in values]
+    file.write_text("\n".join([*others, *(f"{name}={value}" for name, value in values.items())]) + "\n")
 
 
 def status(engine: Engine) -> bool:

@@ -31,6 +31,15 @@ def lock_digest() -> str:
     return hashlib.sha256((PROJECT / "requirements.lock").read_bytes()).hexdigest()
 
 
+def released(prefix: str, tag: str) -> dict[str, str]:
+    """The images of a release, by the variable of the compose file: `<prefix>/lakehouse:<tag>` and its like."""
+    variables = {"STACK_IMAGE": "base", "STACK_ML_IMAGE": "ml", "STACK_DASHBOARD_IMAGE": "dashboard"}
+    names = {
+        variable: IMAGES[target].removeprefix("localhost/").removesuffix(":latest") for variable, target in variables.items()
+    }
+    return {variable: f"{prefix}/{name}:{tag}" for variable, name in names.items()}
+
+
 def build(engine: Engine, names: Sequence[str] = (), *, base: str = "") -> None:
     """Build images, load the definitions in each, and print sizes and times.
 

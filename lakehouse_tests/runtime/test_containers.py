@@ -23,7 +23,7 @@ VARIABLES = {
     "STACK_IMAGE": "localhost/lakehouse:latest",
     "STACK_ML_IMAGE": "localhost/lakehouse-ml:latest",
     "STACK_NETWORK": "host",
-    "STACK_RUN_SECRETS": "/home/secrets:/run/secrets:ro",
+    "STACK_RUN_VOLUME": "/home/secrets:/run/secrets:ro",
 }
 
 
