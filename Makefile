@@ -212,7 +212,7 @@ image: ## Build the images with podman or docker: [BASE=debian, where no registr
 	@$(PYTHON) -m deploy.containers image $$PARTS
 
 compose-up: $(VENV)/.deploy ## Start deploy/compose.yaml on these images; returns when every service is healthy: [NETWORK=host]
-	@$(BIN)/python -m deploy.containers up
+	@$(BIN)/python -m deploy.containers up $$NETWORK
 
 compose-status: ## Which service of it is healthy
 	@$(PYTHON) -m deploy.containers status
@@ -222,7 +222,7 @@ compose-down: $(VENV)/.deploy ## Stop it; data stays in the volumes
 
 # --- develop (CONTRIBUTING.md) ----------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not power and not stack and not spark'
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not power and not stack and not spark and not containers'
 
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
@@ -246,8 +246,11 @@ test-stack: stack-install ## S3 with faults, the production instance, Spark: rea
 	wait $$spark; engine=$$?; cat .stack/spark.txt; \
 	$(BIN)/python -m pytest --durations 20 -m 'not slow' $(CLUSTERS); exit $$((servers || engine || $$?))
 
+test-containers: setup $(VENV)/.dev ## deploy/compose.yaml on the images of make image: kills, limits, stop and start (10 minutes; podman or docker)
+	@$(BIN)/python -m pytest -m containers lakehouse_tests/containers
+
 test-slow: setup $(VENV)/.dev ## What make test has a part of: every seed and case, long lives of a table (no server; an hour)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'slow and not browser and not faults and not power and not stack and not spark'
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'slow and not browser and not faults and not power and not stack and not spark and not containers'
 
 ACTIONLINT := actionlint-v1.7.12
 check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt parse, definitions load, bench cases

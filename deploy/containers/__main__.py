@@ -17,7 +17,7 @@ def main(arguments: Sequence[str]) -> int:
         elif command == "image":
             image.build(engine.find(), names, base=os.environ.get("BASE", ""))
         elif command == "up":
-            compose.up(engine.find(), compose.default_home(), network=os.environ.get("NETWORK", ""))
+            compose.up(engine.find(), compose.default_home(), network="".join(names[:1]))
         elif command == "down":
             compose.down(engine.find(), compose.default_home())
         elif command == "rollout":  # PREFIX TAG, as deploy.yml has pushed them
