@@ -246,6 +246,10 @@ test-stack: stack-install ## S3 with faults, the production instance, Spark: rea
 	wait $$spark; engine=$$?; cat .stack/spark.txt; \
 	$(BIN)/python -m pytest --durations 20 -m 'not slow' $(CLUSTERS); exit $$((servers || engine || $$?))
 
+test-image: setup $(VENV)/.dev ## Build the image that the other images begin with, and run a job in it (podman or docker)
+	@$(BIN)/python -m deploy.containers image base
+	@$(BIN)/python -m pytest -m containers lakehouse_tests/containers/test_image.py
+
 test-containers: setup $(VENV)/.dev ## deploy/compose.yaml on the images of make image: kills, limits, stop and start (10 minutes; podman or docker)
 	@$(BIN)/python -m pytest -m containers lakehouse_tests/containers
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
-from deploy.containers import compose, engine, image
+from deploy.containers import compose, engine, image, needs
 from deploy.stack.environment import environment, write_env
 from deploy.stack.kafka import JAR
 from deploy.stack.launcher import down
@@ -230,6 +230,36 @@ def test_without_podman_and_docker_the_message_names_what_to_install(monkeypatch
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(StackError, match=r"neither.*make image-tools"):
         engine.find()
+
+
+def test_why_the_image_is_not_tested_is_a_sentence_that_ends_with_what_to_do(monkeypatch):
+    """`.ci/run` prints it and goes on."""
+    assert "deploy.containers cached" in (project_folder() / ".ci" / "run").read_text()
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.containers", "cached"],
+        env={"PATH": "/nowhere"},
+        cwd=project_folder(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.startswith("Containers need podman, or docker with its daemon, and there is neither. Run make image-tools")
+    monkeypatch.setattr(image, "find", lambda: engine.Engine("podman"))
+    monkeypatch.setattr(engine.Engine, "has_image", lambda self, name: True)
+    for label, why in (
+        (image.lock_digest(), ""),
+        ("another", "does not have the dependencies of requirements.lock: make image."),
+    ):
+        monkeypatch.setattr(engine.Engine, "run", lambda self, *arguments, label=label: label)
+        assert image.why_not(("base",)).endswith(why) and bool(image.why_not(("base",))) == bool(why)
+
+
+def test_the_layer_of_the_dependencies_follows_from_dependencies_and_extras_only():
+    text = (project_folder() / "pyproject.toml").read_text()
+    found = needs.needs(text)
+    assert found == needs.needs(text.replace("line-length = 130", "line-length = 131"))
+    assert found != needs.needs(text.replace("duckdb>=2.0,", "duckdb>=2.0.1,"))
 
 
 def test_a_root_that_may_not_raise_limits_is_recognised(monkeypatch):

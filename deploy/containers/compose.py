@@ -97,8 +97,9 @@ def _compose(engine: Engine, env: Mapping[str, str], *arguments: str) -> None:
         command = ["docker", "compose"]
     files = ["compose.yaml", *(["compose.host.yaml"] if env.get("STACK_NETWORK") == "host" else [])]
     named = [part for file in files for part in ("--file", str(PROJECT / "deploy" / file))]
-    done = subprocess.run([*command, *named, *arguments], env=env, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
+    done = subprocess.run([*command, *named, *arguments], env=env, capture_output=True, text=True, check=False)
+    if done.returncode:  # else podman complains of each health check that there is no systemd
+        print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
         raise StackError(f"{Path(command[0]).name} {' '.join(arguments)} failed (exit code {done.returncode}); see above.")
 
 

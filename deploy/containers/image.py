@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from deploy.containers.debian import BASE, build_base, build_servers
-from deploy.containers.engine import HOME, Engine
+from deploy.containers.engine import HOME, Engine, find
 from deploy.stack.part import PROJECT, StackError
 
 #: The targets of deploy/Dockerfile, and what each is called.
@@ -70,6 +70,21 @@ def build(engine: Engine, names: Sequence[str] = (), *, base: str = "") -> None:
         check(engine, image)
         write_sbom(engine, image)
         print(f"{image}: {size(engine, image) / 1e6:.0f} MB, built in {built:.0f} s", flush=True)
+
+
+def why_not(names: Sequence[str]) -> str:
+    """Why containers of these targets cannot be started here, with these dependencies; empty when they can."""
+    try:
+        engine = find()
+    except StackError as error:
+        return str(error)
+    for image in (IMAGES[target] for target in names):
+        if not engine.has_image(image):
+            return f"There is no image {image}: make image."
+        label = f'{{{{index .Config.Labels "{LOCK_LABEL}"}}}}'
+        if engine.run("image", "inspect", "--format", label, image) != lock_digest():
+            return f"{image} does not have the dependencies of requirements.lock: make image."
+    return ""
 
 
 def check(engine: Engine, image: str) -> None:

@@ -20,7 +20,6 @@ import pytest
 
 from deploy.containers import compose, image
 from deploy.containers.engine import Engine, find
-from deploy.stack.part import StackError
 from lakehouse_tests.stack.conftest import Instance
 
 PROJECT_NAME = "lakehouse-tests"
@@ -31,22 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker("containers")
-
-
-def why_not(wanted: tuple[str, ...]) -> str:
-    """Why containers cannot be started here; empty when they can."""
-    try:
-        engine = find()
-    except StackError as error:
-        return str(error)
-    for target in wanted:
-        name = image.IMAGES[target]
-        if not engine.has_image(name):
-            return f"There is no image {name}: make image."
-        lock = engine.run("image", "inspect", "--format", f'{{{{index .Config.Labels "{image.LOCK_LABEL}"}}}}', name)
-        if lock != image.lock_digest():
-            return f"{name} has not the dependencies of requirements.lock: make image."
-    return ""
 
 
 @dataclass
@@ -83,11 +66,11 @@ class Composed:
 
 @pytest.fixture(scope="session")
 def composed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
-    if why := why_not(("base", "ml", "dashboard")):
+    if why := image.why_not(("base", "ml", "dashboard")):
         pytest.skip(why)
     home = tmp_path_factory.mktemp("compose")
     before = {name: os.environ.get(name) for name in ("COMPOSE_PROJECT_NAME", "LAKEHOUSE_ENV")}
-    os.environ |= {"COMPOSE_PROJECT_NAME": PROJECT_NAME, "LAKEHOUSE_ENV": "staging"}
+    os.environ |= {"COMPOSE_PROJECT_NAME": PROJECT_NAME, "LAKEHOUSE_ENV": "dev"}  # no schedule starts by itself
     own = Composed(find(), home)
     try:
         settings = f"{_on_free_ports(compose.EXAMPLE.read_text())}\nLAKEHOUSE_BRT_URL=http://127.0.0.1:9/none\n"  # asks nobody
@@ -159,7 +142,8 @@ def gold_lines() -> int:
 def empty_lake(composed: Composed) -> None:
     """Remove every table; what landed stays. A bucket of the gateway is a folder."""
     (container,) = compose.containers(composed.engine, "s3")
-    composed.engine.run("exec", container, "sh", "-c", "rm -rf /s3/data/lakehouse/lake /s3/meta/lakehouse/lake")
+    remove = "for try in 1 2 3 4 5; do rm -rf /s3/data/lakehouse/lake /s3/meta/lakehouse/lake && exit; sleep 1; done; exit 1"
+    composed.engine.run("exec", container, "sh", "-c", remove)  # a sensor may write meanwhile
 
 
 def wait_for_health(composed: Composed, *, seconds: float) -> None:

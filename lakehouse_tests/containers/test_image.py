@@ -9,14 +9,13 @@ import pytest
 from deploy.containers import image
 from deploy.containers.engine import HOME, find
 from lakehouse.sample.landing import write_sample_landing
-from lakehouse_tests.containers.conftest import why_not
 
 MOST_BYTES = 900e6
 
 
 @pytest.fixture(scope="module")
 def engine():
-    if why := why_not(("base",)):
+    if why := image.why_not(("base",)):
         pytest.skip(why)
     return find()
 

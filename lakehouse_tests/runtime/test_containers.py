@@ -32,14 +32,16 @@ def _nothing() -> None:
     """A step."""
 
 
-@pytest.fixture
-def instance(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def instance(tmp_path_factory):
     """An instance as the image has it, but with its history in a folder."""
-    for name, value in VARIABLES.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "dagster.yaml").write_text(OVERLAY.read_text())
-    with dg.DagsterInstance.from_config(str(tmp_path)) as own:
-        yield own
+    home = tmp_path_factory.mktemp("home")
+    (home / "dagster.yaml").write_text(OVERLAY.read_text())
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in VARIABLES.items():
+            environment.setenv(name, value)
+        with dg.DagsterInstance.from_config(str(home)) as own:
+            yield own
 
 
 def run_of(instance, job: str, **tags: str) -> dg.DagsterRun:
