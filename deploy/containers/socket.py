@@ -39,6 +39,7 @@ def _start(engine: Engine, home: Path, socket: Path) -> None:
         process = subprocess.Popen(
             [engine.name, "system", "service", "--time=0", f"unix://{socket}"],
             env={**os.environ, **engine.env},
+            cwd=home,  # with version 1 of control groups conmon leaves a file `oom` there
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
