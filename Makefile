@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION ASSET AT BASE DEEP FORCE FORM FORMAT FROM FULL HEAD HTML JOB JSON KEY LAYER LIMIT NAME ON ONLY PACKAGE PARTS PERSONAL PORT Q REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
+GIVEN := ACTION ASSET AT BASE DEEP FORCE FORM FORMAT FROM FULL HEAD HTML JOB JSON KEY LAYER LIMIT NAME NETWORK ON ONLY PACKAGE PARTS PERSONAL PORT Q REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -35,11 +35,16 @@ $(VENV)/.dashboard: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,containers,deploy]'
 	@touch $@
 
 $(VENV)/.stack: $(VENV)/.dev
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,spark,mysql]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,dev,ml,production,alerts,ingest,dashboard,containers,deploy,spark,mysql]'
+	@touch $@
+
+# podman-compose, for make compose-up only
+$(VENV)/.deploy: $(VENV)/.base
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[sample,deploy]'
 	@touch $@
 
 # One DAGSTER_HOME for Make, shell and UI: Dagster's commands and ours read it from .env in this folder.
@@ -200,9 +205,25 @@ stack-down: setup ## Stop what make stack started
 spark-jars: ## Jars with which Spark reads the Delta tables of others, and S3, into .stack/jars
 	@mvn --quiet --batch-mode --file deploy/spark/pom.xml dependency:copy-dependencies -DoutputDirectory='$(CURDIR)/.stack/jars'
 
+# --- containers (docs/deployment.md) -----------------------------------------------------------------------------------
+image-tools: ## Install podman and what it needs (Debian, as root)
+	@$(PYTHON) -m deploy.containers tools
+
+image: ## Build the images with podman or docker: [BASE=debian, where no registry is reached] [PARTS="base ml"]
+	@$(PYTHON) -m deploy.containers image $$PARTS
+
+compose-up: $(VENV)/.deploy ## Start deploy/compose.yaml on these images; returns when every service is healthy: [NETWORK=host]
+	@$(BIN)/python -m deploy.containers up $$NETWORK
+
+compose-status: ## Which service of it is healthy
+	@$(PYTHON) -m deploy.containers status
+
+compose-down: $(VENV)/.deploy ## Stop it; data stays in the volumes
+	@$(BIN)/python -m deploy.containers down
+
 # --- develop (CONTRIBUTING.md) ----------------------------------------------------------------------------------------
 test: setup $(VENV)/.dev ## Hermetic tests, and those over LAKEHOUSE_REAL_DATA where it is
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not power and not stack and not spark'
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not slow and not browser and not faults and not power and not stack and not spark and not containers'
 
 test-browser: setup $(VENV)/.dev ## Pages and the UI in headless Chromium
 	@$(BIN)/python -m pytest -m browser
@@ -226,15 +247,28 @@ test-stack: stack-install ## S3 with faults, the production instance, Spark: rea
 	wait $$spark; engine=$$?; cat .stack/spark.txt; \
 	$(BIN)/python -m pytest --durations 20 -m 'not slow' $(CLUSTERS); exit $$((servers || engine || $$?))
 
-test-slow: setup $(VENV)/.dev ## What make test has a part of: every seed and case, long lives of a table (no server; an hour)
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'slow and not browser and not faults and not power and not stack and not spark'
+test-image: setup $(VENV)/.dev ## Build the image that the other images begin with, and run a job in it (podman or docker)
+	@$(BIN)/python -m deploy.containers image base
+	@$(BIN)/python -m pytest -m containers lakehouse_tests/containers/test_image.py
 
+test-containers: setup $(VENV)/.dev ## deploy/compose.yaml on the images of make image: kills, limits, stop and start (10 minutes; podman or docker)
+	@$(BIN)/python -m pytest -m containers lakehouse_tests/containers
+
+test-slow: setup $(VENV)/.dev ## What make test has a part of: every seed and case, long lives of a table (no server; an hour)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'slow and not browser and not faults and not power and not stack and not spark and not containers'
+
+ACTIONLINT := actionlint-v1.7.12
 check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt parse, definitions load, bench cases
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/bandit -q -r lakehouse benchmarks -c pyproject.toml
+	@$(BIN)/zizmor --quiet --offline --no-progress --min-severity medium .github
+	@if command -v go >/dev/null; then test -x .stack/tools/bin/$(ACTIONLINT) || \
+		{ GOBIN='$(CURDIR)/.stack/tools/bin' go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT:actionlint-%=%) && \
+		mv .stack/tools/bin/actionlint .stack/tools/bin/$(ACTIONLINT); }; .stack/tools/bin/$(ACTIONLINT); \
+		else echo 'The workflows are read by zizmor only: actionlint needs go.'; fi
 	@$(BIN)/python -m lakehouse sync --check
 	@$(BIN)/dagster definitions validate --log-level warning
 	@$(BIN)/python -m benchmarks --check

@@ -18,6 +18,7 @@ from lakehouse.core.names import check_name
 from lakehouse.landing.assets import feeds
 from lakehouse.landing.assets.connectors import connector_checks
 from lakehouse.observability.assets import monitored
+from lakehouse.runtime.limits import CPUS, CPUS_TAG, MEMORY, MEMORY_TAG, limits
 from lakehouse.runtime.steps import ACTIVE
 from lakehouse.settings import Settings
 from lakehouse.tables import JOBS as DECLARED
@@ -59,6 +60,7 @@ class Job:
         part: the assets that its schedule's next run is for; None for all of them. What has nothing to do writes no events.
         tags: without value, for the run queue's limits and for finding runs.
         executor: how its steps are run.
+        memory, cpus: of its runs' containers, where they have one (`runtime/containers.py`).
     """
 
     name: str
@@ -75,9 +77,12 @@ class Job:
     owners: tuple[str, ...] = ("team:dados",)
     config: Mapping[str, Any] = field(default_factory=dict)
     executor: Executor = "in_process"
+    memory: str = MEMORY
+    cpus: float = CPUS
 
     def __post_init__(self) -> None:
         check_name(self.name, "job name")
+        limits(self.size)
         if self.max_runtime < timedelta(seconds=1) or (self.sla is not None and not timedelta() < self.sla <= self.max_runtime):
             raise DeclarationError(
                 f"Job {self.name!r}: sla {self.sla} and max_runtime {self.max_runtime} do not fit.",
@@ -92,6 +97,11 @@ class Job:
     def schedule_name(self) -> str:
         return f"{self.name}_{self.every}"
 
+    @property
+    def size(self) -> dict[str, str]:
+        """The tags of its runs' containers."""
+        return {MEMORY_TAG: self.memory, CPUS_TAG: f"{self.cpus:g}"}
+
     def definition(self) -> Any:
         """The asset job."""
         limit = str(int(self.max_runtime.total_seconds()))
@@ -101,7 +111,7 @@ class Job:
             selection=self.selection(),
             config={**CONSOLE, **self.config},
             description=self.description,
-            tags={**dict.fromkeys(self.tags, ""), "dagster/max_runtime": limit, **owner},
+            tags={**dict.fromkeys(self.tags, ""), "dagster/max_runtime": limit, **self.size, **owner},
             owners=list(self.owners),
             executor_def=_PROCESSES if self.executor == "processes" else None,
         )
@@ -157,6 +167,7 @@ JOBS = (
         selection=lambda: _without_own_jobs("landing", "bronze", "silver", "gold", "warehouse", "reports"),
         description="Landed files to bronze, silver, gold, warehouse and reports: what is new, and nothing twice.",
         tags=("etl", "medallion"),
+        memory="4g",
         max_runtime=timedelta(hours=2),
         sla=timedelta(hours=1),
         cron="0 6 * * *",
@@ -170,6 +181,7 @@ JOBS = (
             "resources.request.config = {source_table: vendas, target_table: vendas_processed}."
         ),
         tags=("etl", "bronze-to-silver"),
+        memory="4g",
         max_runtime=timedelta(hours=1),
         cron="0 2 * * *",
         starts_in=("prod",),
@@ -180,6 +192,7 @@ JOBS = (
         selection=lambda: dg.AssetSelection.tag("ml", "", include_sources=True),
         description="The forecast of daily revenue: features, candidate, backtest, version, gate, forecast and its report.",
         tags=("etl", "mlops"),
+        memory="4g",
         max_runtime=timedelta(hours=1),
         cron="0 2 * * 0",
         every="weekly",
@@ -190,6 +203,7 @@ JOBS = (
         selection=lambda: dg.AssetSelection.tag("upkeep", ""),
         description="Few files, a vacuum that protects, an audit of every table, a backup that is proven, and their report.",
         tags=("maintenance",),
+        memory="4g",
         max_runtime=timedelta(hours=4),
         cron="0 3 * * 6",
         every="weekly",

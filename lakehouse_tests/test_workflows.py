@@ -15,13 +15,13 @@ from lakehouse.settings import project_folder
 PROJECT = project_folder()
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in sorted((PROJECT / ".github" / "workflows").glob("*.yml"))}
 JOBS = [(name, job) for name, workflow in WORKFLOWS.items() for job in workflow["jobs"].values()]
-STEPS = [(name, step) for name, job in JOBS for step in job["steps"]]
+STEPS = [(name, step) for name, job in JOBS for step in job.get("steps", [])]
 TARGETS = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
 each_workflow = pytest.mark.parametrize("name", WORKFLOWS)
 
 
 def test_there_are_workflows_for_changes_and_for_releases():
-    assert set(WORKFLOWS) == {"ci.yml", "deploy.yml", "impact.yml"}
+    assert set(WORKFLOWS) == {"ci.yml", "deploy.yml", "impact.yml", "rollout.yml"}
 
 
 @each_workflow
@@ -30,14 +30,22 @@ def test_a_workflow_has_only_keys_that_github_knows(name):
     assert set(workflow) <= {"name", True, "permissions", "concurrency", "env", "jobs"}  # YAML 1.1 reads the key on as true
     assert True in workflow
     for job in workflow["jobs"].values():
+        if "uses" in job:  # another workflow of this commit
+            assert (PROJECT / job["uses"]).exists()
+            assert "workflow_call" in WORKFLOWS[job["uses"].rpartition("/")[2]][True]
+            continue
         known = {"runs-on", "timeout-minutes", "needs", "if", "environment", "permissions", "strategy", "env", "steps"}
         assert set(job) <= known, set(job) - known
         assert job["timeout-minutes"] <= 60
-        needed = job.get("needs", [])
-        assert {needed} if isinstance(needed, str) else set(needed) <= set(workflow["jobs"])
+        assert _needs(job) <= set(workflow["jobs"])
         for step in job["steps"]:
             assert set(step) <= {"name", "id", "if", "uses", "with", "run", "env"}
             assert ("uses" in step) != ("run" in step)
+
+
+def _needs(job) -> set[str]:
+    needed = job.get("needs", [])
+    return {needed} if isinstance(needed, str) else set(needed)
 
 
 def test_ci_has_the_history():
@@ -47,8 +55,10 @@ def test_ci_has_the_history():
 
 
 @pytest.mark.parametrize(("name", "step"), [(n, s) for n, s in STEPS if "uses" in s], ids=lambda value: str(value)[:60])
-def test_an_action_is_pinned_to_a_release(name, step):
-    assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", step["uses"])
+def test_an_action_is_pinned_to_the_commit_of_a_release(name, step):
+    text = (PROJECT / ".github" / "workflows" / name).read_text()
+    assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"])
+    assert re.search(rf"{step['uses']} # v\d+\.\d+\.\d+\n", text)
 
 
 @each_workflow
@@ -64,7 +74,7 @@ def test_a_workflow_may_read_only_and_a_job_that_may_write_checks_out_no_pull_re
 def test_what_others_may_write_reaches_no_shell_as_text(name):
     """A branch's name or a title in `${{ }}` of a script would be run."""
     for job in WORKFLOWS[name]["jobs"].values():
-        for step in job["steps"]:
+        for step in job.get("steps", []):
             assert not re.search(r"\$\{\{\s*(github\.event|github\.head_ref|inputs)", step.get("run", "")), step
             assert "continue-on-error" not in step
 
@@ -77,17 +87,29 @@ def test_files_and_make_targets_that_a_workflow_names_exist(name):
             assert (PROJECT / path).exists(), path
 
 
-def test_a_release_validates_the_definitions_inside_the_image_before_it_is_pushed_and_smokes_it_after():
-    image = [step.get("run", step.get("uses")) for step in WORKFLOWS["deploy.yml"]["jobs"]["image"]["steps"]]
-    validated, pushed = (
-        next(n for n, text in enumerate(image) if part in text) for part in ("definitions validate", "docker push")
-    )
-    assert validated < pushed
-    assert "definitions validate" in (PROJECT / "deploy" / "Dockerfile").read_text()
-    rollout = WORKFLOWS["deploy.yml"]["jobs"]["rollout"]
-    assert set(rollout["needs"]) == {"wheel", "image"}
+def test_a_release_needs_the_tests_of_its_commit_and_starts_what_it_pushes_before_it_does():
+    jobs = WORKFLOWS["deploy.yml"]["jobs"]
+    assert jobs["tests"]["uses"] == "./.github/workflows/ci.yml"
+    for name in ("wheel", "image"):
+        assert _needs(jobs[name]) == {"tests"}
+    assert _needs(jobs["staging"]) == {"wheel", "image"}
+    assert _needs(jobs["production"]) == {"staging"}
+    steps = [step.get("run", step.get("uses")) for step in jobs["image"]["steps"]]
+    order = [
+        next(n for n, text in enumerate(steps) if part in text)
+        for part in ("make image", "make compose-up", "deploy/smoke.py", "docker push")
+    ]
+    assert order == sorted(order)
+
+
+def test_a_roll_out_is_by_environment_and_goes_back_when_what_follows_fails():
+    jobs = WORKFLOWS["deploy.yml"]["jobs"]
+    assert [jobs[name]["with"]["environment"] for name in ("staging", "production")] == ["staging", "production"]
+    (rollout,) = WORKFLOWS["rollout.yml"]["jobs"].values()
+    assert rollout["environment"] == "${{ inputs.environment }}"
     assert "deploy/smoke.py" in rollout["steps"][-2]["run"]
-    assert rollout["steps"][-1]["if"].startswith("failure()")
+    assert rollout["steps"][-1]["if"] == "failure()"
+    assert "rollback" in rollout["steps"][-1]["run"]
 
 
 def test_the_smoke_test_states_in_one_sentence_that_nobody_answers():

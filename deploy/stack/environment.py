@@ -17,8 +17,8 @@ def write_env(home: Path, ports: Mapping[str, int] | None = None) -> Path:
     than."""
     target = home / "env"
     if target.exists():
-        known = _assignments(target)
-        new = [name for name, value in _assignments(EXAMPLE).items() if value == "random" and name not in known]
+        known = assignments(target)
+        new = [name for name, value in assignments(EXAMPLE).items() if value == "random" and name not in known]
         with target.open("a") as file:
             file.writelines(f"{_filled(f'{name}=random', {})}\n" for name in new)
     else:
@@ -44,13 +44,13 @@ def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
     if not file.exists():
         raise StackError(f"There is no {file}: run make stack-install.")
     # Dagster's commands let a .env of their working directory win over the environment; the Procfile starts them elsewhere.
-    own = {name: value for name, value in _assignments(PROJECT / ".env").items() if name != "DAGSTER_HOME"}
-    new = {name: value for name, value in _assignments(EXAMPLE).items() if value != "random"}  # ports that the file is older than
+    own = {name: value for name, value in assignments(PROJECT / ".env").items() if name != "DAGSTER_HOME"}
+    new = {name: value for name, value in assignments(EXAMPLE).items() if value != "random"}  # ports that the file is older than
     env = {
         **new,
         **own,
         **os.environ,
-        **_assignments(file),
+        **assignments(file),
         "STACK_HOME": str(home),
         "STACK_PROJECT": str(PROJECT),
         "STACK_TOOLS": str(tools()),
@@ -62,7 +62,7 @@ def environment(home: Path, parts: Iterable[str]) -> dict[str, str]:
     return env | {name: value for part in parts for name, value in PARTS[part].offers(env).items()}
 
 
-def _assignments(file: Path) -> dict[str, str]:
+def assignments(file: Path) -> dict[str, str]:
     lines = file.read_text().splitlines() if file.exists() else []
     pairs = [line.partition("=") for line in lines if "=" in line and not line.startswith("#")]
     return {name.strip(): value.strip() for name, _, value in pairs}

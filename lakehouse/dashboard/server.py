@@ -1,6 +1,7 @@
 """`lakehouse dashboard`: check the settings, then serve the pages on 127.0.0.1 until the process ends.
 
-The dashboard has no login, and whoever sees it can silence alerts, so it listens on this machine only.
+The dashboard has no login, and whoever sees it can silence alerts, so it listens on this machine only unless --host
+names another address, as in a container.
 """
 
 import threading
@@ -18,14 +19,17 @@ ADDRESS, PORT = "127.0.0.1", 8501
 
 
 @app.command()
-def dashboard(port: Annotated[int, typer.Option(min=1, max=65535, help="on 127.0.0.1")] = PORT) -> None:
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = PORT,
+    host: Annotated[str, typer.Option(help="where to listen; another address needs a login before it")] = ADDRESS,
+) -> None:
     """Serve pages for people: what ran, quality, tables, sales, buses, models, alerts."""
     long_lived()
-    serve(port)
+    serve(port, host=host)
 
 
-def options(port: int) -> dict[str, object]:
-    """Streamlit's options: this machine only, no browser opened, nothing sent to anybody, the colours of the reports."""
+def options(port: int, *, host: str = ADDRESS) -> dict[str, object]:
+    """Streamlit's options: where it listens, no browser opened, nothing sent to anybody, the colours of the reports."""
     from lakehouse.reports.page import PALETTE
 
     colours = {
@@ -39,7 +43,7 @@ def options(port: int) -> dict[str, object]:
         )
     }
     return {
-        "server_address": ADDRESS,
+        "server_address": host,
         "server_port": port,
         "server_headless": True,
         "server_fileWatcherType": "none",
@@ -51,7 +55,7 @@ def options(port: int) -> dict[str, object]:
     }
 
 
-def serve(port: int = PORT) -> None:
+def serve(port: int = PORT, *, host: str = ADDRESS) -> None:
     """Serve the pages until the process ends.
 
     Raises:
@@ -64,12 +68,12 @@ def serve(port: int = PORT) -> None:
         from streamlit.web import bootstrap
     except ModuleNotFoundError:
         raise DeclarationError("Streamlit is not installed.", remedy=f"{install('dashboard')}.") from None
-    if why := why_taken(port):
+    if host == ADDRESS and (why := why_taken(port)):
         raise DeclarationError(
             f"Nothing can listen on port {port} of {ADDRESS} ({why}).",
             remedy=f"End what listens there, or use another: make dashboard PORT={PORT + 1}.",
         )
-    given = options(port)
+    given = options(port, host=host)
     threading.Thread(target=_warm).start()
     bootstrap.load_config_options(given)
     bootstrap.run(str(Path(__file__).parent / "pages" / "app.py"), False, [], given)

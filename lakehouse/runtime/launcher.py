@@ -4,13 +4,14 @@ A code server notices by itself (0.5 s) when one of its workers dies. When both 
 deployment), Dagster's default launcher never learns of it and the run stays STARTED until `max_runtime`. With this one, run
 monitoring marks it as failed within its `poll_interval_seconds`, and run retries start it again.
 
-Not here: launchers for Docker, Kubernetes and Celery; they have a check of their own (docs/deployment.md).
+Not here: runs in containers (`containers.py`); launchers for Kubernetes and Celery, which have a check of their own.
 """
 
 from dagster import DagsterEventType, DagsterRun
 
 from lakehouse.runtime.dagster_private import (
     CheckRunHealthResult,
+    ConfigurableClassData,
     DefaultRunLauncher,
     WorkerStatus,
     ask_for_worker,
@@ -27,7 +28,16 @@ _HERE = ("localhost", "127.0.0.1", "::1", None)  # None: a socket
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
-    """`run_launcher: {module: lakehouse.runtime.launcher, class: WatchedRunLauncher}`."""
+    """`run_launcher: {module: lakehouse.runtime.launcher, class: WatchedRunLauncher}`.
+
+    Args:
+        elsewhere: the workers' process ids are not this process's to look for, also where the code server's address is of this
+            machine: containers share a network, and have processes of their own.
+    """
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None, *, elsewhere: bool = False) -> None:
+        super().__init__(inst_data)
+        self._elsewhere = elsewhere
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -42,7 +52,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         started_by = code_server(run)
         if not started_by:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "not started by a code server")
-        if started_by.get("host") in _HERE:
+        if started_by.get("host") in _HERE and not self._elsewhere:
             return self._local(run)
         return self._remote(run)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 _CODE = ("settings", "tables", "core", "ask")
 #: Secrets are in none of them.
 _VARIABLES = re.compile(r"LAKEHOUSE_(ENV|ROOT|LANDING|MEMORY_LIMIT|BRT_BOX|[A-Z]+_ROOT)")
-_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+#: What the container of this process may use, in bytes or `max`, in version 2 and 1 of Linux's control groups.
+_CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def project_folder() -> Path:
@@ -55,8 +56,8 @@ def allow_http() -> None:
 def memory_bytes() -> int:
     """What this machine or its container has."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    text = _CONTAINER.read_text().strip() if _CONTAINER.is_file() else "max"
-    return min(machine, int(text)) if text.isdigit() else machine
+    limits = [path.read_text().strip() for path in _CONTAINER_LIMITS if path.is_file()]
+    return min([machine, *(int(limit) for limit in limits if limit.isdigit())])
 
 
 def stamp() -> str:

@@ -132,6 +132,16 @@ def test_memory_is_sixty_percent_of_the_machine_unless_it_is_set(monkeypatch):
     assert load_settings().memory_bound == "1.5GB"
 
 
+@pytest.mark.parametrize("version", [2, 1])
+def test_in_a_container_it_is_sixty_percent_of_its_limit(monkeypatch, tmp_path, version):
+    files = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
+    files[2 - version].write_text("1000000000\n")
+    monkeypatch.setattr(light, "_CONTAINER_LIMITS", files)
+    assert load_settings().memory_bound == "600MB"
+    files[2 - version].write_text("max\n" if version == 2 else "9223372036854771712\n")  # without a limit
+    assert load_settings().memory_bound != "600MB"
+
+
 def test_spark_has_its_master_its_settings_and_the_jars_that_were_fetched(monkeypatch, tmp_path):
     assert (load_settings().spark.master, load_settings().spark.conf) == ("local[*]", {})
     monkeypatch.setenv("LAKEHOUSE_ENGINE", "spark")

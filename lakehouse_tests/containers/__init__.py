@@ -1,0 +1,1 @@
+"""deploy/compose.yaml on real containers: `make image`, then `make test-containers` (ten minutes and more)."""
