@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PYTHONUNBUFFERED := 1
 
 # What is given with a target is text: taken as it is written, and given to the commands by the environment, where no shell reads it.
-GIVEN := ACTION ASSET AT BASE DEEP FORCE FORM FORMAT FROM FULL HEAD HTML JOB JSON KEY LAYER LIMIT NAME NETWORK ON ONLY PACKAGE PARTS PERSONAL PORT Q REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE UNTIL URL VERSION WITH YES
+GIVEN := ACTION ASSET AT BASE DEEP FORCE FORM FORMAT FROM FULL HEAD HTML JOB JSON KEY LAYER LIMIT NAME NETWORK ON ONLY PACKAGE PARTS PERSONAL PORT Q REASON ROWS RUN SCHEDULE SELECT SHEET SOURCE TABLE TARGET TIMES TIMEZONE TO UNTIL URL VERSION WITH YES
 $(foreach name,$(GIVEN),$(if $(filter-out undefined,$(origin $(name))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 # A name without dot and slash is a command, not a file.
@@ -125,6 +125,9 @@ release: setup ## Take in the batch that a rule stops: TABLE=vendas REASON='...'
 
 compare: setup ## Does another Delta table, or every one of another lake, have the same rows as silver? [TABLE=vendas] WITH=s3://silver [TIMEZONE=America/Sao_Paulo] [JSON=parity.json] [HTML=parity.html]
 	@$(BIN)/python -m lakehouse compare $(if $(TABLE),"$$TABLE") "$$WITH" $(if $(TIMEZONE),--timezone "$$TIMEZONE") $(if $(JSON),--json "$$JSON") $(if $(HTML),--html "$$HTML")
+
+diff: setup ## What a table has had added, removed and changed: TABLE=vendas_diarias FROM=2026-11-20 [TO=p12]; FROM and TO also 7 (a version), 3f2a9b (a run)
+	@$(BIN)/python -m lakehouse diff "$$TABLE" --from "$$FROM" $(if $(TO),--to "$$TO")
 
 replay: setup ## What a run made, computed again from what it had read, and compared: [RUN=3f2a9b] [ASSET=gold/vendas_diarias]
 	@$(BIN)/python -m lakehouse replay $(if $(RUN),"$$RUN") $(if $(ASSET),--asset "$$ASSET")

@@ -17,7 +17,7 @@ def connect(*, at: str = "", personal: bool = False) -> "LakeConnection":
             lake.sql("select mes, receita from gold.vendas_mensais").df()  # .pl(), .arrow(), .fetchall()
 
     Args:
-        at: every table as it was then: `2026-11-20`, or an ISO instant; now by default.
+        at: every table as it was then: `2026-11-20`, an ISO instant, or a publication, `p12`; now by default.
         personal: show personal columns, which are masked otherwise.
 
     Raises:
@@ -25,6 +25,7 @@ def connect(*, at: str = "", personal: bool = False) -> "LakeConnection":
     """
     from lakehouse.ask.catalogue import load_catalogue
     from lakehouse.ask.connection import LakeConnection
-    from lakehouse.ask.instant import instant, versions_at
+    from lakehouse.ask.instant import as_of
 
-    return LakeConnection(load_catalogue(), versions=versions_at(instant(at)) if at else None, personal=personal)
+    catalogue = load_catalogue()
+    return LakeConnection(catalogue, versions=as_of(catalogue.storage, at) if at else None, personal=personal)

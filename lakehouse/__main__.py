@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 MODULES = {
     "Set-up": ("commands.doctor", "commands.connectors"),
     "Use": ("commands.first_run", "commands.runs", "commands.sql", "dashboard.server", "commands.metrics"),
-    "Tables": ("commands.table", "commands.connect", "commands.adopt", "commands.tables", "commands.compare", "commands.replay"),
+    "Tables": ("commands.table", "commands.connect", "commands.adopt", "commands.tables", "commands.compare"),
+    "History": ("commands.diff", "commands.replay"),
     "Maintenance": ("commands.maintenance", "commands.backups", "commands.models"),
     "Dagster": ("commands.instance.cli",),
     "Develop": ("commands.sync", "commands.impact.command", "commands.branch"),
@@ -68,7 +69,7 @@ def main() -> int:
     words = sys.argv[1:]
     first = words[0] if words else ""
     try:
-        if first in ALONE and "--help" not in words:
+        if first in ALONE and not {"--help", "--at"} & {*words}:  # a moment may be a run, which Dagster knows
             return int(_module(ALONE[first]).main(words[1:]))
         if words and "--help" not in words and first not in WITHOUT_INSTANCE:
             from lakehouse.settings import load_env_file

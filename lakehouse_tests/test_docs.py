@@ -234,7 +234,8 @@ def test_make_help_lists_each_target_below_its_part_of_the_makefile():
         *("set-up", "use", "tables", "maintenance", "Dagster in the background", "the real parts", "containers", "develop"),
     ]
     assert {"sql", "lake-file"} <= {*parts["use"]}
-    assert parts["tables"] == ["table", "connect", "adopt", "rebuild", "quarantine", "redrive", "release", "compare", "replay"]
+    tables = "table connect adopt rebuild quarantine redrive release compare diff replay"
+    assert parts["tables"] == tables.split()
 
 
 @cache

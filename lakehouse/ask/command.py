@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from lakehouse.ask.catalogue import load_catalogue
 from lakehouse.ask.connection import LakeConnection
-from lakehouse.ask.instant import instant, versions_at
+from lakehouse.ask.instant import Versions, as_of
 from lakehouse.ask.output import check_format, write
 
 
@@ -29,14 +29,19 @@ def main(words: Sequence[str]) -> int:
     return ask(given.query, form=given.format, at=given.at, personal=bool(given.personal))
 
 
-def ask(query: str, *, form: str, at: str, personal: bool) -> int:
+def ask(query: str, *, form: str, at: str, personal: bool, versions: Versions | None = None) -> int:
     """Print the answer to one statement, or to those of a shell.
+
+    Args:
+        versions: what `at` stands for, where that is known.
 
     Raises:
         LakehouseError: an option, the statement or a table is wrong; the shell itself prints the latter two.
     """
-    chosen, versions = check_format(form), versions_at(instant(at)) if at else None
-    with LakeConnection(load_catalogue(), versions=versions, personal=personal) as lake:
+    chosen, catalogue = check_format(form), load_catalogue()
+    if at and versions is None:
+        versions = as_of(catalogue.storage, at)
+    with LakeConnection(catalogue, versions=versions, personal=personal) as lake:
         if query.strip():
             write(lake, lake.sql(query), chosen, sys.stdout.buffer)
             return 0

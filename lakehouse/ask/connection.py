@@ -91,7 +91,7 @@ class LakeConnection:
         self.storage = catalogue.storage
         self.at = datetime.now(UTC)
         self._catalogue, self._asked, self._personal = catalogue, versions, personal
-        self._versions = versions or versions_at(self.at)
+        self._versions = versions or versions_at(self.storage, self.at)
         self._opened: dict[TableRef, int] = {}
         self._stack = ExitStack()
         self._folder = self._stack.enter_context(scratch(catalogue.spill))
@@ -130,7 +130,7 @@ class LakeConnection:
     def refresh(self) -> None:
         """Read the tables as they are from now on, where no other versions were asked for."""
         self.at = datetime.now(UTC)
-        self._versions = self._asked or versions_at(self.at)
+        self._versions = self._asked or versions_at(self.storage, self.at)
         for ref in self._opened:
             self._duckdb.execute(f"DROP VIEW {_name(ref)}")
         self._opened.clear()

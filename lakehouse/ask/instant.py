@@ -1,14 +1,17 @@
 """Instants: which version each table had at one moment, so that all tables of a question belong together.
 
-`versions` is the seam: whatever answers `(table, its newest snapshot) -> version` can take its place, as the versions that a run
-or a publication read.
+2026-11-20, 2026-11-20T14:30   the newest version that was committed by then, of a mart the one that readers saw then
+p12                            a publication: its marts, the other tables as they were when it was made
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 
+from lakehouse.core import publications
 from lakehouse.core.errors import BrokenTableError, DeclarationError
 from lakehouse.core.names import TableRef
+from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.snapshot import Snapshot
 
 #: The version to read of a table, from its newest snapshot.
@@ -31,22 +34,54 @@ def instant(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise DeclarationError(
-            f"AT={text[:60]!r} is no instant.", remedy="Write a day, 2026-11-20, or an instant, 2026-11-20T14:30-03:00."
+            f"AT={text[:60]!r} is no instant.",
+            remedy="Write a day, 2026-11-20, an instant, 2026-11-20T14:30-03:00, a publication, p12, or the id of a run.",
         ) from None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def versions_at(moment: datetime) -> Versions:
-    """The newest version of each table that was committed at or before a moment.
+def as_of(storage: Storage, text: str) -> Versions:
+    """The versions at what a person names: a day, an instant or a publication.
+
+    Raises:
+        DeclarationError: it is none of them, or there is no such publication.
+        BrokenTableError: (the answer) the table did not exist then, or its log no longer reaches so far back.
+    """
+    if re.fullmatch(r"p[0-9]{1,9}", text):
+        return _published(storage, int(text[1:]))
+    return versions_at(storage, instant(text))
+
+
+def versions_at(storage: Storage, moment: datetime) -> Versions:
+    """The newest version of each table that was committed at or before a moment, of a mart the one that was published by then.
 
     Raises:
         BrokenTableError: (the answer) the table did not exist then, or its log no longer reaches so far back.
     """
+    found: list[publications.Publication] = []
 
     def version(ref: TableRef, newest: Snapshot) -> int:
+        if ref.layer == "gold":
+            if not found:  # read when the first mart is asked for
+                last = publications.newest(storage)
+                before = last.at is None or last.at <= moment
+                known = [last] if before else [p for p in publications.all_of(storage) if p.at is not None and p.at <= moment]
+                found.append(known[-1] if known else publications.Publication())
+            named = found[0].tables.get(ref)
+            if named is not None and named.id == newest.id and named.version <= newest.version:
+                return named.version
         return _newest_before(ref, newest, moment)
 
     return version
+
+
+def _published(storage: Storage, number: int) -> Versions:
+    known = publications.all_of(storage)
+    chosen = next((publication for publication in known if publication.number == number), None)
+    if chosen is None or chosen.at is None:
+        newest = f"The newest is p{known[-1].number}." if known else "There is none yet: make run."
+        raise DeclarationError(f"There is no publication {number}.", remedy=newest)
+    return versions_at(storage, chosen.at)
 
 
 def _newest_before(ref: TableRef, newest: Snapshot, moment: datetime) -> int:

@@ -53,13 +53,16 @@ def vacuum(table: OnlyTable = "") -> int:
     """Print what the next maintenance would remove, and what it keeps and why."""
     from lakehouse.maintenance import protect
     from lakehouse.maintenance.assets import vault_of
+    from lakehouse.maintenance.replays import replayable
     from lakehouse.maintenance.vacuum import plan
     from lakehouse.ml.registry import Registry
 
     settings, lake = settings_and_lake()
     known = lake.storage.tables()
     with vault_of(settings, lake) as vault:
-        protected = protect.protection(lake.storage, Registry(settings.model_registry), backups=vault.versions())
+        replays = replayable(lake.storage, settings.tables, days=settings.replay_days, now=datetime.now(UTC))
+        registry = Registry(settings.model_registry)
+        protected = protect.protection(lake.storage, registry, backups=vault.versions(), replays=replays)
     for ref in [protect.table_of(table, known)] if table else known:
         snapshot = open_existing(lake.storage.uri(ref))
         if snapshot is None:

@@ -303,7 +303,7 @@ def _beside(
     if now is None or now.last_commit() is None:
         return Replayed(ref, refusal=why or "It was not computed.", notes=notes)
     then = require_table(settings.storage.uri(ref), ref, version=commit.version)
-    key, personal = _key(settings, ref, then)
+    key, personal = key_of(settings, ref, then)
     return Replayed(ref, between(session, then, now, key=key, personal=personal), notes=notes)
 
 
@@ -335,7 +335,7 @@ def _notes(storage: Storage, made: Provenance, code: str) -> Iterator[str]:
             yield f"{name} is read at version {version}, and is at {now.version} now"
 
 
-def _key(settings: Settings, ref: TableRef, table: Snapshot) -> tuple[tuple[str, ...], frozenset[str]]:
+def key_of(settings: Settings, ref: TableRef, table: Snapshot) -> tuple[tuple[str, ...], frozenset[str]]:
     """What identifies a row of a table, and which of its columns are personal."""
     for spec in with_histories(*settings.tables):
         if spec.silver == ref:

@@ -16,13 +16,18 @@ Personal = Annotated[int, typer.Option(min=0, max=1, help="1 shows personal colu
 def sql(
     query: Annotated[str, typer.Option("--query", "-q", help="one statement; else a shell, or stdin's")] = "",
     form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet")] = "table",
-    at: Annotated[str, typer.Option(help="every table as it was then: 2026-11-20, or 2026-11-20T14:30")] = "",
+    at: Annotated[
+        str, typer.Option(help="as it was then: 2026-11-20, 2026-11-20T14:30, a publication (p12), or as a run read it (3f2a9b)")
+    ] = "",
     personal: Personal = 0,
 ) -> int:
     """Ask the lake in SQL: every table of every layer, as silver.vendas."""
     from lakehouse.ask.command import ask
+    from lakehouse.commands.moments import versions_of
+    from lakehouse.settings import load_settings
 
-    return ask(query, form=form, at=at, personal=bool(personal))
+    versions = versions_of(load_settings().storage, at) if at else None
+    return ask(query, form=form, at=at, personal=bool(personal), versions=versions)
 
 
 @app.command()

@@ -7,7 +7,7 @@ not at all. Each publication names every table that was ever published, so that 
 read as it is: an earlier release made it, or an asset that is no mart.
 """
 
-import io
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ def newest(storage: Storage) -> Publication:
 def all_of(storage: Storage) -> list[Publication]:
     """Every publication, oldest first."""
     table = open_existing(storage.uri(TABLE))
-    return _read(table, table.paths()) if table is not None else []
+    return _read(table.paths()) if table is not None else []
 
 
 def published(storage: Storage, ref: TableRef, publication: Publication | None = None) -> Snapshot | None:
@@ -128,23 +128,29 @@ def _newest(table: Snapshot) -> Publication:
     """The last publication of a table; only the files that may hold it are read."""
     last = max((file.upper.get("publication") or 0 for file in table.files), default=0)
     chosen = [file for file in table.files if (file.upper.get("publication") or last) >= last]
-    return max(_read(table, table.paths(chosen)), key=lambda found: found.number, default=Publication())
+    return max(_read(table.paths(chosen)), key=lambda found: found.number, default=Publication())
 
 
-def _read(table: Snapshot, paths: list[str]) -> list[Publication]:
+def _read(paths: list[str]) -> list[Publication]:
     """The publications in some files of the table, oldest first. A few rows: no engine is started for them."""
-    import pyarrow.parquet as pq
+    import duckdb
 
-    by_number: dict[int, list[dict[str, Any]]] = {}
-    for path in paths:
-        for row in pq.read_table(io.BytesIO(files.read(path)), columns=list(COLUMNS)).to_pylist():
-            by_number.setdefault(row["publication"], []).append(row)
-    return [_publication(number, rows) for number, rows in sorted(by_number.items())]
+    rows: list[tuple[Any, ...]] = []
+    names = ", ".join("epoch_us(published_at)" if name == "published_at" else f'"{name}"' for name in COLUMNS)
+    with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder, duckdb.connect(config={"threads": 1}) as database:
+        for path in paths:
+            with files.at_hand(path, by=folder) as here:
+                rows += database.read_parquet(str(here)).select(names).fetchall()
+    by_number: dict[int, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        by_number.setdefault(row[0], []).append(row)
+    return [_publication(number, found) for number, found in sorted(by_number.items())]
 
 
-def _publication(number: int, rows: list[dict[str, Any]]) -> Publication:
-    tables = {TableRef(row["layer"], row["table"]): Named(row["table_id"], row["version"]) for row in rows}
-    return Publication(number, tables, rows[0]["run_id"], rows[0]["published_at"])
+def _publication(number: int, rows: list[tuple[Any, ...]]) -> Publication:
+    """A publication from its rows, whose values are in the order of the columns."""
+    tables = {TableRef(layer, table): Named(table_id, version) for _, _, _, layer, table, table_id, version in rows}
+    return Publication(number, tables, rows[0][2], datetime.fromtimestamp(rows[0][1] / 1e6, tz=UTC))
 
 
 def _rows(made: Publication) -> list[dict[str, Any]]:

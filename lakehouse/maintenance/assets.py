@@ -86,6 +86,7 @@ def _maintenance(settings: Settings) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from lakehouse.maintenance import upkeep
         from lakehouse.maintenance.protect import protection
+        from lakehouse.maintenance.replays import replayable
         from lakehouse.maintenance.run_history import prune
         from lakehouse.observability import outbox
 
@@ -97,7 +98,8 @@ def _maintenance(settings: Settings) -> dg.AssetsDefinition:
         for one in expired:
             context.log.info("%s: %s", one.ref, one)
         with failures(), vault_of(settings, lake) as vault:
-            protected = protection(lake.storage, ml.registry, backups=vault.versions())
+            replays = replayable(lake.storage, settings.tables, days=settings.replay_days, now=datetime.now(UTC))
+            protected = protection(lake.storage, ml.registry, backups=vault.versions(), replays=replays)
             found = list(_maintained(context, settings, lake, protected))
             version = outbox.record(
                 lake.storage,

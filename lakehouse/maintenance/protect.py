@@ -6,6 +6,7 @@
     pins             make pin TABLE=... VERSION=... REASON=...   (ops/pins)
     models           what registered models were made from (lakehouse/ml/registry.py)
     backups          what the kept backups hold
+    replays          what runs of the last days have read and made (replays.py)
 
 Pure: no dagster. Where it cannot be known what models use, tables that models may use are not vacuumed at all.
 """
@@ -52,9 +53,14 @@ class Protection:
     models: Mapping[TableRef, frozenset[int]] = field(default_factory=dict)
     unknown: str = ""
     published: Mapping[TableRef, Named] = field(default_factory=dict)
+    replays: Versions = field(default_factory=dict)
 
-    def of(self, ref: TableRef, snapshot: Snapshot) -> dict[int, str]:
-        """The versions of a table that must stay besides those within the retention floor."""
+    def of(self, ref: TableRef, snapshot: Snapshot, *, replays: bool = True) -> dict[int, str]:
+        """The versions of a table that must stay besides those within the retention floor.
+
+        Args:
+            replays: also those that runs can be computed again from.
+        """
         reasons: dict[int, list[str]] = {snapshot.version: ["current"]}
         for source in (self.pins, self.backups):
             for version, reason in source.get((ref, snapshot.id), {}).items():
@@ -62,6 +68,9 @@ class Protection:
         named = self.published.get(ref)
         if named is not None and named.id == snapshot.id and named.version < snapshot.version:
             reasons.setdefault(named.version, []).append("readers see it")
+        for version, reason in self.replays.get((ref, snapshot.id), {}).items() if replays else ():
+            if version < snapshot.version:
+                reasons.setdefault(version, []).append(reason)
         for version in self.models.get(ref, ()):
             reasons.setdefault(version, []).append("a registered model was made from it")
         return {version: "; ".join(found) for version, found in sorted(reasons.items())}
@@ -71,7 +80,9 @@ class Protection:
         return self.unknown if ref.layer in _OF_MODELS else ""
 
 
-def protection(storage: Storage, registry: Registry, *, backups: Versions | None = None) -> Protection:
+def protection(
+    storage: Storage, registry: Registry, *, backups: Versions | None = None, replays: Versions | None = None
+) -> Protection:
     """What is to be kept of all tables, as of now."""
     pinned: dict[tuple[TableRef, str], dict[int, str]] = {}
     for pin in pins(storage):
@@ -83,7 +94,7 @@ def protection(storage: Storage, registry: Registry, *, backups: Versions | None
         models = versions_in_use(registry, storage)
     except LakehouseError as error:  # MLflow does not answer, its extra is not installed, or a table of a model is damaged
         unknown = f"It is not known which versions the registered models use. {error}"
-    return Protection(pinned, backups or {}, models, unknown, publications.newest(storage).tables)
+    return Protection(pinned, backups or {}, models, unknown, publications.newest(storage).tables, replays or {})
 
 
 def pins(storage: Storage) -> list[dict[str, Any]]:

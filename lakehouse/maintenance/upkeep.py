@@ -194,7 +194,10 @@ def _one(
         snapshot = own_log_cleanup(snapshot)
         checkpoint = optimise.checkpoint(snapshot)
         planned = vacuum.plan(snapshot, retained=protected.of(task.ref, snapshot), floor=floor, now=now)
-        refused = protected.refuses(task.ref)
+        refused, held = protected.refuses(task.ref), 0
+        if (task.ref, snapshot.id) in protected.replays:
+            others = protected.of(task.ref, snapshot, replays=False)
+            held = vacuum.plan(snapshot, retained=others, floor=floor, now=now).bytes - planned.bytes
         cleaned = 0
         if not refused:
             if planned.files:
@@ -203,11 +206,12 @@ def _one(
         stored_after = _stored(task.uri)
     gone = {} if refused else planned.files
     lost = [f"version {version} was kept and cannot be read: {why}" for version, why in planned.lost.items()]
+    replays = [f"{held:,} bytes stay for replays alone"] if held else []
     worked = transaction is not None or checkpoint or gone or cleaned
     return Maintained(
         ref=task.ref,
         outcome="refused" if refused else "broken" if lost else "done" if worked else "nothing",
-        message=one_line(refused or "; ".join(lost)),
+        message=one_line(refused or "; ".join([*lost, *replays])),
         **_sizes(before, snapshot, stored_before, stored_after),
         compacted=len(transaction.remove) if transaction is not None else 0,
         checkpoint=checkpoint,

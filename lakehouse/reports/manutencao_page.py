@@ -20,6 +20,8 @@ _REASONS = {
     "in backup": "na cópia",
     "pinned:": "fixada:",
     "readers see it": "é a publicada",
+    "bytes stay for replays alone": "bytes só para repetir execuções",
+    "replay of a run of": "para repetir a execução de",
     "within the retention floor": "no prazo de retenção",
 }
 _OUTCOMES = {

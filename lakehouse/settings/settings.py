@@ -178,6 +178,7 @@ class Settings(BaseSettings):
     warehouse_tables: str = ""
     holidays: Annotated[str, AfterValidator(_holidays)] = "BR"
     vacuum_hours: Annotated[int, Field(ge=24, le=720)] = 168
+    replay_days: Annotated[int, Field(ge=0, le=365)] = 14
     history_days: Annotated[int, Field(ge=7, le=3650)] = 90
     measurement_days: Annotated[int, Field(ge=0, le=36_500)] = 0
     backup_root: str = "data/backup"

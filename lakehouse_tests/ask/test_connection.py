@@ -78,12 +78,12 @@ def test_a_table_is_what_it_was_at_an_instant(connect, people):
     for version in range(1, newest.version + 1):
         at = newest.committed_at(version)
         assert at is not None
-        assert versions_at(at)(SILVER, newest) == version
-        assert versions_at(at - timedelta(milliseconds=1))(SILVER, newest) == version - 1
-    assert len(connect(versions=versions_at(before)).sql("from silver.pessoas").columns) == columns
+        assert versions_at(people.storage, at)(SILVER, newest) == version
+        assert versions_at(people.storage, at - timedelta(milliseconds=1))(SILVER, newest) == version - 1
+    assert len(connect(versions=versions_at(people.storage, before)).sql("from silver.pessoas").columns) == columns
     assert len(connect().sql("from silver.pessoas").columns) == columns + 5
     with pytest.raises(BrokenTableError, match="did not exist at 2020-01-01"):
-        connect(versions=versions_at(instant("2020-01-01"))).sql("from silver.pessoas")
+        connect(versions=versions_at(people.storage, instant("2020-01-01"))).sql("from silver.pessoas")
 
 
 def test_an_instant_is_a_day_to_its_end_or_a_moment():
