@@ -36,7 +36,7 @@ def sale(number: int, **fields) -> dict:
 @dataclass(frozen=True)
 class Lake:
     root: Path
-    base: Path | None = None
+    base: Path | str = ""
 
     def silver(self, spec, rows: list[dict], mode: str = "overwrite") -> None:
         columns = silver_columns(spec)
@@ -53,7 +53,7 @@ class Lake:
             warnings.simplefilter("ignore")
             if dbt is not None:
                 patch.setattr(project, "project_dir", lambda: dbt)
-            settings = Settings(root=str(self.root), base_root=str(self.base or ""))
+            settings = Settings(root=str(self.root), base_root=str(self.base))
             job = build_defs(settings).resolve_implicit_global_asset_job_def()
             return job.execute_in_process(instance=instance or own, asset_selection=keys, raise_on_error=False, tags=tags)
 
