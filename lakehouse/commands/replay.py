@@ -10,8 +10,9 @@ Exit code 0: all is equal; 1: something differs; 2: something cannot be computed
 """
 
 import json
+import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -156,54 +157,60 @@ def _asked(run: Run, asset: str) -> list[TableRef]:
 
 def computed_again(settings: Settings, run: Run, assets: Iterable[TableRef]) -> Iterator[Replayed]:
     """Each asset, computed from the run's own inputs in a scratch lake, beside what the run has committed."""
+    import dagster as dg
+
     from lakehouse.core.store.scratch import scratch
+    from lakehouse.definitions import build_defs
+    from lakehouse.runtime.io_manager import DeltaIOManager
 
     histories = {spec.silver for spec in with_histories(*settings.tables)} - {spec.silver for spec in settings.tables}
     wanted = list(assets)
-    for group in _GROUPS:
-        mine = [ref for ref in wanted if _group(ref, histories) in group]
-        if not mine:
-            continue
-        with scratch(settings.spill) as folder:
-            yield from _computed(settings, run, mine, Path(folder))
+    with scratch(settings.spill) as folder:
+        lake, champion = _scratch_lake(settings, Path(folder)), Champion()
+        given = {"lake": lake, "io_manager": DeltaIOManager(lake=lake), "announce": Silent(), "ml": _ml(settings, champion)}
+        definitions = build_defs(settings.model_copy(update={"kafka_bootstrap": "", "examples": False}), resource_overrides=given)
+        job = definitions.resolve_implicit_global_asset_job_def()
+        known = {
+            node.key: node.code_version or "" for node in definitions.resolve_asset_graph().asset_nodes if node.is_executable
+        }
+        for ref in [ref for ref in wanted if dg.AssetKey(ref.key) not in known]:
+            yield Replayed(ref, refusal="The code that is checked out has no such asset.")
+            wanted.remove(ref)
+        for group in _GROUPS:
+            mine = {ref: known[dg.AssetKey(ref.key)] for ref in wanted if _group(ref, histories) in group}
+            if mine:
+                champion.number = _champion_of(settings.storage, run, mine)
+                yield from _computed(settings, run, job, mine, lake)
+                shutil.rmtree(lake.root)  # the next group reads what the run has committed
 
 
 def _group(ref: TableRef, histories: set[TableRef]) -> str:
     return "history" if ref in histories else str(ref) if ref.layer == "ml" else ref.layer
 
 
-def _computed(settings: Settings, run: Run, assets: list[TableRef], folder: Path) -> Iterator[Replayed]:
+def _computed(
+    settings: Settings, run: Run, job: "dg.JobDefinition", assets: Mapping[TableRef, str], lake: "LakeResource"
+) -> Iterator[Replayed]:
+    """The assets of one group, given with the versions of their code."""
     import dagster as dg
 
-    from lakehouse.definitions import build_defs
-    from lakehouse.runtime.io_manager import DeltaIOManager
     from lakehouse.runtime.view import TAG, written_view
 
-    lake = _scratch_lake(settings, folder)
-    given = {"lake": lake, "io_manager": DeltaIOManager(lake=lake), "announce": Silent(), "ml": _as_of(settings, run, assets)}
-    definitions = build_defs(settings.model_copy(update={"kafka_bootstrap": "", "examples": False}), resource_overrides=given)
-    keys = [dg.AssetKey(ref.key) for ref in assets]
+    Path(lake.root).mkdir()
     with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
         warnings.simplefilter("ignore")
-        job = definitions.resolve_implicit_global_asset_job_def()
-        known = set(job.asset_layer.executable_asset_keys)
         result = job.execute_in_process(
             instance=instance,
-            asset_selection=[key for key in keys if key in known],
+            asset_selection=[dg.AssetKey(ref.key) for ref in assets],
             tags={TAG: written_view(run.versions)},
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             raise_on_error=False,
         )
         why = _reasons(result)
-        versions = {node.key: node.code_version for node in definitions.resolve_asset_graph().asset_nodes}
     with lake.duckdb() as session:
-        for ref in assets:
-            if dg.AssetKey(ref.key) not in known:
-                yield Replayed(ref, refusal="The code that is checked out has no such asset.")
-                continue
+        for ref, code in assets.items():
             try:
-                reason = why.get(ref.key[-1], why.get("", ""))
-                yield _beside(session, settings, lake, run, ref, code=versions.get(dg.AssetKey(ref.key)) or "", why=reason)
+                yield _beside(session, settings, lake, run, ref, code=code, why=why.get(ref.key[-1], why[""]))
             except LakehouseError as error:
                 yield Replayed(ref, refusal=str(error))
 
@@ -232,7 +239,6 @@ def _scratch_lake(settings: Settings, folder: Path) -> "LakeResource":
     storage = settings.storage
     locations: dict[str, Any] = {name: f"{folder}/{name}" for name in ("landing", "spill")}
     locations |= {"root": f"{folder}/lake", "layers": {}, "base": storage.root, "base_layers": dict(storage.layers)}
-    Path(folder, "lake").mkdir()
     Path(folder, "spill").mkdir()
     # Made anew: a copy of a Dagster resource has other fields, and runs with those that it was copied from.
     return LakeResource(**{**own.model_dump(), **locations})
@@ -245,47 +251,44 @@ class Silent:
     def event(self, *_: Any, **__: Any) -> None: ...
 
 
-def _as_of(settings: Settings, run: Run, assets: list[TableRef]) -> Any:
-    """The models as they were for these assets: the champion that they have used."""
-    from lakehouse.ml.resource import MlResource
-    from lakehouse.ml.steps import EVALUATION, FORECASTS
+@dataclass
+class Champion:
+    """The version of the model that is the champion for the assets that are computed; None for no champion."""
 
-    own = MlResource(tracking_uri=settings.model_registry, holidays=settings.holidays)
-    named = ""
-    if EVALUATION in assets:
-        named = run.made[EVALUATION].provenance.facts.get("champion", "")
-    elif FORECASTS in assets:
-        named = _champion_of(settings.storage, run.made[FORECASTS].version)
-    else:
-        return own
-    return _champion(own, int(named) if named else None)
+    number: int | None = None
 
 
-def _champion(own: Any, number: int | None) -> Any:
+def _ml(settings: Settings, champion: Champion) -> Any:
+    """The models, of which the champion is the one that there was then."""
     from lakehouse.ml.registry import Registry
     from lakehouse.ml.resource import MlResource
 
     class Then(Registry):
         def alias(self, alias: Any) -> Any:
-            return next((version for version in self.versions() if version.number == number), None)
+            return next((version for version in self.versions() if version.number == champion.number), None)
 
     class AsOf(MlResource):
         @property
         def registry(self) -> Registry:
             return Then(self.tracking_uri)
 
-    return AsOf(tracking_uri=own.tracking_uri, holidays=own.holidays)
+    return AsOf(tracking_uri=settings.model_registry, holidays=settings.holidays)
 
 
-def _champion_of(storage: Storage, version: int) -> str:
-    """The model version that the newest forecast of a table was made by."""
-    from lakehouse.ml.steps import FORECASTS
+def _champion_of(storage: Storage, run: Run, assets: Container[TableRef]) -> int | None:
+    """The champion that these assets of a run have used: the newest forecast names its own, and the evaluation that before."""
+    from lakehouse.ml.steps import EVALUATION, FORECASTS
     from lakehouse.observability.outbox import small_session
 
-    table = require_table(storage.uri(FORECASTS), FORECASTS, version=version)
+    if EVALUATION in assets:
+        named = run.made[EVALUATION].provenance.facts.get("champion", "")
+        return int(named) if named else None
+    if FORECASTS not in assets:
+        return None
+    table = require_table(storage.uri(FORECASTS), FORECASTS, version=run.made[FORECASTS].version)
     with small_session(storage) as session:
         rows = session.dicts(session.read(table.paths(), table.columns), "origem", "versao")
-    return str(max(rows, key=lambda row: row["origem"])["versao"]) if rows else ""
+    return int(max(rows, key=lambda row: row["origem"])["versao"]) if rows else None
 
 
 # --- comparing ---------------------------------------------------------------------------------------------------------
