@@ -44,7 +44,7 @@ def as_of(storage: Storage, text: str) -> Versions:
     """The versions at what a person names: a day, an instant or a publication.
 
     Raises:
-        DeclarationError: it is none of them, or there is no such publication.
+        DeclarationError: it is not one of them, or there is no such publication.
         BrokenTableError: (the answer) the table did not exist then, or its log no longer reaches so far back.
     """
     if re.fullmatch(r"p[0-9]{1,9}", text):

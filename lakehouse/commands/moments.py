@@ -19,7 +19,7 @@ def versions_of(storage: Storage, text: str) -> Versions:
     """The versions at a day, an instant, a publication or a run.
 
     Raises:
-        DeclarationError: it is none of them, or there is no such publication or run.
+        DeclarationError: it is not one of them, or there is no such publication or run.
         BrokenTableError: (the answer) the table did not exist then, or is none that the run has read.
     """
     if not _RUN.fullmatch(text):

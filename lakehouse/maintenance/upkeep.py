@@ -1,7 +1,7 @@
 """The upkeep of one table after the other: optimise, checkpoint, vacuum, log clean-up; each measured before and after.
 
-A table is held meanwhile, so no writer of ours is disturbed; another one that commits first makes it begin again. A table that
-is damaged, held by others or out of disk is named with the reason, and the rest goes on. Pure: no dagster.
+A table is surplus meanwhile, so no writer of ours is disturbed; another one that commits first makes it begin again. A table that
+is damaged, surplus by others or out of disk is named with the reason, and the rest goes on. Pure: no dagster.
 """
 
 import time
@@ -194,10 +194,10 @@ def _one(
         snapshot = own_log_cleanup(snapshot)
         checkpoint = optimise.checkpoint(snapshot)
         planned = vacuum.plan(snapshot, retained=protected.of(task.ref, snapshot), floor=floor, now=now)
-        refused, held = protected.refuses(task.ref), 0
+        refused, surplus = protected.refuses(task.ref), 0
         if (task.ref, snapshot.id) in protected.replays:
             others = protected.of(task.ref, snapshot, replays=False)
-            held = vacuum.plan(snapshot, retained=others, floor=floor, now=now).bytes - planned.bytes
+            surplus = vacuum.plan(snapshot, retained=others, floor=floor, now=now).bytes - planned.bytes
         cleaned = 0
         if not refused:
             if planned.files:
@@ -206,7 +206,7 @@ def _one(
         stored_after = _stored(task.uri)
     gone = {} if refused else planned.files
     lost = [f"version {version} was kept and cannot be read: {why}" for version, why in planned.lost.items()]
-    replays = [f"{held:,} bytes stay for replays alone"] if held else []
+    replays = [f"{surplus:,} bytes stay for replays alone"] if surplus else []
     worked = transaction is not None or checkpoint or gone or cleaned
     return Maintained(
         ref=task.ref,

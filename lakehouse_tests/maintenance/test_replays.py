@@ -37,7 +37,7 @@ def commit(storage: Storage, ref: TableRef, *, of: Snapshot | None = None, name:
     return found
 
 
-def test_versions_that_a_run_has_read_and_made_are_protected_for_as_long_as_it_is_said(storage):
+def test_versions_that_a_run_has_read_and_made_are_protected_for_so_many_days(storage):
     first = commit(storage, SILVER)
     made = commit(storage, MART, of=first, name=str(SILVER))
     newest = commit(storage, SILVER)
