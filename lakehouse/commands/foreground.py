@@ -64,6 +64,8 @@ def materialize(select: str) -> int:
     Raises:
         DeclarationError: nothing is selected.
     """
+    if re.search(r"[\x00-\x1f]", select):  # Dagster's grammar takes a line break for a blank
+        raise DeclarationError(f"{select!r} selects nothing.", remedy=_TRY)
     definitions = build_defs(load_settings())
     try:
         selection = dg.AssetSelection.from_string(by_key(select))

@@ -9,9 +9,8 @@ import dagster as dg
 
 from lakehouse.core.names import TableRef
 from lakehouse.core.rules import Finding
-from lakehouse.core.store.scratch import scratch
 from lakehouse.core.table.staging import Write
-from lakehouse.runtime.lake import LakeResource
+from lakehouse.runtime.lake import LakeResource, scratch
 from lakehouse.runtime.steps import checked, own_step
 
 TABLE, READS = TableRef("gold", "example_sales_by_product"), {"sales": TableRef("silver", "vendas")}
