@@ -98,7 +98,7 @@ class ContainerRunLauncher(DockerRunLauncher):
             "memswap_limit": memory,
             "nano_cpus": int(cpus * 1e9),
             "read_only": True,
-            "tmpfs": {"/tmp": "size=256m,mode=1777"},  # nosec B108
+            "tmpfs": {"/tmp": "size=256m,mode=1777"},
             "volumes": self._volumes,
             "healthcheck": {"test": ["NONE"]},  # the image's is the code server's
         }

@@ -94,7 +94,7 @@ def test_whichever_container_is_killed_the_tables_are_exact_afterwards(composed,
         empty_lake(composed)
         run_id = instance.launch("medallion_etl")
         run = instance.wait(run_id, _working, seconds=120)
-        time.sleep(random.Random(number).uniform(0, 6))  # nosec B311
+        time.sleep(random.Random(number).uniform(0, 6))
         container = composed.container_of(run) if victim == "run" else compose.containers(composed.engine, victim)[0]
         composed.kill(container)
         killed = time.monotonic()
