@@ -1,5 +1,6 @@
 """deploy/compose.yaml on the host's network: a job over a bucket, a container for each run, kills, limits, stop and start."""
 
+import math
 import os
 import random
 import statistics
@@ -115,8 +116,9 @@ def test_whichever_container_is_killed_the_tables_are_exact_afterwards(composed,
         with capsys.disabled():
             print(f"\n{victim} killed: the run's tables were complete after {took[-1][1]:.0f} s, and exact", end="")
     seconds = sorted(second for _, second in took)
+    most = seconds[math.ceil(0.95 * len(seconds)) - 1]
     with capsys.disabled():
-        print(f"\n{len(took)} kills: p50 {statistics.median(seconds):.0f} s, p95 {seconds[int(0.95 * (len(seconds) - 1))]:.0f} s")
+        print(f"\n{len(took)} kills: p50 {statistics.median(seconds):.0f} s, p95 {most:.0f} s")
 
 
 def test_stopped_and_started_nothing_is_lost(composed, instance):
