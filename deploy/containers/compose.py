@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -135,8 +136,18 @@ def down(engine: Engine, home: Path) -> None:
         engine.run("stop", container, quiet=True)
     if runs := engine.run("ps", "--quiet", "--filter", f"label={RUN_LABEL}").split():
         engine.run("stop", f"--time={RUN_SECONDS}", *runs, quiet=True)
+    without_name = _volumes_without_name(engine)
     _compose(engine, env, "down")
+    if without_name:
+        engine.run("volume", "rm", *without_name, check=False, quiet=True)
     socket.stop(home)
+
+
+def _volumes_without_name(engine: Engine) -> list[str]:
+    """The volumes that the image asks for and that nobody finds again: what follows from the code, spill."""
+    ids = engine.run("ps", "--all", "--quiet", "--filter", f"label={PROJECT_LABEL}={project()}").split()
+    named = engine.run("inspect", "--format", "{{range .Mounts}}{{.Name}} {{end}}", *ids) if ids else ""
+    return [name for name in named.split() if re.fullmatch("[0-9a-f]{64}", name)]
 
 
 def roll_out(engine: Engine, home: Path, images: Mapping[str, str]) -> None:

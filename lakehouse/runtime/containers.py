@@ -29,6 +29,7 @@ _PREFIXES = ("LAKEHOUSE_", "AWS_", "DAGSTER_", "MLFLOW_")
 SECRETS = Path("/run/secrets")
 #: How long the container of a run that is over can be looked at.
 STAYS = timedelta(hours=1)
+_TMP = {"/tmp": "size=256m,mode=1777"}  # nosec B108
 _RUN_LABEL = "dagster/run_id"
 _KILLED = 137
 
@@ -98,7 +99,7 @@ class ContainerRunLauncher(DockerRunLauncher):
             "memswap_limit": memory,
             "nano_cpus": int(cpus * 1e9),
             "read_only": True,
-            "tmpfs": {"/tmp": "size=256m,mode=1777"},  # nosec B108
+            "tmpfs": _TMP,
             "volumes": self._volumes,
             "healthcheck": {"test": ["NONE"]},  # the image's is the code server's
         }

@@ -1,5 +1,6 @@
 """deploy/compose.yaml on the host's network: a job over a bucket, a container for each run, kills, limits, stop and start."""
 
+import math
 import os
 import random
 import statistics
@@ -15,7 +16,7 @@ from lakehouse_tests.stack.conftest import Instance
 
 FINISHED = ("SUCCESS", "FAILURE", "CANCELED")
 #: What is killed while a run is at work, one after another; LAKEHOUSE_KILLS kills in all.
-KILLED = ("run", "daemon", "code", "webserver", "postgres", "s3")
+KILLED = ("run", "postgres", "s3", "daemon", "code", "webserver")
 KILLS = int(os.environ.get("LAKEHOUSE_KILLS", str(len(KILLED))))
 
 
@@ -63,18 +64,27 @@ def test_a_memory_limit_that_is_too_small_fails_with_a_sentence_that_names_the_t
     assert "150m" in str(run) and "raise the tag lakehouse/memory of job medallion_etl" in str(run["eventConnection"]["events"])
 
 
-def _last_of(instance, run_id: str, *, seconds: float) -> dict:
-    """The run that ends a chain of retries."""
+def _complete(instance, run_id: str, *, seconds: float) -> None:
+    """Wait until a run of the job has succeeded: the run, one that retried it, or, where its steps failed, the next one."""
     deadline = time.monotonic() + seconds
-    while True:
-        run = _patient(instance, run_id, deadline)
-        retried = run["tags"].get("dagster/auto_retry_run_id")
-        if run["status"] == "SUCCESS":
-            return run
-        if retried:
-            run_id = retried
-        assert time.monotonic() < deadline, (run["status"], run["tags"])
+    while (run := _patient(instance, run_id, deadline))["status"] != "SUCCESS":
+        tags = run["tags"]
+        if "dagster/auto_retry_run_id" in tags:
+            run_id = tags["dagster/auto_retry_run_id"]
+        elif run["status"] in FINISHED and tags.get("dagster/will_retry") != "true":
+            run_id = _launched(instance, deadline)
+        assert time.monotonic() < deadline, (run["status"], tags)
         time.sleep(1)
+
+
+def _launched(instance, deadline: float) -> str:
+    """A new run, asked for until somebody answers."""
+    while True:
+        try:
+            return instance.launch("medallion_etl")
+        except (OSError, AssertionError, ValueError):
+            assert time.monotonic() < deadline, "nobody answers"
+            time.sleep(1)
 
 
 def _patient(instance, run_id: str, deadline: float) -> dict:
@@ -94,11 +104,11 @@ def test_whichever_container_is_killed_the_tables_are_exact_afterwards(composed,
         empty_lake(composed)
         run_id = instance.launch("medallion_etl")
         run = instance.wait(run_id, _working, seconds=120)
-        time.sleep(random.Random(number).uniform(0, 6))  # nosec B311
+        time.sleep(random.Random(number).uniform(0, 6))
         container = composed.container_of(run) if victim == "run" else compose.containers(composed.engine, victim)[0]
         composed.kill(container)
         killed = time.monotonic()
-        _last_of(instance, run_id, seconds=400)
+        _complete(instance, run_id, seconds=400)
         took.append((victim, time.monotonic() - killed))
         wait_for_health(composed, seconds=180)
         again = instance.wait(instance.launch("medallion_etl"), _finished, seconds=300)
@@ -106,8 +116,9 @@ def test_whichever_container_is_killed_the_tables_are_exact_afterwards(composed,
         with capsys.disabled():
             print(f"\n{victim} killed: the run's tables were complete after {took[-1][1]:.0f} s, and exact", end="")
     seconds = sorted(second for _, second in took)
+    most = seconds[math.ceil(0.95 * len(seconds)) - 1]
     with capsys.disabled():
-        print(f"\n{len(took)} kills: p50 {statistics.median(seconds):.0f} s, p95 {seconds[int(0.95 * (len(seconds) - 1))]:.0f} s")
+        print(f"\n{len(took)} kills: p50 {statistics.median(seconds):.0f} s, p95 {most:.0f} s")
 
 
 def test_stopped_and_started_nothing_is_lost(composed, instance):
