@@ -268,10 +268,10 @@ check: setup $(VENV)/.dev ## Lint, types, floors, security, generated files, dbt
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/bandit -q -r lakehouse benchmarks -c pyproject.toml
 	@$(BIN)/zizmor --quiet --offline --no-progress --min-severity medium .github
-	@if command -v go >/dev/null; then test -x .stack/tools/bin/$(ACTIONLINT) || \
-		{ GOBIN='$(CURDIR)/.stack/tools/bin' go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT:actionlint-%=%) && \
-		mv .stack/tools/bin/actionlint .stack/tools/bin/$(ACTIONLINT); }; .stack/tools/bin/$(ACTIONLINT); \
-		else echo 'The workflows are read by zizmor only: actionlint needs go.'; fi
+	@if test -x .stack/tools/bin/$(ACTIONLINT) || { command -v go >/dev/null && \
+		GOBIN='$(CURDIR)/.stack/tools/bin' go install github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT:actionlint-%=%) && \
+		mv .stack/tools/bin/actionlint .stack/tools/bin/$(ACTIONLINT); }; then .stack/tools/bin/$(ACTIONLINT); \
+		else echo 'The workflows are read by zizmor only: actionlint needs go, and its modules.'; fi
 	@$(BIN)/python -m lakehouse sync --check
 	@$(BIN)/dagster definitions validate --log-level warning
 	@$(BIN)/python -m benchmarks --check
