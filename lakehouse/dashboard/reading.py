@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lakehouse.core import publications
@@ -43,7 +43,14 @@ class Lake:
 
     def opened(self, ref: TableRef) -> Snapshot | None:
         """A table as it is now, a mart as it is published; None when there is none."""
-        return publications.published(self.storage, ref) if ref.layer == "gold" else open_input(self.storage, ref)
+        if ref.layer == "gold":
+            return publications.published(self.storage, ref, self.publication)
+        return open_input(self.storage, ref)
+
+    @cached_property
+    def publication(self) -> publications.Publication:
+        """What readers see while this question is answered."""
+        return publications.newest(self.storage)
 
     def rows(self, ref: TableRef) -> list[Row]:
         """All rows of a small table; none of one that is not there."""
