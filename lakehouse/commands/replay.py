@@ -226,7 +226,7 @@ def _reasons(result: "dg.ExecuteInProcessResult") -> dict[str, str]:
             stopped.setdefault(check.asset_key.path[-1], []).append(check.check_name)
     errors = [event.step_failure_data.error for event in result.all_events if event.is_step_failure]
     texts = [str(error.cause.message if error.cause else error.message).strip() for error in errors if error is not None]
-    ended = " ".join(text.removeprefix("dagster._core.definitions.events.").removeprefix("Failure: ") for text in texts)
+    ended = " ".join(text.partition("Failure: ")[2] or text for text in texts)
     return {table: f"It is stopped by {', '.join(names)}." for table, names in stopped.items()} | {"": ended}
 
 

@@ -308,7 +308,8 @@ def test_a_run_after_one_more_delivery_works_on_what_it_touches_and_on_nothing_e
     }
     after = lake.versions()
     assert {key for key in after if after[key] != before[key]} == {
-        "bronze/vendas", "silver/vendas", "ops/ledger", "ops/landing_files", "gold/clientes_rfm", *(f"gold/{m}" for m in SUMMED),
+        "bronze/vendas", "silver/vendas", "ops/ledger", "ops/landing_files", "ops/publications", "gold/clientes_rfm",
+        *(f"gold/{m}" for m in SUMMED),
     }  # fmt: skip
     receita = good[1].receita + Decimal(7)
     for table, column in (("silver/vendas", "total"), *((f"gold/{mart}", "receita") for mart in SUMMED)):
@@ -668,7 +669,9 @@ def test_the_summary_lists_every_table_with_its_rows_and_the_report(lake, enviro
     for table in lake.versions():
         rows = lake.sql(table, "SELECT count(*) FROM t")[0][0]
         shown = [line for line in output.splitlines() if line.startswith(f"{table} ")]
-        if table.startswith(("ops/deletes", "ops/points", "ops/landing")) or (table.startswith("quarantine/") and not rows):
+        if table.startswith(("ops/deletes", "ops/points", "ops/landing", "ops/publications")) or (
+            table.startswith("quarantine/") and not rows
+        ):
             assert shown == []
         else:
             assert [f" {rows:,} " in line for line in shown] == [True], table

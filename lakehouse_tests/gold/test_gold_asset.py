@@ -24,7 +24,9 @@ from lakehouse.resources import build_resources
 from lakehouse.settings import Settings, project_folder
 from lakehouse.tables.vendas import CLIENTES, PRODUTOS, VENDAS
 from lakehouse_tests.conftest import run_selected
-from lakehouse_tests.gold.conftest import FAILS, MARTS, NOON, Lake, copy_project, sale
+from lakehouse_tests.gold.few_rows import FAILS, MARTS, NOON, Lake, base, copy_project, lake, sale
+
+__all__ = ["base", "lake"]
 
 WARNS = "{{ config(severity='warn') }} select * from {{ ref('vendas_mensais') }}"
 

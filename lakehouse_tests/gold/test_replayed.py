@@ -14,7 +14,9 @@ from lakehouse.dashboard.reading import Reader
 from lakehouse.gold import project
 from lakehouse.settings import Settings
 from lakehouse.tables.vendas import VENDAS
-from lakehouse_tests.gold.conftest import Lake, copy_project, sale
+from lakehouse_tests.gold.few_rows import Lake, base, copy_project, sale
+
+__all__ = ["base"]
 
 Made = tuple[Lake, replay.Run]
 

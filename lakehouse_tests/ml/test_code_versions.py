@@ -17,8 +17,8 @@ from lakehouse.settings import project_folder
 ML = project_folder() / "lakehouse" / "ml"
 #: By constant: its value, its modules, and their fingerprint when the constant had that value.
 FINGERPRINTS = {
-    "MODEL_CODE": ("2e5927d24a6c", ("series", "features", "recipes", "models", "backtest"), "caf14610ba7192de"),
-    "FEATURES_CODE": ("b17cf0d5bf1e", ("series", "features"), "5c5ef7f9795e074e"),
+    "MODEL_CODE": ("2e5927d24a6c", ("series", "features", "recipes", "models", "backtest"), "e868f5bf1a6db737"),
+    "FEATURES_CODE": ("b17cf0d5bf1e", ("series", "features"), "2bfe25d5370c37c1"),
     "GATE_CODE": ("ca18e8a3fded", ("gate", "decisions"), "2c465e7fb4c644fa"),
     "SCORING_CODE": ("7531fed97b4a", ("scoring",), "a25ce258712e46bc"),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lakehouse_tests.faults.proxy import Fault, Proxy, before
-from lakehouse_tests.gold.conftest import Lake, base
+from lakehouse_tests.gold.few_rows import Lake, base
 from lakehouse_tests.stack.conftest import Environment, s3_client
 
 __all__ = ["base"]

@@ -20,7 +20,7 @@ from lakehouse.commands.instance.background import ProcessError, Started
 from lakehouse.core.errors import LakehouseError
 from lakehouse.core.processes import alive, end, family
 from lakehouse.gold import project
-from lakehouse.settings import settings
+from lakehouse.settings import light
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_a_webserver_that_does_not_answer_is_one_sentence():
 
 
 def test_help_needs_no_instance_and_a_command_states_what_it_lacks(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(settings, "project_folder", lambda: tmp_path)
+    monkeypatch.setattr(light, "project_folder", lambda: tmp_path)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.setattr(sys, "argv", ["lakehouse", "--help"])
     with pytest.raises(SystemExit) as ended:
@@ -199,4 +199,4 @@ def test_what_is_installed_stores_what_dbt_parsed_in_dagsters_home(monkeypatch, 
 
 def test_started_processes_have_this_ones_environment(monkeypatch):
     monkeypatch.setenv("LAKEHOUSE_ENV", "prod")
-    assert settings.process_environment(A="b") == {**os.environ, "A": "b"}
+    assert light.process_environment(A="b") == {**os.environ, "A": "b"}
