@@ -65,8 +65,7 @@ def view_and_publication(job: dg.JobDefinition, lake: "LakeResource") -> float:
             }
             begun = time.perf_counter()
             view.begun(step, lake)
-            with lake.duckdb(at_most=64) as session:
-                done = publications.publish(session, lake.storage, marts, run_id=step.run_id)
+            done = publications.publish(lambda: lake.duckdb(at_most=64), lake.storage, marts, run_id=step.run_id)
             seconds.append(time.perf_counter() - begun)
             if not marts or done.run_id != step.run_id:
                 raise RuntimeError(f"Nothing was published in round {again}.")

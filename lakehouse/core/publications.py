@@ -8,10 +8,12 @@ read as it is: an earlier release made it, or an asset that is no mart.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lakehouse.core.engines.session import Session
 from lakehouse.core.names import TableRef
@@ -20,6 +22,9 @@ from lakehouse.core.store.storage import Storage
 from lakehouse.core.table.provenance import Provenance
 from lakehouse.core.table.snapshot import Snapshot, open_existing, open_table
 from lakehouse.core.table.transaction import Transaction, commit_staged, redo_on_conflict
+
+if TYPE_CHECKING:
+    import duckdb
 
 TABLE = TableRef("ops", "publications")
 COLUMNS = {
@@ -88,10 +93,15 @@ def naming(storage: Storage, ref: TableRef, table: Snapshot) -> int | None:
     return next((each.number for each in reversed(found) if each.tables.get(ref) == wanted), None)
 
 
-def publish(session: Session, storage: Storage, tables: Mapping[TableRef, Named], *, run_id: str) -> Publication:
+def publish(
+    session: Callable[[], AbstractContextManager[Session]], storage: Storage, tables: Mapping[TableRef, Named], *, run_id: str
+) -> Publication:
     """Let readers see these versions, all at once, in one commit. Where they do already, nothing is written.
 
     A version that is older than the published one of the same table is passed over: another run was faster.
+
+    Args:
+        session: opens an engine session, where something is written.
     """
 
     def once() -> Publication:
@@ -101,8 +111,8 @@ def publish(session: Session, storage: Storage, tables: Mapping[TableRef, Named]
         if not moved:
             return last
         done = Publication(last.number + 1, {**last.tables, **moved}, run_id, datetime.now(UTC))
-        frame = session.table(_rows(done), COLUMNS)
-        added = session.write(frame, table.uri, columns=COLUMNS, sort_by=["publication"])
+        with session() as opened:
+            added = opened.write(opened.table(_rows(done), COLUMNS), table.uri, columns=COLUMNS, sort_by=["publication"])
         provenance = Provenance(operation="append", run_id=run_id, publication=str(done.number))
         commit_staged(Transaction(table=table, add=added, provenance=provenance))
         return done
@@ -110,10 +120,10 @@ def publish(session: Session, storage: Storage, tables: Mapping[TableRef, Named]
     return redo_on_conflict(once)
 
 
-def follow(session: Session, storage: Storage, ref: TableRef, *, before: Snapshot, after: Snapshot, run_id: str = "") -> None:
+def follow(session: Session, storage: Storage, ref: TableRef, *, before: Snapshot, after: Snapshot) -> None:
     """Let readers see a table's next version, where they see `before`: maintenance has written the same rows again."""
     if newest(storage).tables.get(ref) == (before.id, before.version):
-        publish(session, storage, {ref: Named(after.id, after.version)}, run_id=run_id)
+        publish(lambda: nullcontext(session), storage, {ref: Named(after.id, after.version)}, run_id="")
 
 
 def _follows(storage: Storage, ref: TableRef, named: Named, last: Named | None) -> bool:
@@ -133,11 +143,9 @@ def _newest(table: Snapshot) -> Publication:
 
 def _read(paths: list[str]) -> list[Publication]:
     """The publications in some files of the table, oldest first. A few rows: no engine is started for them."""
-    import duckdb
-
     rows: list[tuple[Any, ...]] = []
     names = ", ".join("epoch_us(published_at)" if name == "published_at" else f'"{name}"' for name in COLUMNS)
-    with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder, duckdb.connect(config={"threads": 1}) as database:
+    with tempfile.TemporaryDirectory(prefix="lakehouse-") as folder, _reader().cursor() as database:
         for path in paths:
             with files.at_hand(path, by=folder) as here:
                 rows += database.read_parquet(str(here)).select(names).fetchall()
@@ -145,6 +153,14 @@ def _read(paths: list[str]) -> list[Publication]:
     for row in rows:
         by_number.setdefault(row[0], []).append(row)
     return [_publication(number, found) for number, found in sorted(by_number.items())]
+
+
+@cache
+def _reader() -> "duckdb.DuckDBPyConnection":
+    """A small database of this process, opened in 20 ms; each reader has a cursor of its own."""
+    import duckdb
+
+    return duckdb.connect(config={"threads": 1, "memory_limit": "64MB"})
 
 
 def _publication(number: int, rows: list[tuple[Any, ...]]) -> Publication:

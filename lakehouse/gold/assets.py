@@ -145,9 +145,9 @@ class _Build:
     def _let_readers_see(self) -> None:
         """Publish what the run has committed, and what it found current."""
         if self.moved:
-            with self.lake.duckdb(at_most=_FEW) as session:
-                done = publications.publish(session, self.storage, self.moved, run_id=self.context.run.run_id)
-            if done.run_id == self.context.run.run_id:
+            run_id = self.context.run.run_id
+            done = publications.publish(lambda: self.lake.duckdb(at_most=_FEW), self.storage, self.moved, run_id=run_id)
+            if done.run_id == run_id:
                 self.context.log.info("Publication %s: readers see the marts of this run.", done.number)
 
     def _build(

@@ -113,10 +113,12 @@ def _asset(listed: Listed) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from lakehouse.warehouse.publish import publish
 
+        def publication() -> int | None:
+            return publications.naming(lake.storage, target.source, snapshot) if target.source.layer == "gold" else None
+
         with failures(), lake.duckdb() as session:
             snapshot = require_input(viewed(context, lake), target.source)
-            named = publications.naming(lake.storage, target.source, snapshot) if target.source.layer == "gold" else None
-            done = publish(session, warehouse, target, snapshot, publication=named)
+            done = publish(session, warehouse, target, snapshot, publication=publication)
         columns = [dg.TableColumn(name, kind) for name, kind in target.columns.items()]
         return dg.MaterializeResult(
             metadata={

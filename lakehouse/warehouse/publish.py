@@ -14,7 +14,7 @@ Names pass the allow-list of the specs and SQLAlchemy's quoting. Pure: no dagste
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -87,12 +87,18 @@ class Published:
 
 
 def publish(
-    session: DuckDBSession, warehouse: Warehouse, target: Target, snapshot: Snapshot, *, publication: int | None = None
+    session: DuckDBSession,
+    warehouse: Warehouse,
+    target: Target,
+    snapshot: Snapshot,
+    *,
+    publication: Callable[[], int | None] = lambda: None,
 ) -> Published:
     """Have the warehouse hold this version of a table, or a newer one.
 
     Args:
-        publication: the number of the publication that names this version (`core/publications.py`), noted beside it.
+        publication: looks up the number of the publication that names this version (`core/publications.py`), which is noted
+            beside the rows when they are written.
 
     Raises:
         SourceDownError: worth another try: no answer, a cut connection, a lock that was not given.
@@ -135,7 +141,7 @@ def publish(
             "form": form,
             "rows": rows,
             "published_at": datetime.now(UTC),
-            _PUBLICATION: publication,
+            _PUBLICATION: publication(),
         }
         connection.execute(versions.update().where(versions.c.name == target.source.table).values(noted))
     return Published(snapshot.version, rows, written=True, seconds=time.monotonic() - begun)

@@ -36,8 +36,8 @@ class Lake:
     def publish(self, ref: TableRef) -> None:
         table = open_existing(self.storage.uri(ref))
         assert table is not None
-        with small_session(self.storage) as session:
-            publications.publish(session, self.storage, {ref: Named(table.id, table.version)}, run_id="other")
+        named = {ref: Named(table.id, table.version)}
+        publications.publish(lambda: small_session(self.storage), self.storage, named, run_id="other")
 
     def reader(self, name: str, of: TableRef, *, then: Callable[[], None] = lambda: None, after: str = "") -> dg.AssetsDefinition:
         """An asset that notes which rows it reads, and what happens when it has."""
